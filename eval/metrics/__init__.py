@@ -1,0 +1,1 @@
+"""Measures of how far one picture, mask or mesh is from another."""
