@@ -1,0 +1,230 @@
+"""What the ray caster draws: a loaded object flattened into arrays of triangles and its textures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import cos, radians, sin
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import trimesh
+    from PIL import Image
+
+MAX_TRIANGLES = 3_000_000
+_MAX_TEXTURE_PX = 1024
+_FLATTEST = 0.01  # smallest extent over largest; a rug or a picture has no turntable
+_TRIMESH_GREY = (102, 102, 102, 255)  # what trimesh puts where a file says nothing
+_CREASE_COS = cos(radians(40))
+
+Float32 = NDArray[np.float32]
+
+
+class Unusable(ValueError):
+    """The object cannot be rendered; the message is the reason the manifest records."""
+
+
+@dataclass(frozen=True, eq=False)
+class RenderScene:
+    """Triangles in the world (Z up, centred at the origin, largest extent 1), each corner on its own."""
+
+    corners: Float32
+    """Positions, (T, 3, 3)."""
+    normals: Float32
+    """Unit shading normals, (T, 3, 3)."""
+    colours: Float32
+    """Linear RGBA that multiplies the texture, (T, 3, 4)."""
+    uv: Float32
+    """Texture coordinates, V up, (T, 3, 2)."""
+    texture: NDArray[np.int32]
+    """Index into ``textures`` or -1, (T,)."""
+    textures: tuple[NDArray[np.uint8], ...]
+    """sRGB pictures with straight alpha, (H, W, 4), wrapped around."""
+
+    @property
+    def radius(self) -> float:
+        """Radius of the smallest sphere around the origin that holds the object."""
+        return float(np.sqrt(np.square(self.corners.astype(np.float64)).sum(axis=-1).max()))
+
+    def turned(self, yaw_deg: float) -> RenderScene:
+        """Turn the object counter-clockwise seen from above."""
+        c, s = cos(radians(yaw_deg)), sin(radians(yaw_deg))
+        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float32)
+        return replace(self, corners=self.corners @ turn.T, normals=self.normals @ turn.T)
+
+
+def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
+    """Flatten a loaded object (Z up) with its node transforms applied, then centre and scale it.
+
+    Args:
+        loaded: any trimesh scene; only its triangles count.
+        linear_colours: material and vertex colours are linear light and not sRGB.
+
+    Raises:
+        Unusable: if it has no triangles or too many, is flat, damaged, or carries no colour information.
+    """
+    import trimesh
+
+    parts = []
+    pictures: dict[int, int] = {}
+    textures: list[NDArray[np.uint8]] = []
+    coloured = False
+    for node in loaded.graph.nodes_geometry:
+        world_from_node, name = loaded.graph[node]
+        mesh = loaded.geometry[name]
+        if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+            continue
+        if sum(len(part[0]) for part in parts) + len(mesh.faces) > MAX_TRIANGLES:
+            raise Unusable(f"more than {MAX_TRIANGLES} triangles")
+        look = _look(mesh, linear_colours)
+        coloured |= look.known
+        index = -1
+        if look.picture is not None:
+            if id(look.picture) not in pictures:
+                pictures[id(look.picture)] = len(textures)
+                textures.append(_decode_picture(look.picture, look.opaque))
+            index = pictures[id(look.picture)]
+        parts.append(
+            (*_geometry(mesh, world_from_node), look.colours, look.uv, np.full(len(mesh.faces), index, np.int32))
+        )
+    if not parts:
+        raise Unusable("no triangles")
+    corners, normals, colours, uv, texture = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if not np.isfinite(corners).all():
+        raise Unusable("coordinates that are not numbers")
+    low, high = corners.min(axis=(0, 1)), corners.max(axis=(0, 1))
+    extent = high - low
+    if extent.min() < _FLATTEST * extent.max() or extent.max() == 0:
+        raise Unusable(f"flat: extents {extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g}")
+    if not coloured:
+        raise Unusable("no colour information: no texture, material colour or vertex colours")
+    corners = ((corners - (low + high) / 2) / extent.max()).astype(np.float32)
+    return RenderScene(
+        corners,
+        normals.astype(np.float32),
+        colours.astype(np.float32),
+        np.nan_to_num(uv).astype(np.float32),
+        texture,
+        tuple(textures),
+    )
+
+
+def srgb_to_linear(srgb: NDArray) -> NDArray:
+    """Decode sRGB in [0, 1] (IEC 61966-2-1)."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear: NDArray) -> NDArray:
+    """Invert `srgb_to_linear`."""
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    colours: NDArray
+    uv: NDArray
+    picture: Image.Image | None
+    opaque: bool
+    known: bool
+
+
+def _look(mesh: trimesh.Trimesh, linear_colours: bool) -> _Look:
+    """Find out what a mesh looks like: corner colours (T, 3, 4), uv (T, 3, 2) and the picture, if any."""
+    count = len(mesh.faces)
+    no_uv = np.zeros((count, 3, 2))
+    visual = mesh.visual
+    if visual.kind in ("vertex", "face"):
+        rgba = (
+            visual.vertex_colors[mesh.faces]
+            if visual.kind == "vertex"
+            else visual.face_colors[:, None].repeat(3, axis=1)
+        )
+        return _Look(_linear(rgba, linear_colours), no_uv, None, False, True)
+    material = getattr(visual, "material", None)
+    if material is None:
+        return _Look(np.ones((count, 3, 4)), no_uv, None, False, False)
+    if hasattr(material, "materials"):
+        raise Unusable("several materials on one mesh")
+    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if picture is not None and picture.format is None and picture.size == (2, 2):
+        picture = None  # trimesh's placeholder
+    uv = visual.uv
+    if picture is not None and uv is not None and len(uv) == len(mesh.vertices):
+        # A Kd beside a picture is what exporters leave behind; Blender ignores it too. glTF defines the product.
+        is_gltf = hasattr(material, "baseColorFactor") and material.baseColorFactor is not None
+        factor = _linear(np.asarray(material.baseColorFactor), linear_colours) if is_gltf else np.ones(4)
+        factor = np.array([*factor[:3], factor[3] * _opacity(material)])
+        opaque = getattr(material, "alphaMode", None) == "OPAQUE"
+        return _Look(np.broadcast_to(factor, (count, 3, 4)), np.asarray(uv)[mesh.faces][..., :2], picture, opaque, True)
+    base = getattr(material, "baseColorFactor", None)
+    if base is None:
+        base = getattr(material, "diffuse", None)
+    known = base is not None and (tuple(base) != _TRIMESH_GREY or "kd" in getattr(material, "kwargs", {}))
+    rgba = _linear(np.asarray(base if base is not None else _TRIMESH_GREY), linear_colours)
+    rgba = np.array([*rgba[:3], rgba[3] * _opacity(material)])
+    return _Look(np.broadcast_to(rgba, (count, 3, 4)), no_uv, None, False, known)
+
+
+def _opacity(material) -> float:
+    """The OBJ dissolve factor ``d`` (1 is opaque)."""
+    given = getattr(material, "kwargs", {}).get("d")
+    return float(np.clip(float(given[-1]), 0, 1)) if given else 1.0
+
+
+def _linear(rgba: NDArray[np.uint8], already: bool) -> NDArray:
+    unit = rgba.astype(np.float64) / 255
+    if already:
+        return unit
+    return np.concatenate([srgb_to_linear(unit[..., :3]), unit[..., 3:]], axis=-1)
+
+
+def _decode_picture(picture: Image.Image, opaque: bool) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        rgba = picture.convert("RGBA")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Unusable(f"a texture cannot be decoded: {error}") from error
+    if max(rgba.size) > _MAX_TEXTURE_PX:
+        scale = _MAX_TEXTURE_PX / max(rgba.size)
+        rgba = rgba.resize(
+            (max(1, round(rgba.width * scale)), max(1, round(rgba.height * scale))), Image.Resampling.BOX
+        )
+    pixels = np.array(rgba)
+    if opaque:
+        pixels[..., 3] = 255
+    return pixels
+
+
+def _geometry(mesh: trimesh.Trimesh, world_from_node: NDArray) -> tuple[NDArray, NDArray]:
+    """Corners and shading normals, (T, 3, 3) each, in the world."""
+    vertices = np.asarray(mesh.vertices, dtype=np.float64) @ world_from_node[:3, :3].T + world_from_node[:3, 3]
+    corners = vertices[mesh.faces]
+    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    given = mesh._cache.cache.get("vertex_normals")  # the property would make some up where the file has none
+    if given is not None and len(given) == len(vertices):
+        normals = np.asarray(given, dtype=np.float64) @ np.linalg.pinv(world_from_node[:3, :3])
+        normals = normals[mesh.faces]
+    else:
+        normals = _smooth(corners, flat)
+    unit_flat = _unit(flat)
+    normals = _unit(normals)
+    bad = ~(np.isfinite(normals).all(axis=-1, keepdims=True)) | (np.abs(normals).sum(axis=-1, keepdims=True) < 0.5)
+    return corners, np.where(bad, unit_flat[:, None], normals)
+
+
+def _smooth(corners: NDArray, flat: NDArray) -> NDArray:
+    """Average the normals of the faces that meet at a point, except over creases."""
+    span = float(np.ptp(corners, axis=(0, 1)).max()) or 1.0
+    keys = np.round(corners.reshape(-1, 3) / span * 1e5)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    sums = np.stack([np.bincount(group, np.repeat(flat[:, k], 3)) for k in range(3)], axis=-1)
+    average, own = _unit(sums)[group].reshape(-1, 3, 3), _unit(flat)[:, None]
+    return np.where((average * own).sum(axis=-1, keepdims=True) > _CREASE_COS, average, own)
+
+
+def _unit(vectors: NDArray) -> NDArray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
