@@ -48,13 +48,15 @@ class Camera:
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.world_from_cam, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-            raise ValueError(f"world_from_cam must be a finite 4x4 matrix, got shape {matrix.shape}")
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
+            raise ValueError(f"world_from_cam must be a finite 4x4 matrix with last row 0 0 0 1, got {matrix.tolist()}")
         rotation = matrix[:3, :3]
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-4) or np.linalg.det(rotation) < 0:
             raise ValueError("world_from_cam must hold a rotation (no scale, no mirror)")
         if not (self.focal_px > 0 and self.width_px > 0 and self.height_px > 0):
             raise ValueError(f"focal and size must be positive: {self.focal_px}, {self.width_px}x{self.height_px}")
+        if not np.isfinite([self.focal_px, self.cx_px, self.cy_px]).all():
+            raise ValueError(f"intrinsics must be finite: {self.focal_px}, {self.cx_px}, {self.cy_px}")
         matrix = matrix.copy()
         matrix.flags.writeable = False
         object.__setattr__(self, "world_from_cam", matrix)
@@ -169,7 +171,12 @@ class Camera:
 
 
 def static_orbit(
-    num_views: int, elevation_deg: float, radius: float = DEFAULT_RADIUS, *, size_px: int, fov_deg: float = DEFAULT_FOV_DEG
+    num_views: int,
+    elevation_deg: float,
+    radius: float = DEFAULT_RADIUS,
+    *,
+    size_px: int,
+    fov_deg: float = DEFAULT_FOV_DEG,
 ) -> tuple[Camera, ...]:
     """Circle the object at one elevation, starting at azimuth 0."""
     return sine_orbit(num_views, elevation_deg, 0.0, radius=radius, size_px=size_px, fov_deg=fov_deg)
@@ -230,7 +237,9 @@ def _turns(num_views: int) -> Array:
     return np.arange(num_views) / num_views
 
 
-def _path(azimuths_deg: Array, elevations_deg: Array, radius: float, size_px: int, fov_deg: float) -> tuple[Camera, ...]:
+def _path(
+    azimuths_deg: Array, elevations_deg: Array, radius: float, size_px: int, fov_deg: float
+) -> tuple[Camera, ...]:
     return tuple(
         Camera.looking_at_origin(float(azimuth), float(elevation), radius, size_px=size_px, fov_deg=fov_deg)
         for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True)
@@ -252,7 +261,9 @@ def from_opencv(cam_from_world: Array, intrinsics: Array, width_px: int, height_
     if not np.isclose(intrinsics[0, 0], intrinsics[1, 1]) or abs(intrinsics[0, 1]) > 1e-9:
         raise ValueError("only square, unskewed pixels are supported")
     world_from_cam = np.linalg.inv(_OPENCV_FROM_OPENGL @ cam_from_world)
-    return Camera(world_from_cam, float(intrinsics[0, 0]), width_px, height_px, *map(float, intrinsics[:2, 2]))
+    return Camera(
+        world_from_cam.astype(np.float64), float(intrinsics[0, 0]), width_px, height_px, *map(float, intrinsics[:2, 2])
+    )
 
 
 def to_colmap(camera: Camera) -> tuple[Array, Array]:
@@ -283,16 +294,25 @@ def to_nerfstudio(camera: Camera) -> dict:
 
 
 def from_nerfstudio(frame: dict) -> Camera:
-    """Invert `to_nerfstudio`; shared intrinsics must have been merged into the frame."""
+    """Invert `to_nerfstudio`; shared intrinsics must have been merged into the frame.
+
+    As in NeRF-synthetic, ``camera_angle_x`` (radians) may stand for the focal length; ``cx cy`` are then the middle.
+    """
+    if frame.get("camera_model", "OPENCV") not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE"):
+        raise ValueError(f"camera model {frame['camera_model']} is not supported: undistort the pictures first")
+    if any(frame.get(key, 0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")):
+        raise ValueError("lens distortion is not supported: undistort the pictures first")
+    if "fl_x" not in frame and "camera_angle_x" in frame:
+        middle = {"cx": frame["w"] / 2, "cy": frame["h"] / 2}
+        frame = middle | frame | {"fl_x": frame["w"] / (2 * tan(float(frame["camera_angle_x"]) / 2))}
     missing = [key for key in ("fl_x", "cx", "cy", "w", "h", "transform_matrix") if key not in frame]
     if missing:
         raise ValueError(f"camera without {', '.join(missing)}")
     if not np.isclose(frame["fl_x"], frame.get("fl_y", frame["fl_x"]), rtol=1e-3):
         raise ValueError("only square pixels are supported: fl_x and fl_y differ")
-    if any(frame.get(key, 0) for key in ("k1", "k2", "k3", "k4", "p1", "p2")):
-        raise ValueError("lens distortion is not supported: undistort the pictures first")
     matrix = np.asarray(frame["transform_matrix"], dtype=np.float64)
-    return Camera(matrix, float(frame["fl_x"]), int(frame["w"]), int(frame["h"]), float(frame["cx"]), float(frame["cy"]))
+    focal_px, cx_px, cy_px = (float(frame[key]) for key in ("fl_x", "cx", "cy"))
+    return Camera(matrix, focal_px, int(frame["w"]), int(frame["h"]), cx_px, cy_px)
 
 
 def to_blender(camera: Camera, sensor_mm: float = 36.0) -> dict:
@@ -347,7 +367,9 @@ def to_sv3d(cameras: Sequence[Camera], input_index: int = 0) -> tuple[Array, Arr
     return polar, azimuth
 
 
-def from_sv3d(polar_rad: ArrayLike, azimuth_rad: ArrayLike, radius: float = DEFAULT_RADIUS, *, size_px: int) -> tuple[Camera, ...]:
+def from_sv3d(
+    polar_rad: ArrayLike, azimuth_rad: ArrayLike, radius: float = DEFAULT_RADIUS, *, size_px: int
+) -> tuple[Camera, ...]:
     """Invert `to_sv3d` for an input view at azimuth 0; SV3D does not observe the radius."""
     elevations = 90.0 - np.degrees(np.asarray(polar_rad))
     return _path(np.degrees(np.asarray(azimuth_rad)), elevations, radius, size_px, DEFAULT_FOV_DEG)
@@ -359,7 +381,7 @@ def sv3d_order(num_views: int, input_index: int = 0) -> list[int]:
 
 
 def to_zero123(target: Camera, source: Camera) -> Array:
-    """Zero123's relative pose (4,): change of polar angle, sine and cosine of the change of azimuth, change of radius."""
+    """Zero123's relative pose (4,): changes of polar angle, of azimuth (as sine and cosine) and of radius."""
     polar_change = radians(source.elevation_deg - target.elevation_deg)
     azimuth_change = radians(target.azimuth_deg - source.azimuth_deg)
     return np.array([polar_change, sin(azimuth_change), cos(azimuth_change), target.radius - source.radius])
@@ -397,7 +419,7 @@ def from_plucker(rays: Array) -> Camera:
     pixels = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
     rows = np.einsum("nij,nk->nijk", cross.reshape(-1, 3, 3), pixels).reshape(-1, 9)
     world_from_pixel = np.linalg.svd(rows.T @ rows)[0][:, -1].reshape(3, 3)
-    world_from_pixel *= np.sign((directions[0] @ world_from_pixel @ pixels[0]))
+    world_from_pixel *= np.sign(directions[0] @ world_from_pixel @ pixels[0])
     right, down = world_from_pixel[:, 0], world_from_pixel[:, 1]
     unit_right, unit_down = right / np.linalg.norm(right), down / np.linalg.norm(down)
     forward = np.cross(unit_right, unit_down)

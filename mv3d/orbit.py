@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +19,14 @@ from PIL import Image
 
 from mv3d.cameras import Camera, from_nerfstudio, to_nerfstudio
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file, whole_folder
+from mv3d.files import check_free, whole_file, whole_folder
 
 Frames = NDArray[np.float32]
+Box = tuple[float, float, float, float]
 
 FORMAT_VERSION = 1
 WHITE = (1.0, 1.0, 1.0)
 _MAX_FRAMES = 1000
-_SHARED_KEYS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "k1", "k2", "k3", "k4", "p1", "p2")
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Orbit:
         size = (self.frames.shape[2], self.frames.shape[1])
         for k, camera in enumerate(self.cameras):
             if (camera.width_px, camera.height_px) != size:
-                raise ValueError(f"camera {k} is for {camera.width_px}x{camera.height_px}, frames are {size[0]}x{size[1]}")
+                raise ValueError(f"camera {k} is for {camera.width_px}x{camera.height_px}, frames are {size}")
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -74,12 +76,12 @@ class Orbit:
     def select(self, indices: Sequence[int]) -> Orbit:
         """The orbit of some of the views, in the order given."""
         given = self.facts.input_index
-        input_index = list(indices).index(given) if given in indices else None
+        input_index = next((new for new, old in enumerate(indices) if old == given), None)
         facts = replace(self.facts, input_index=input_index)
         return Orbit(self.frames[list(indices)], tuple(self.cameras[k] for k in indices), facts)
 
     def resized(self, size_px: int) -> Orbit:
-        """The orbit resampled to a square size (area average, colours weighted by alpha)."""
+        """The orbit resampled to a square size."""
         frames = np.stack([resize(frame, size_px, size_px) for frame in self.frames])
         return Orbit(frames, tuple(camera.resized(size_px, size_px) for camera in self.cameras), self.facts)
 
@@ -87,21 +89,24 @@ class Orbit:
 def composite(rgba: Frames, background: Sequence[float] = WHITE) -> Frames:
     """Put straight-alpha pixels (..., 4) on a plain background, in sRGB; returns (..., 3)."""
     alpha = rgba[..., 3:]
-    return rgba[..., :3] * alpha + np.asarray(background, dtype=np.float32) * (1 - alpha)
+    return (rgba[..., :3] * alpha + np.asarray(background) * (1 - alpha)).astype(np.float32)
 
 
-def resize(rgba: Frames, width_px: int, height_px: int) -> Frames:
-    """Resample (H, W, 4) with an antialiased filter; hidden colour does not bleed through transparent pixels."""
+def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) -> Frames:
+    """Resample (H, W, 4), or its window ``box``, with an antialiased filter.
+
+    Colours are weighted by alpha, so that hidden ones do not bleed through transparent pixels. ``box`` is (left, upper,
+    right, lower) in pixels and may be fractional, but not reach outside the picture.
+    """
+    box = box or (0, 0, rgba.shape[1], rgba.shape[0])
+    shrinks = width_px <= box[2] - box[0]
+    resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC  # no halo, no dislocated pixels
     premultiplied = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
-    channels = [
-        np.asarray(Image.fromarray(premultiplied[..., c]).resize((width_px, height_px), Image.Resampling.BOX))
-        if width_px <= rgba.shape[1]
-        else np.asarray(Image.fromarray(premultiplied[..., c]).resize((width_px, height_px), Image.Resampling.BICUBIC))
-        for c in range(4)
-    ]
-    out = np.clip(np.stack(channels, axis=-1), 0, 1)
-    alpha = out[..., 3:]
-    return np.concatenate([np.clip(out[..., :3] / np.maximum(alpha, 1e-6), 0, 1), alpha], axis=-1).astype(np.float32)
+    planes = [Image.fromarray(premultiplied[..., c]).resize((width_px, height_px), resampling, box) for c in range(4)]
+    resampled = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    alpha = np.clip(resampled[..., 3:], 0, 1)
+    colour = np.clip(resampled[..., :3] / np.maximum(alpha, 1e-6), 0, 1)
+    return np.concatenate([colour, alpha], axis=-1).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -112,8 +117,9 @@ def save_orbit(orbit: Orbit, folder: Path, *, overwrite: bool = False, for_peopl
     """Write the orbit folder; ``for_people`` adds ``orbit.mp4`` and ``sheet.png``.
 
     Raises:
-        Mv3dError: if the folder exists and ``overwrite`` is not set.
+        Mv3dError: if the folder exists and ``overwrite`` is not set, or is something else than an orbit folder.
     """
+    check_replaceable(folder, overwrite=overwrite)
     with whole_folder(folder, overwrite=overwrite) as partial:
         (partial / "frames").mkdir()
         for k, frame in enumerate(orbit.frames):
@@ -125,6 +131,13 @@ def save_orbit(orbit: Orbit, folder: Path, *, overwrite: bool = False, for_peopl
             save_sheet(orbit, partial / "sheet.png")
 
 
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Raise `Mv3dError` if an orbit cannot be saved as ``folder``; ``overwrite`` is for orbits only."""
+    check_free(folder, overwrite=overwrite)
+    if folder.exists() and not (folder / "transforms.json").exists():
+        raise Mv3dError(f"{folder} is no orbit folder, so --overwrite leaves it alone; choose another name")
+
+
 def load_orbit(folder: Path) -> Orbit:
     """Read an orbit folder, ours or any RGB(A) dataset with a ``transforms.json`` of pinhole cameras.
 
@@ -132,30 +145,20 @@ def load_orbit(folder: Path) -> Orbit:
         Mv3dError: if it is missing, damaged, or not what the format says; the message names the file.
     """
     path = folder / "transforms.json"
-    try:
-        transforms = json.loads(path.read_text())
-        entries = transforms["frames"]
-    except FileNotFoundError:
-        raise Mv3dError(f"{folder} is no orbit folder: it has no transforms.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise Mv3dError(f"{path} cannot be read as an orbit: {error}") from error
-    if not 1 <= len(entries) <= _MAX_FRAMES:
-        raise Mv3dError(f"{path} lists {len(entries)} frames; 1 to {_MAX_FRAMES} are supported")
-    shared = {key: transforms[key] for key in _SHARED_KEYS if key in transforms}
+    transforms = _load_transforms(path)
+    shared = {key: value for key, value in transforms.items() if key not in ("frames", "mv3d")}
     frames, cameras = [], []
-    for entry in entries:
+    for entry in transforms["frames"]:
         frame = _load_frame(folder, entry)
         if frames and frame.shape != frames[0].shape:
             raise Mv3dError(f"{folder}: {entry['file_path']} has another size than the first frame")
-        size = {"w": frame.shape[1], "h": frame.shape[0]}
+        height_px, width_px, _ = frame.shape
         try:
-            camera = from_nerfstudio(size | shared | entry)
-        except (ValueError, TypeError) as error:
+            camera = from_nerfstudio({"w": width_px, "h": height_px} | shared | entry)
+            cameras.append(camera.resized(width_px, height_px))
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise Mv3dError(f"{path}: {entry['file_path']}: {error}") from error
-        if (camera.width_px, camera.height_px) != (size["w"], size["h"]):
-            camera = camera.resized(size["w"], size["h"])
         frames.append(frame)
-        cameras.append(camera)
     return Orbit(np.stack(frames), tuple(cameras), _load_facts(transforms.get("mv3d", {}), path))
 
 
@@ -171,8 +174,8 @@ def _transforms(orbit: Orbit) -> dict:
         for k, camera in enumerate(cameras)
     ]
     views = [
-        {"azimuth_deg": round(c.azimuth_deg, 6), "elevation_deg": round(c.elevation_deg, 6), "radius": round(c.radius, 6)}
-        for c in orbit.cameras
+        {key: round(getattr(camera, key), 6) for key in ("azimuth_deg", "elevation_deg", "radius")}
+        for camera in orbit.cameras
     ]
     known = {key: value for key, value in asdict(orbit.facts).items() if value not in (None, {})}
     return {
@@ -184,27 +187,43 @@ def _transforms(orbit: Orbit) -> dict:
     }
 
 
+def _load_transforms(path: Path) -> dict:
+    try:
+        transforms = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise Mv3dError(f"{path.parent} is no orbit folder: it has no transforms.json") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Mv3dError(f"{path} cannot be read: {error}") from error
+    entries = transforms.get("frames") if isinstance(transforms, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise Mv3dError(f"{path} has no list of frames")
+    if not 1 <= len(entries) <= _MAX_FRAMES:
+        raise Mv3dError(f"{path} lists {len(entries)} frames; 1 to {_MAX_FRAMES} are supported")
+    return transforms
+
+
 def _load_frame(folder: Path, entry: dict) -> Frames:
     name = entry.get("file_path")
     if not isinstance(name, str):
         raise Mv3dError(f"{folder}/transforms.json has a frame without file_path")
     path = folder / name
+    if not path.suffix:  # NeRF-synthetic leaves the suffix out
+        path = path.with_name(path.name + ".png")
     if not path.resolve().is_relative_to(folder.resolve()):
         raise Mv3dError(f"{folder}/transforms.json points outside its folder: {name}")
-    if not path.suffix:  # NeRF-synthetic leaves the suffix out
-        path = path.with_suffix(".png")
     try:
         with Image.open(path) as picture:
             return from_uint8(np.asarray(picture.convert("RGBA")))
     except FileNotFoundError:
         raise Mv3dError(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Mv3dError(f"{path} is no readable picture: {error}") from error
 
 
 def _load_facts(known: dict, path: Path) -> Facts:
-    if known.get("format_version", FORMAT_VERSION) > FORMAT_VERSION:
-        raise Mv3dError(f"{path} has format version {known['format_version']}; this mv3d reads up to {FORMAT_VERSION}")
+    version = known.get("format_version", FORMAT_VERSION) if isinstance(known, dict) else None
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise Mv3dError(f'{path} has "mv3d" facts of format version {version}; this mv3d reads up to {FORMAT_VERSION}')
     return Facts(**{f.name: known[f.name] for f in fields(Facts) if f.name in known})
 
 
@@ -215,7 +234,7 @@ def to_uint8(pixels: Frames) -> NDArray[np.uint8]:
 
 def from_uint8(pixels: NDArray[np.uint8]) -> Frames:
     """Invert `to_uint8`."""
-    return pixels.astype(np.float32) / 255
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -229,15 +248,15 @@ def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0, loops: int = 2
     scale = max(1, -(-256 // orbit.frames.shape[1]))
     frames = to_uint8(orbit.on()).repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2  # H.264 wants even sides
+    rate: Any = len(orbit) / seconds  # annotated int there, but fractions work
     with whole_file(path) as partial:
         writer = imageio_ffmpeg.write_frames(
-            str(partial), (width, height), fps=len(orbit) / seconds, macro_block_size=2, quality=8, ffmpeg_log_level="error"
+            str(partial), (width, height), fps=rate, macro_block_size=2, quality=8, ffmpeg_log_level="error"
         )
-        writer.send(None)
-        for _ in range(loops):
-            for frame in frames:
+        with closing(writer):
+            writer.send(None)
+            for frame in np.concatenate([frames] * loops):
                 writer.send(np.ascontiguousarray(frame[:height, :width]))
-        writer.close()
 
 
 def save_sheet(orbit: Orbit, path: Path, *, columns: int = 7) -> None:
