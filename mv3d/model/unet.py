@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers import ModelMixin as ModelMixin  # from_pretrained looks the name up in the module of the class
-from diffusers import UNetSpatioTemporalConditionModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin as ModelMixin  # from_pretrained looks it up beside the class
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
 from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
@@ -106,7 +106,7 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         """
         batch, frames = sample.shape[:2]
         assert timestep.shape == (batch,), f"one noise level per clip: {tuple(timestep.shape)} for {batch} clips"
-        assert (pose is not None) == bool(self.config.pose_embed_dim), "poses are given if and only if configured"
+        assert (pose is not None) == bool(self.config["pose_embed_dim"]), "poses are given if and only if configured"
 
         time = self.time_embedding(self.time_proj(timestep).to(sample.dtype))
         added = self.add_embedding(self._added_vector(added_time_ids, pose).to(sample.dtype))

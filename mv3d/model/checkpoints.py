@@ -1,0 +1,195 @@
+"""A whole model on disk, in the diffusers layout, and by name: the bundled one, a folder, or a Hugging Face repository.
+
+``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]``. What diffusers has no
+place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to be SVD.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+import mv3d
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_folder
+from mv3d.model.sampling import GuidanceKind
+from mv3d.model.surgery import from_stock
+from mv3d.model.unet import OrbitUNet
+from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
+from mv3d.model.weights import DIFFUSERS_WEIGHTS, load_json, load_module, load_strict, load_weights, save_module
+
+__all__ = ["ModelFacts", "OrbitModel", "load_model", "load_module", "load_strict", "save_model", "save_module"]
+
+MINI = "mini"
+_VAES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder)}
+_FACTS_KEY = "mv3d"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model was made for, and how it is sampled unless the user says otherwise. The defaults are SVD's."""
+
+    name: str
+    licence: str
+    resolution_px: int = 576
+    num_views: int = 21
+    added_time_ids: tuple[float, ...] = (6.0, 127.0, 0.02)
+    """Frames per second less one, motion, and, always last, the noise added to the input picture."""
+    sigma_min: float = 0.002
+    sigma_max: float = 700.0
+    num_steps: int = 25
+    guidance: GuidanceKind = "linear"
+    guidance_low: float = 1.0
+    guidance_high: float = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class OrbitModel:
+    """All networks of a model, on one device, in evaluation mode."""
+
+    unet: OrbitUNet
+    vae: AutoencoderKL | AutoencoderKLTemporalDecoder
+    image_encoder: CLIPVisionModelWithProjection
+    volume: CoarseVolume | None
+    facts: ModelFacts
+
+
+def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.float16, overwrite: bool = False) -> None:
+    """Write a model folder with weights of type ``dtype``.
+
+    Raises:
+        Mv3dError: if the folder exists and ``overwrite`` is not set.
+    """
+    with whole_folder(folder, overwrite=overwrite) as partial:
+        for name, network in (("unet", model.unet), ("vae", model.vae)):
+            config = json.loads(network.to_json_string())
+            save_module(network, config, partial / name, weights=DIFFUSERS_WEIGHTS, dtype=dtype)
+        encoder = model.image_encoder
+        config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__]}
+        save_module(encoder, config, partial / "image_encoder", dtype=dtype)
+        if model.volume is not None:
+            save_module(model.volume, asdict(model.volume.config), partial / "volume", dtype=dtype)
+        (partial / "scheduler").mkdir()
+        _write_json(_scheduler_config(model.facts), partial / "scheduler" / "scheduler_config.json")
+        _write_json(_model_index(model), partial / "model_index.json")
+
+
+def load_model(
+    name_or_folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> OrbitModel:
+    """Load ``"mini"``, a model folder, or ``owner/name`` on the Hugging Face hub, which is then downloaded once.
+
+    A stock SVD folder becomes an `OrbitUNet` whose pose columns are zero, so it makes SVD's videos until it is trained.
+
+    Raises:
+        Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
+    """
+    folder = _resolve(name_or_folder)
+    index = load_json(folder / "model_index.json")
+    image_encoder = load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype)
+    vae = load_module(_make_vae, folder / "vae", dtype=dtype)
+    volume = None
+    if (folder / "volume").is_dir():
+        volume = load_module(_make_volume, folder / "volume").to(device)  # geometry: float32 whatever the others are
+    return OrbitModel(
+        unet=_load_unet(folder / "unet", dtype).to(device),
+        vae=vae.to(device),
+        image_encoder=image_encoder.to(device),
+        volume=volume,
+        facts=_load_facts(index, folder, str(name_or_folder)),
+    )
+
+
+def _resolve(name_or_folder: str | Path) -> Path:
+    if name_or_folder == MINI:
+        return Path(mv3d.__file__).parent / "checkpoints" / MINI
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(name_or_folder, str) and name_or_folder.count("/") == 1 and name_or_folder[0] not in "./~":
+        return _download(name_or_folder)
+    raise Mv3dError(f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, or owner/name on the hub")
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        weights = [
+            name for name in HfApi().list_repo_files(repository) if name.endswith(".safetensors") and "/" in name
+        ]
+        halves = [name for name in weights if name.endswith(".fp16.safetensors")]
+        return Path(snapshot_download(repository, allow_patterns=["*.json", *(halves or weights)]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Mv3dError(f"no folder {repository} here, and the hub does not give it: {reason}") from error
+
+
+def _load_unet(folder: Path, dtype: torch.dtype) -> OrbitUNet:
+    config = load_json(folder / "config.json")
+    if config.get("_class_name") == OrbitUNet.__name__:
+        return load_module(OrbitUNet.from_config, folder, dtype=dtype)
+    state = {key: value.to(dtype) for key, value in load_weights(folder).items()}
+    return from_stock(state, config).eval()
+
+
+def _make_vae(config: dict[str, Any]) -> torch.nn.Module:
+    if config.get("_class_name") not in _VAES:
+        raise Mv3dError(f"autoencoders are {' or '.join(_VAES)}, not {config.get('_class_name')}")
+    return _VAES[config["_class_name"]].from_config(config)
+
+
+def _make_image_encoder(config: dict[str, Any]) -> torch.nn.Module:
+    return CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(config))
+
+
+def _make_volume(config: dict[str, Any]) -> CoarseVolume:
+    return CoarseVolume(CoarseVolumeConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}))
+
+
+def _scheduler_config(facts: ModelFacts) -> dict[str, Any]:
+    """Diffusers' name for our schedule."""
+    return {
+        "_class_name": "EulerDiscreteScheduler",
+        "prediction_type": "v_prediction",
+        "timestep_type": "continuous",
+        "use_karras_sigmas": True,
+        "sigma_min": facts.sigma_min,
+        "sigma_max": facts.sigma_max,
+    }
+
+
+def _model_index(model: OrbitModel) -> dict[str, Any]:
+    index = {
+        "_class_name": "StableVideoDiffusionPipeline",
+        "unet": [OrbitUNet.__module__, OrbitUNet.__name__],
+        "vae": ["diffusers", type(model.vae).__name__],
+        "image_encoder": ["transformers", type(model.image_encoder).__name__],
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    }
+    return index | {_FACTS_KEY: asdict(model.facts)}
+
+
+def _load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:
+    known = index.get(_FACTS_KEY)
+    if known is None:
+        scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
+        sigmas = {key: float(scheduler[key]) for key in ("sigma_min", "sigma_max") if scheduler.get(key)}
+        return ModelFacts(name=name, licence="see its model card", **sigmas)
+    unknown = set(known) - {f.name for f in dataclasses.fields(ModelFacts)}
+    if unknown or not {"name", "licence"} <= set(known):
+        raise Mv3dError(f"{folder / 'model_index.json'} has no name or licence, or unknown facts: {sorted(unknown)}")
+    return ModelFacts(**known | {"added_time_ids": tuple(known.get("added_time_ids", ModelFacts.added_time_ids))})
+
+
+def _write_json(content: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

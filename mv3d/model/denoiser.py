@@ -1,0 +1,87 @@
+"""From the network's raw output to a denoised clip: EDM preconditioning with SVD's v-prediction, sigma_data = 1.
+
+Noise levels are one per clip, shared by its frames. (Frames of their own levels would let the network copy detail from
+the cleanest one, and are not what SVD was trained on.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mv3d.errors import Mv3dError
+from mv3d.model.conditioning import Conditions
+from mv3d.model.unet import OrbitUNet
+
+
+def c_skip(sigma: Tensor) -> Tensor:
+    """1 / (sigma^2 + 1) (EDM, table 1, for the velocity target)."""
+    return 1 / (sigma**2 + 1)
+
+
+def c_out(sigma: Tensor) -> Tensor:
+    """-sigma / sqrt(sigma^2 + 1)."""
+    return -sigma * c_in(sigma)
+
+
+def c_in(sigma: Tensor) -> Tensor:
+    """1 / sqrt(sigma^2 + 1)."""
+    return (sigma**2 + 1).rsqrt()
+
+
+def c_noise(sigma: Tensor) -> Tensor:
+    """Ln(sigma) / 4: what the network gets as its timestep."""
+    return sigma.log() / 4
+
+
+def loss_weight(sigma: Tensor) -> Tensor:
+    """(1 + sigma^2) / sigma^2 = 1 / c_out^2: makes the loss an unweighted one on the network's output."""
+    return (1 + sigma**2) / sigma**2
+
+
+def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
+    """Draw log-normal noise levels (num_clips,) (EDM, section 5)."""
+    normal = torch.randn(num_clips, generator=generator, device=generator.device)
+    return (p_mean + p_std * normal).exp()
+
+
+class Denoiser:
+    """Estimates clean latents with an `OrbitUNet`."""
+
+    def __init__(self, unet: OrbitUNet) -> None:
+        self.unet = unet
+
+    def __call__(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+        """Denoise ``noisy`` (B, F, C, H, W) at levels ``sigma`` (B,); float32 outside the network.
+
+        Raises:
+            Mv3dError: if coarse views are missing from the conditions, or given to a network without a place for them.
+        """
+        batch, frames = noisy.shape[:2]
+        assert sigma.shape == (batch,), f"one noise level per clip: {tuple(sigma.shape)} for {batch} clips"
+        coarse_channels = self.unet.config["coarse_channels"]
+        if (conditions.coarse_latents is not None) != bool(coarse_channels):
+            wanted = "needs" if coarse_channels else "takes no"
+            raise Mv3dError(f"this model {wanted} coarse views (its coarse_channels are {coarse_channels})")
+        conditions = conditions.to(noisy.device, self.unet.dtype)
+        noisy, sigma = noisy.float(), sigma.float()
+        level = sigma.view(-1, 1, 1, 1, 1)
+        inputs = [
+            (c_in(level) * noisy).to(self.unet.dtype),
+            conditions.image_latents[:, None].expand(-1, frames, -1, -1, -1),
+        ]
+        if conditions.coarse_latents is not None:
+            inputs.append(conditions.coarse_latents)
+        raw = self.unet(
+            torch.cat(inputs, dim=2),
+            c_noise(sigma),
+            conditions.image_embedding,
+            conditions.added_time_ids,
+            conditions.poses,
+        )
+        return c_skip(level) * noisy + c_out(level) * raw.float()
+
+    def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
+        """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""
+        denoised = self(latents + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, conditions)
+        return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))

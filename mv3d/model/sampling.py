@@ -1,0 +1,94 @@
+"""From noise to latents: the noise schedule, Euler's method, and classifier-free guidance that differs by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mv3d.cameras import sv3d_order
+from mv3d.errors import Mv3dError
+from mv3d.model.conditioning import Conditions
+from mv3d.model.denoiser import Denoiser
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(noisy (B, F, C, H, W), sigma (B,)) -> denoised."""
+
+GuidanceKind = Literal["constant", "linear", "triangle"]
+
+
+def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+    """Noise levels (num_steps + 1,) from ``sigma_max`` down to ``sigma_min``, then 0 (EDM, equation 5).
+
+    Raises:
+        Mv3dError: if there is no step to take.
+    """
+    if num_steps < 1:
+        raise Mv3dError(f"{num_steps} sampling steps; at least 1 is needed")
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigmas = (high + ramp * (low - high)) ** rho
+    return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
+
+
+def sample_euler(
+    denoise: Denoise, noise: Tensor, sigmas: Tensor, on_step: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """Follow the probability flow from unit noise (B, F, C, H, W) to clean latents (EDM, algorithm 1 without churn).
+
+    ``on_step`` is called after each step with the steps done and their number.
+    """
+    levels = sigmas.tolist()
+    x = noise * (levels[0] ** 2 + 1) ** 0.5  # data of variance 1 at that level, as SVD starts
+    for k, (level, next_level) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        denoised = denoise(x, torch.full((len(x),), level, device=x.device))
+        x = x + (next_level - level) / level * (x - denoised)
+        if on_step is not None:
+            on_step(k + 1, len(levels) - 1)
+    return x
+
+
+# -------------------------------------------------------------------------------------------------
+# Guidance.
+
+
+def guidance_per_frame(kind: GuidanceKind, low: float, high: float, num_frames: int) -> Tensor:
+    """Guidance scales (F,) in the order of the system they come from.
+
+    * constant: ``high`` everywhere.
+    * linear: ``low`` at the first frame, which is the input picture, to ``high`` at the last (SVD: 1 to 2.5 or 3).
+    * triangle: SV3D's. Up and down again, for 21 frames from 1 to 2.5: 1.00, 1.15, ... 2.35, 2.50 (index 10), 2.35, ...
+      1.15, 1.00 (index 20, the input view). Pass it on through `from_sv3d_order`.
+    """
+    ramp = torch.linspace(0, 1, num_frames)
+    if kind == "constant":
+        return torch.full((num_frames,), high)
+    if kind == "triangle":
+        ramp = 2 * (ramp - (ramp + 0.5).floor()).abs()
+    return low + (high - low) * ramp
+
+
+def from_sv3d_order(scales: Tensor, input_index: int = 0) -> Tensor:
+    """Bring scales (F,) from SV3D's order of views, input view last, to an orbit's own."""
+    ours = torch.empty_like(scales)
+    ours[sv3d_order(len(scales), input_index)] = scales
+    return ours
+
+
+def guided(denoiser: Denoiser, conditions: Conditions, scale_per_frame: Tensor) -> Denoise:
+    """Guide by ``scale_per_frame`` (F,): 1 is the plain conditional estimate, more moves away from the unconditional.
+
+    Both estimates are made in one batch; where all scales are 1 the unconditional one is not made at all.
+    """
+    if bool((scale_per_frame == 1).all()):
+        return lambda noisy, sigma: denoiser(noisy, sigma, conditions)
+    both = conditions.without_image().joined(conditions)
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        scale = scale_per_frame.to(noisy.device).view(1, -1, 1, 1, 1)
+        unconditional, conditional = denoiser(noisy.repeat(2, 1, 1, 1, 1), sigma.repeat(2), both).chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    return denoise

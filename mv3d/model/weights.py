@@ -1,0 +1,130 @@
+"""One network on disk: ``config.json`` beside a safetensors file, as diffusers and transformers lay it out.
+
+Weights fit exactly or not at all; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_folder
+
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+_LISTED_KEYS = 8
+
+
+def save_module(
+    module: nn.Module,
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    weights: str = TRANSFORMERS_WEIGHTS,
+) -> None:
+    """Write ``config`` and the weights, floating ones as ``dtype``, to a new folder.
+
+    Raises:
+        Mv3dError: if the folder exists.
+    """
+    state = {key: _cast(value.detach().cpu(), dtype).contiguous() for key, value in module.state_dict().items()}
+    with whole_folder(folder) as partial:
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(state, partial / weights, metadata={"format": "pt"})
+        (partial / weights).chmod(0o644)  # safetensors makes files that only their owner may read
+
+
+def load_module(
+    make: Callable[[dict[str, Any]], nn.Module], folder: Path, *, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """Make a network from ``config.json`` and fill it, in evaluation mode on the CPU.
+
+    Raises:
+        Mv3dError: if a file is missing or damaged, or if config and weights do not belong together (keys are listed).
+    """
+    config = load_json(folder / "config.json")
+    state = load_weights(folder)
+    try:
+        with init_empty_weights(include_buffers=False):  # 1.5 B random numbers would only be thrown away
+            module = make(config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise Mv3dError(f"{folder / 'config.json'} does not describe this kind of network: {error}") from error
+    load_strict(module, {key: _cast(value, dtype) for key, value in state.items()}, str(folder))
+    return module.eval()
+
+
+def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Fill ``module``, all of it and with nothing left over; parameters on the meta device take the tensors over.
+
+    Raises:
+        Mv3dError: listing the keys that are missing, unknown or of another shape; the module is then unchanged.
+    """
+    own = module.state_dict()
+    problems = {
+        "missing": [key for key in own if key not in state_dict],
+        "unknown": [key for key in state_dict if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in own.items()
+            if key in state_dict and state_dict[key].shape != value.shape
+        ],
+    }
+    if any(problems.values()):
+        lists = "; ".join(f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in problems.items() if keys)
+        raise Mv3dError(f"the weights in {name} do not fit the network: {lists}")
+    module.load_state_dict(state_dict, strict=True, assign=any(value.is_meta for value in own.values()))
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        Mv3dError: if the file is missing or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise Mv3dError(f"{path} is missing; a model folder has the diffusers layout") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Mv3dError(f"{path} is no readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Mv3dError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Read the safetensors file of a network's folder; full precision is preferred to half.
+
+    Raises:
+        Mv3dError: if there is none, or if it is damaged.
+    """
+    stems = [Path(name).stem for name in (DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS)]
+    candidates = [folder / f"{stem}{variant}.safetensors" for stem in stems for variant in ("", ".fp16")]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise Mv3dError(
+            f"{folder} holds no {DIFFUSERS_WEIGHTS} or {TRANSFORMERS_WEIGHTS}; pickled weights are not read"
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _shortened(keys: list[str]) -> str:
+    more = ", ..." if len(keys) > _LISTED_KEYS else ""
+    return ", ".join(keys[:_LISTED_KEYS]) + more
