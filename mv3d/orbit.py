@@ -104,9 +104,9 @@ def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) 
     premultiplied = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
     planes = [Image.fromarray(premultiplied[..., c]).resize((width_px, height_px), resampling, box) for c in range(4)]
     resampled = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    alpha = np.clip(resampled[..., 3:], 0, 1)
-    colour = np.clip(resampled[..., :3] / np.maximum(alpha, 1e-6), 0, 1)
-    return np.concatenate([colour, alpha], axis=-1).astype(np.float32)
+    alpha = resampled[..., 3:]  # BICUBIC overshoots: colours are divided by it as it is, then both are clipped
+    straight = np.concatenate([resampled[..., :3] / np.maximum(alpha, 1e-6), alpha], axis=-1)
+    return np.clip(straight, 0, 1).astype(np.float32)
 
 
 # -------------------------------------------------------------------------------------------------
