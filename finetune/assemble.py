@@ -1,0 +1,17 @@
+"""Putting the averaged weights of a run's stages together as one model folder."""
+
+from __future__ import annotations
+
+from finetune.config import RunConfig
+from finetune.data import Pack
+from finetune.loop import latest_checkpoint, load_ema
+from finetune.stages.diffusion import DiffusionTraining
+from mv3d.model.checkpoints import save_model
+
+
+def assemble_model(run: RunConfig, pack: Pack) -> None:
+    """Write ``run/model`` in the diffusers layout, half precision, once every stage has a checkpoint."""
+    if all(latest_checkpoint(run.run / stage) for stage in ("autoencoder", "volume", "diffusion")):
+        stage = DiffusionTraining(run, pack)
+        network = load_ema(run.run / "diffusion", stage.network)
+        save_model(stage.model(network), run.run / "model", overwrite=True)

@@ -1,0 +1,171 @@
+"""What a training run is: typed dataclasses, filled 1:1 from a YAML file; an unknown key is an error with a suggestion."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mv3d.errors import Mv3dError
+from mv3d.model.volume import CoarseVolumeConfig
+
+StageName = Literal["autoencoder", "volume", "diffusion"]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Optimisation, the same for every stage. Progress is counted in steps of ``batch_size`` samples."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 100
+    decay_after_steps: int = 1_000_000
+    """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    log_every: int = 20
+    save_every: int = 200
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
+class AutoencoderStage:
+    """The mini model's autoencoder: RGB on white and alpha, 8 times down (Rombach et al. 2022, without the critic)."""
+
+    loop: LoopConfig
+    channels: tuple[int, ...] = (24, 48, 96, 128)
+    latent_channels: int = 8
+    lpips_weight: float = 0.5
+    kl_weight: float = 1e-6
+
+
+@dataclass(frozen=True)
+class VolumeStage:
+    """The coarse volume, against views of the same orbit."""
+
+    loop: LoopConfig
+    network: CoarseVolumeConfig = field(default_factory=CoarseVolumeConfig)
+    render_px: int = 48
+    num_samples: int = 48
+    views_per_object: int = 3
+    mask_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class DiffusionStage:
+    """The video diffusion model on cached latents (EDM, Karras et al. 2022; SVD and SV3D for the conditions)."""
+
+    loop: LoopConfig
+    channels: tuple[int, ...] = (64, 128, 192)
+    heads: tuple[int, ...] = (2, 4, 6)
+    layers_per_block: int = 1
+    cross_attention_dim: int = 128
+    id_embed_dim: int = 64
+    pose_embed_dim: int = 128
+    p_mean: float = 0.7
+    """Mean of ln sigma (SVD, appendix D.2)."""
+    p_std: float = 1.6
+    condition_dropout: float = 0.1
+    cond_aug: float = 1e-5
+    inputs_per_orbit: int = 1
+    """How many views of each orbit serve as the input picture; their coarse latents are cached."""
+    sampling_steps: int = 10
+    guidance_high: float = 1.0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One model: where its data is, where it grows, and its stages in the order they are trained."""
+
+    data: Path
+    """A folder of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes it."""
+    run: Path
+    """Caches, checkpoints, logs and the assembled model; a leg of any length continues here."""
+    autoencoder: AutoencoderStage
+    volume: VolumeStage
+    diffusion: DiffusionStage
+    resolution_px: int = 128
+    seed: int = 0
+    validation_objects: int = 8
+    model_name: str = "mini"
+    licence: str = "CC-BY-4.0"
+    wandb_project: str | None = None
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML file; ``overrides`` are ``section.key=value`` with YAML values.
+
+    Raises:
+        Mv3dError: for a file that is no YAML mapping, an unknown key, a missing key or a value of another type.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise Mv3dError(f"{path} does not exist; presets are in configs/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Mv3dError(f"{path} is no readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise Mv3dError(f"{path} must hold keys and values, not {type(tree).__name__}")
+    for override in overrides or []:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise Mv3dError(f"--set wants key=value, got {override!r}")
+        _put(tree, name.split("."), yaml.safe_load(value))
+    return _build(RunConfig, tree, str(path))
+
+
+def _put(tree: dict, names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise Mv3dError(f"--set: {'.'.join(names)} goes through {name}, which is a value")
+    tree[names[-1]] = value
+
+
+def _build(kind: type, tree: dict, where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for key in tree:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
+            raise Mv3dError(f"{where}: unknown key {key!r}{hint}")
+    required = [n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING and n not in tree]
+    if required:
+        raise Mv3dError(f"{where}: missing {', '.join(required)}")
+    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in tree.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise Mv3dError(f"{where} must hold keys and values, got {value!r}")
+        return _build(kind, value, where)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        kinds = [k for k in typing.get_args(kind) if k is not type(None)]
+        return None if value is None else _convert(kinds[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise Mv3dError(f"{where} must be a list, got {value!r}")
+        return tuple(_convert(typing.get_args(kind)[0], v, where) for v in value)
+    if kind is Path and isinstance(value, str):
+        return Path(value).expanduser()
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-4 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is kind:
+        return value
+    raise Mv3dError(f"{where} must be {getattr(kind, '__name__', kind)}, got {value!r}")

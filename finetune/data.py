@@ -1,0 +1,120 @@
+"""Rendered orbits, packed once into memory-mapped arrays that every stage reads at random.
+
+A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``cameras.npy`` (orbits, views, 3) float64
+of azimuth_deg, elevation_deg, radius, and ``index.json``. All orbits have the same number of views and field of view.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mv3d.cameras import Camera
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_folder
+from mv3d.orbit import Orbit, load_orbit, to_uint8
+
+
+@dataclass(frozen=True)
+class PackedOrbit:
+    """One line of a pack's index."""
+
+    object_id: str
+    orbit: str
+    """The orbit folder, relative to the rendered folder."""
+    split: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """All orbits of a rendered folder at one resolution."""
+
+    entries: tuple[PackedOrbit, ...]
+    frames: np.ndarray
+    cameras: np.ndarray
+
+    def indices(self, split: str) -> list[int]:
+        """Which orbits belong to a split."""
+        return [k for k, entry in enumerate(self.entries) if entry.split == split]
+
+    def cameras_from(self, orbit: int, input_view: int) -> tuple[Camera, ...]:
+        """The orbit's cameras, beginning at the input view and turned so that it stands at azimuth 0."""
+        views, size = self.frames.shape[1], self.frames.shape[2]
+        rows = np.roll(self.cameras[orbit], -input_view, axis=0)
+        assert len(rows) == views
+        turn = rows[0, 0]
+        return tuple(Camera.looking_at_origin(a - turn, e, r, size_px=size) for a, e, r in rows)
+
+    def frames_from(self, orbit: int, input_view: int) -> np.ndarray:
+        """The orbit's frames (views, S, S, 4) uint8 in the order of `cameras_from`."""
+        return np.roll(self.frames[orbit], -input_view, axis=0)
+
+
+def validation_orbits(pack: Pack, num_objects: int) -> list[int]:
+    """One orbit of each of the first validation objects."""
+    first = {pack.entries[k].object_id: k for k in reversed(pack.indices("val"))}
+    return sorted(first.values())[:num_objects]
+
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """The last line of every object in a rendered folder's manifest, by object id."""
+    path = folder / "manifest.jsonl"
+    if not path.is_file():
+        raise Mv3dError(f"{folder} has no manifest.jsonl; make orbits with: python -m render orbits SOURCE --out {folder}")
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return {line["object_id"]: line for line in lines}
+
+
+def pack_orbits(folder: Path, pack: Path, size_px: int) -> Pack:
+    """Pack the orbits of a rendered folder, or open the pack if it is there and complete."""
+    if not (pack / "index.json").is_file():
+        _write_pack(folder, pack, size_px)
+    index = json.loads((pack / "index.json").read_text())
+    return Pack(
+        tuple(PackedOrbit(**entry) for entry in index),
+        np.load(pack / "frames.npy", mmap_mode="r"),
+        np.load(pack / "cameras.npy"),
+    )
+
+
+def _write_pack(folder: Path, pack: Path, size_px: int) -> None:
+    entries = []
+    for object_id, line in read_manifest(folder).items():
+        if line["orbits"]:
+            found = sorted((folder / object_id).glob("*/transforms.json"))
+            entries += [PackedOrbit(object_id, str(p.parent.relative_to(folder)), line["split"]) for p in found]
+    if not entries:
+        raise Mv3dError(f"{folder} holds no rendered orbit")
+    num_views = len(load_orbit(folder / entries[0].orbit))
+    with whole_folder(pack, overwrite=True) as partial:
+        shape = (len(entries), num_views, size_px, size_px, 4)
+        frames = np.lib.format.open_memmap(partial / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+        cameras = np.empty((len(entries), num_views, 3))
+        for k, entry in enumerate(tqdm(entries, desc="packing orbits", unit="orbit")):
+            orbit = load_orbit(folder / entry.orbit)
+            if len(orbit) != num_views:
+                raise Mv3dError(f"{entry.orbit} has {len(orbit)} views, the first orbit has {num_views}")
+            frames[k] = to_uint8((orbit if orbit.frames.shape[1] == size_px else orbit.resized(size_px)).frames)
+            cameras[k] = [(c.azimuth_deg, c.elevation_deg, c.radius) for c in orbit.cameras]
+        frames.flush()
+        np.save(partial / "cameras.npy", cameras)
+        (partial / "index.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=0))
+
+
+def draw(count: int, population: int, seed: int, step: int) -> np.ndarray:
+    """Choose which of ``population`` samples step number ``step`` sees: each epoch passes all once, in seeded order.
+
+    A pure function of its arguments, so a resumed run sees what an uninterrupted one would have seen.
+    """
+    at = np.arange(step * count, (step + 1) * count)
+    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(population) for epoch in set(at // population)}
+    return np.array([orders[k // population][k % population] for k in at])
+
+
+def as_orbit(frames: np.ndarray, cameras: tuple[Camera, ...]) -> Orbit:
+    """An `Orbit` of frames (views, 4, H, W) float in [0, 1], as networks give them."""
+    return Orbit(np.ascontiguousarray(frames.transpose(0, 2, 3, 1), dtype=np.float32), cameras)

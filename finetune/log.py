@@ -1,0 +1,35 @@
+"""Figures of a run: always as JSON lines, and to wandb when the config names a project."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+
+class TrainingLog:
+    """Appends one JSON object a line to ``run/log.jsonl``."""
+
+    def __init__(self, run: Path, *, wandb_project: str | None = None, config: dict | None = None) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._path = run / "log.jsonl"
+        self._wandb = _start_wandb(run, wandb_project, config or {}) if wandb_project else None
+
+    def write(self, *, step: int, **figures: float) -> None:
+        """Record the figures of a step."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **figures, "time": round(time.time())}) + "\n")
+        if self._wandb is not None:
+            self._wandb.log(figures, step=step)
+
+
+def _start_wandb(run: Path, project: str, config: dict):
+    from accelerate.tracking import WandBTracker
+
+    # The same id brings a resumed leg into the same run on the server.
+    identity = run / "wandb_id.txt"
+    if not identity.exists():
+        identity.write_text(f"{run.name}-{time.time_ns():x}")
+    tracker = WandBTracker(project, id=identity.read_text(), dir=str(run), resume="allow")
+    tracker.store_init_configuration(config)
+    return tracker

@@ -1,0 +1,42 @@
+"""Frames as batches of tensors: conversion, augmentation that keeps geometry true, and sheets to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mv3d.files import whole_file
+from mv3d.model.autoencoder import to_autoencoder
+
+
+def to_tensor(frames: np.ndarray) -> Tensor:
+    """Frames (..., H, W, 4) uint8 to (..., 4, H, W) float in [0, 1]."""
+    return torch.tensor(np.asarray(frames)).movedim(-1, -3).float() / 255
+
+
+def augmented(rgba: Tensor, generator: torch.Generator) -> Tensor:
+    """Recolour and flip a batch (B, 4, H, W) by its own draw per sample."""
+    rgba = torch.stack([recoloured(sample, generator) for sample in rgba])
+    flip = torch.rand(len(rgba), generator=generator) < 0.5
+    return torch.where(flip[:, None, None, None], rgba.flip(-1), rgba)
+
+
+def recoloured(rgba: Tensor, generator: torch.Generator) -> Tensor:
+    """Permute the colour channels and change the exposure of (..., 4, H, W): one draw for all its frames."""
+    order = torch.randperm(3, generator=generator) if torch.rand((), generator=generator) < 0.5 else torch.arange(3)
+    gamma = torch.exp(0.25 * torch.randn((), generator=generator))
+    rgb = rgba[..., order, :, :].clamp(min=1e-4) ** gamma
+    return torch.cat([rgb, rgba[..., 3:, :, :]], dim=-3)
+
+
+def save_rows(rows: list[Tensor], path: Path) -> None:
+    """Write rows of frames (N, 3 or 4, H, W) in [0, 1] as one picture on white."""
+    rows = [to_autoencoder(row, 3) / 2 + 0.5 if row.shape[1] == 4 else row for row in rows]
+    picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        Image.fromarray((picture.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()).save(partial, quality=90)

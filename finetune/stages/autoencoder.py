@@ -1,0 +1,74 @@
+"""Training the small autoencoder: L1, LPIPS and a touch of KL on single frames (Rombach et al. 2022, appendix G)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from eval.metrics.lpips import load_lpips
+from finetune.config import AutoencoderStage, RunConfig
+from finetune.data import Pack, draw, validation_orbits
+from finetune.pictures import augmented, save_rows, to_tensor
+from mv3d.model.autoencoder import encode_frames, from_autoencoder, to_autoencoder
+
+
+def make_autoencoder(config: AutoencoderStage) -> AutoencoderKL:
+    """Make the untrained autoencoder: 4 channels in and out, one 2x reduction between levels."""
+    levels = len(config.channels)
+    return AutoencoderKL(
+        in_channels=4,
+        out_channels=4,
+        latent_channels=config.latent_channels,
+        block_out_channels=config.channels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,  # measured once the stage is trained
+    )
+
+
+class AutoencoderTraining:
+    """Single frames of the training orbits in, themselves out."""
+
+    def __init__(self, run: RunConfig, pack: Pack) -> None:
+        config = run.autoencoder
+        torch.manual_seed(run.seed)  # initial weights only
+        self.network: nn.Module = make_autoencoder(config)
+        self._config = config
+        self._pack = pack
+        self._seed = run.seed
+        self._orbits = pack.indices("train")
+        self._validation = validation_orbits(pack, run.validation_objects)
+        self._lpips = load_lpips("alex")
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Reconstruction of a batch of frames, each of another orbit."""
+        views = self._pack.frames.shape[1]
+        chosen = draw(self._config.loop.batch_size, len(self._orbits) * views, self._seed, step)
+        frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])
+        rgba = augmented(to_tensor(frames), generator)
+        truth = to_autoencoder(rgba, 4)
+        posterior = self.network.encode(truth).latent_dist
+        output = self.network.decode(posterior.sample(generator)).sample
+        l1 = F.l1_loss(output, truth)
+        lpips = self._lpips(output[:, :3] / 2 + 0.5, truth[:, :3] / 2 + 0.5).mean()
+        kl = posterior.kl().mean()
+        loss = l1 + self._config.lpips_weight * lpips + self._config.kl_weight * kl
+        return loss, {"l1": l1.item(), "lpips": lpips.item(), "kl": kl.item()}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        """PSNR (on white) and LPIPS of reconstructed validation frames."""
+        truth = to_tensor(np.concatenate([self._pack.frames[k, ::7] for k in self._validation]))
+        output = from_autoencoder(network.decode(encode_frames(network, truth)).sample)
+        save_rows([truth, output], sheet)
+        on_white = [to_autoencoder(x, 3) / 2 + 0.5 for x in (truth, output)]
+        mse = (on_white[0] - on_white[1]).square().mean(dim=(1, 2, 3))
+        return {"psnr": (-10 * mse.log10()).mean().item(), "lpips": self._lpips(*on_white).mean().item()}

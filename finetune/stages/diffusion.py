@@ -1,0 +1,178 @@
+"""Training the video diffusion model on cached latents: EDM's loss, one noise level per clip, SVD's conditions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from eval.metrics.lpips import load_lpips
+from finetune.cache import DiskCache, weights_digest
+from finetune.config import DiffusionStage, RunConfig
+from finetune.data import Pack, draw, validation_orbits
+from finetune.loop import load_ema
+from finetune.pictures import save_rows, to_tensor
+from finetune.stages.autoencoder import make_autoencoder
+from mv3d.generate import GenerateSettings, coarse_latents, make_conditions, sample_views
+from mv3d.model.autoencoder import encode_frames, to_autoencoder
+from mv3d.model.checkpoints import ModelFacts, OrbitModel
+from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
+from mv3d.model.denoiser import Denoiser, sample_sigmas
+from mv3d.model.unet import OrbitUNet
+from mv3d.model.volume import CoarseVolume
+
+_SCALING_FRAMES = 256
+
+
+class DiffusionTraining:
+    """Whole orbits, each beginning at one of its views; autoencoder and coarse volume are the run's own, frozen."""
+
+    def __init__(self, run: RunConfig, pack: Pack) -> None:
+        config = run.diffusion
+        torch.manual_seed(run.seed)  # initial weights only
+        self.vae = load_ema(run.run / "autoencoder", make_autoencoder(run.autoencoder))
+        self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network))
+        self.network: nn.Module = nn.ModuleDict(
+            {"unet": make_unet(run), "image_encoder": make_image_encoder(config, run.resolution_px)}
+        )
+        self._run = run
+        self._config = config
+        self._pack = pack
+        self._orbits = pack.indices("train")
+        self._validation = validation_orbits(pack, run.validation_objects)
+        self._lpips = load_lpips("alex")
+        latents = (pack.frames.shape[1], run.autoencoder.latent_channels, run.resolution_px // 8, run.resolution_px // 8)
+        count = len(pack.entries)
+        digest = weights_digest(self.vae)
+        self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
+        digest = weights_digest(self.vae, self.volume)
+        self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
+        self.vae.register_to_config(scaling_factor=self._measure_scaling())
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """EDM's weighted loss of a batch of orbits."""
+        config = self._config
+        inputs = config.inputs_per_orbit
+        chosen = draw(config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
+        samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen]
+        latents = torch.stack([latents for latents, _, _ in samples])
+        pictures = torch.stack([picture for _, _, picture in samples])
+        conditions = [conditions for _, conditions, _ in samples]
+        joined = conditions[0]
+        for other in conditions[1:]:
+            joined = joined.joined(other)
+        embedding = embed_image(self.network["image_encoder"], to_autoencoder(pictures, 3) / 2 + 0.5)
+        dropped = torch.rand(len(samples), generator=generator) < config.condition_dropout
+        joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
+        sigma = sample_sigmas(len(samples), config.p_mean, config.p_std, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        scaled = latents * self.vae.config.scaling_factor
+        losses = Denoiser(self.network["unet"]).loss(scaled, sigma, noise, joined)
+        return losses.mean(), {}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        """PSNR on white and LPIPS of sampled validation orbits, input view excluded, and the same of their coarse views."""
+        model = self.model(network)
+        rows, psnr, lpips = [], [], []
+        for orbit in self._validation:
+            cameras = self._pack.cameras_from(orbit, 0)
+            truth = to_tensor(self._pack.frames[orbit])
+            conditions = make_conditions(model, truth[0], cameras)
+            output = sample_views(model, conditions, GenerateSettings(num_views=len(truth)))
+            a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
+            psnr.append(-10 * (a - b).square().mean(dim=(1, 2, 3)).log10().mean().item())
+            lpips.append(self._lpips(a, b).mean().item())
+            rows += [truth[::2], output[::2]]
+        save_rows(rows, sheet)
+        return {"psnr": float(np.mean(psnr)), "lpips": float(np.mean(lpips))}
+
+    def model(self, network: nn.Module) -> OrbitModel:
+        """The whole model around trained (or averaged) networks of this stage."""
+        run = self._run
+        facts = ModelFacts(
+            name=run.model_name,
+            licence=run.licence,
+            resolution_px=run.resolution_px,
+            num_views=self._pack.frames.shape[1],
+            added_time_ids=(self._config.cond_aug,),
+            sigma_min=0.02,
+            sigma_max=80.0,
+            num_steps=self._config.sampling_steps,
+            guidance="triangle",
+            guidance_low=1.0,
+            guidance_high=self._config.guidance_high,
+        )
+        return OrbitModel(network["unet"], self.vae, network["image_encoder"], self.volume, facts)
+
+    def _sample(self, orbit: int, which: int) -> tuple[Tensor, Conditions, Tensor]:
+        """Unscaled latents (F, C, h, w), conditions of one clip, and the picture (4, S, S)."""
+        views = self._pack.frames.shape[1]
+        start = int(np.random.default_rng([self._run.seed, orbit, which]).integers(views))
+        frames = self._pack.frames_from(orbit, start)
+        cameras = self._pack.cameras_from(orbit, start)
+        picture = to_tensor(frames[0])
+        latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
+        row = orbit * self._config.inputs_per_orbit + which
+        coarse = self._coarse.get(row, lambda: coarse_latents(self.vae, self.volume, picture, cameras))
+        conditions = Conditions(
+            image_latents=latents[:1],
+            image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
+            added_time_ids=torch.tensor([[self._config.cond_aug]]),
+            poses=poses_of(cameras)[None],
+            coarse_latents=coarse[None],
+        )
+        return latents, conditions, picture
+
+    @torch.no_grad()
+    def _encode(self, orbit: int) -> Tensor:
+        return encode_frames(self.vae, to_tensor(self._pack.frames[orbit]))
+
+    @torch.no_grad()
+    def _measure_scaling(self) -> float:
+        """What brings latents to unit variance, over a fixed choice of training frames (Rombach et al. 2022, appendix G)."""
+        views = self._pack.frames.shape[1]
+        chosen = draw(_SCALING_FRAMES, len(self._orbits) * views, self._run.seed, 0)
+        frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])
+        latents = torch.cat([encode_frames(self.vae, chunk) for chunk in to_tensor(frames).split(32)])
+        return round(1 / latents.std().item(), 5)
+
+
+def make_unet(run: RunConfig) -> OrbitUNet:
+    """Make the untrained video UNet at the config's widths."""
+    config, latent = run.diffusion, run.autoencoder.latent_channels
+    levels = len(config.channels)
+    return OrbitUNet(
+        sample_size=run.resolution_px // 8,
+        in_channels=2 * latent,
+        out_channels=latent,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal",) * (levels - 1) + ("DownBlockSpatioTemporal",),
+        up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * (levels - 1),
+        block_out_channels=config.channels,
+        addition_time_embed_dim=config.id_embed_dim,
+        projection_class_embeddings_input_dim=config.id_embed_dim,
+        layers_per_block=config.layers_per_block,
+        cross_attention_dim=config.cross_attention_dim,
+        num_attention_heads=config.heads,
+        num_frames=21,
+        pose_embed_dim=config.pose_embed_dim,
+        coarse_channels=latent,
+    )
+
+
+def make_image_encoder(config: DiffusionStage, picture_px: int) -> CLIPVisionModelWithProjection:
+    """Make a vision transformer of CLIP's architecture small enough to learn beside the UNet."""
+    vision = CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        projection_dim=config.cross_attention_dim,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        image_size=picture_px,
+        patch_size=16,
+    )
+    return CLIPVisionModelWithProjection(vision)

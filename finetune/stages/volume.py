@@ -1,0 +1,93 @@
+"""Training the coarse volume: one view of an orbit in, other views of it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finetune.config import RunConfig, VolumeStage
+from finetune.data import Pack, draw, validation_orbits
+from finetune.pictures import recoloured, save_rows, to_tensor
+from mv3d.model.volume import CoarseVolume, Rays, make_rays
+
+
+class VolumeTraining:
+    """Each sample: an orbit, one of its views as the picture, a few others as the truth."""
+
+    def __init__(self, run: RunConfig, pack: Pack) -> None:
+        config = run.volume
+        torch.manual_seed(run.seed)  # initial weights only
+        self.network: nn.Module = CoarseVolume(config.network)
+        self._config = config
+        self._pack = pack
+        self._seed = run.seed
+        self._orbits = pack.indices("train")
+        self._validation = validation_orbits(pack, run.validation_objects)
+
+    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Squared error on white plus squared error of the silhouette."""
+        config = self._config
+        chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
+        pictures, truths, elevations, origins, directions = [], [], [], [], []
+        for orbit in (self._orbits[k] for k in chosen):
+            views = self._pack.frames.shape[1]
+            start = int(torch.randint(views, (), generator=generator))
+            targets = torch.randperm(views, generator=generator)[: config.views_per_object].numpy()
+            cameras = self._pack.cameras_from(orbit, start)
+            frames = self._pack.frames[orbit, (np.concatenate([[0], targets]) + start) % views]
+            rgba = recoloured(to_tensor(frames), generator)
+            rays = make_rays([cameras[k] for k in targets], config.render_px)
+            if torch.rand((), generator=generator) < 0.5:
+                rgba, rays = mirrored(rgba, rays)
+            pictures.append(rgba[0])
+            truths.append(downsampled(rgba[1:], config.render_px))
+            elevations.append(np.radians(cameras[0].elevation_deg))
+            origins.append(rays.origins)
+            directions.append(rays.directions)
+        field = self.network(torch.stack(pictures), torch.tensor(np.array(elevations), dtype=torch.float32))
+        rays = Rays(torch.stack(origins), torch.stack(directions))
+        output, truth = self.network.render(field, rays, config.num_samples, generator), torch.stack(truths)
+        colour = F.mse_loss(on_white(output), on_white(truth))
+        mask = F.mse_loss(output[:, :, 3], truth[:, :, 3])
+        return colour + config.mask_weight * mask, {"psnr": -10 * colour.log10().item(), "mask": mask.item()}
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        """PSNR on white of whole orbits from their first view, the first view excluded, at the training resolution."""
+        rows, errors = [], []
+        size = self._config.render_px
+        for orbit in self._validation:
+            cameras = self._pack.cameras_from(orbit, 0)
+            frames = to_tensor(self._pack.frames[orbit])
+            elevation = torch.tensor([np.radians(cameras[0].elevation_deg)], dtype=torch.float32)
+            rays = make_rays(cameras, size)
+            rays = Rays(rays.origins[None], rays.directions[None])
+            output = network.render(network(frames[:1], elevation), rays, self._config.num_samples)[0]
+            truth = downsampled(frames, size)
+            errors.append((on_white(output) - on_white(truth))[1:].square().mean(dim=(1, 2, 3)))
+            rows += [truth[::2], output[::2]]
+        save_rows(rows, sheet)
+        return {"psnr": (-10 * torch.stack(errors).log10()).mean().item()}
+
+
+def mirrored(rgba: Tensor, rays: Rays) -> tuple[Tensor, Rays]:
+    """Mirror an object left to right: frames flip, and so does the world's X."""
+    mirror = torch.tensor([-1.0, 1.0, 1.0])
+    return rgba.flip(-1), Rays(rays.origins * mirror, (rays.directions * mirror).flip(-2))
+
+
+def downsampled(rgba: Tensor, size_px: int) -> Tensor:
+    """Resample straight-alpha frames (N, 4, H, W) with colours weighted by alpha."""
+    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+    small = F.interpolate(premultiplied, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+    return torch.cat([small[:, :3] / small[:, 3:].clamp(min=1e-4), small[:, 3:]], dim=1)
+
+
+def on_white(rgba: Tensor) -> Tensor:
+    """Composite (..., 4, H, W) on white."""
+    alpha = rgba[..., 3:, :, :]
+    return rgba[..., :3, :, :] * alpha + (1 - alpha)

@@ -1,0 +1,166 @@
+"""A framed picture becomes an orbit: coarse views first, then the video diffusion model (behind ``mv3d orbit``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import radians
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import mv3d
+from mv3d.cameras import Camera, static_orbit
+from mv3d.errors import Mv3dError
+from mv3d.model.autoencoder import decode_latents, encode_frames, to_autoencoder
+from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.conditioning import Conditions, embed_image, poses_of
+from mv3d.model.denoiser import Denoiser
+from mv3d.model.sampling import from_sv3d_order, guidance_per_frame, guided, karras_sigmas, sample_euler
+from mv3d.model.volume import CoarseVolume
+from mv3d.orbit import Facts, Frames, Orbit
+
+MAX_VIEWS = 200
+_DECODE_CHUNK = 8  # frames decoded together: bounds the memory, costs no time
+_MAX_CAMERA_DEG = 80.0
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What can be asked of an orbit; None means the model's own default."""
+
+    num_views: int = 21
+    elevation_deg: float = 10.0
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    preview: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_views <= MAX_VIEWS:
+            raise Mv3dError(f"--num-views {self.num_views} is outside 1 to {MAX_VIEWS}")
+        if not abs(self.elevation_deg) <= _MAX_CAMERA_DEG:
+            raise Mv3dError(f"--elevation {self.elevation_deg} is outside +-{_MAX_CAMERA_DEG:g} degrees")
+        if self.steps is not None and not 1 <= self.steps <= 1000:
+            raise Mv3dError(f"--steps {self.steps} is outside 1 to 1000")
+
+
+@torch.no_grad()
+def generate_orbit(
+    picture: Frames,
+    model: OrbitModel,
+    settings: GenerateSettings | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Orbit:
+    """Turn the object of a framed picture once around at the picture's own elevation.
+
+    Args:
+        picture: (S, S, 4) RGBA of the model's resolution, framed by `mv3d.image.frame_picture`.
+        model: from `mv3d.model.checkpoints.load_model`.
+        settings: what is wanted.
+        on_step: called with steps done and steps in all.
+
+    Returns:
+        The orbit; its first view is the picture itself. Equal arguments on one machine give equal pixels.
+
+    Raises:
+        Mv3dError: for a picture of another size, or a preview of a model that has no coarse stage.
+    """
+    settings = settings or GenerateSettings()
+    size_px = model.facts.resolution_px
+    if picture.shape != (size_px, size_px, 4):
+        raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
+    cameras = static_orbit(settings.num_views, settings.elevation_deg, size_px=size_px)
+    given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
+
+    started = time.perf_counter()
+    if settings.preview:
+        if model.volume is None:
+            raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
+        frames, stages = coarse_views(model.volume, given, cameras, size_px // 2), "coarse volume"
+        frames = upsample(frames, size_px)
+        seconds = {"coarse": time.perf_counter() - started}
+    else:
+        conditions = make_conditions(model, given, cameras)
+        seconds = {"conditions": time.perf_counter() - started}
+        frames, stages = sample_views(model, conditions, settings, on_step), "coarse volume and diffusion"
+        seconds["diffusion"] = time.perf_counter() - started - seconds["conditions"]
+    frames = frames.float().cpu().permute(0, 2, 3, 1).numpy()
+    frames[0] = picture
+    facts = Facts(
+        input_index=0,
+        made_by=f"mv3d {mv3d.__version__}, model {model.facts.name} ({stages})",
+        licence=model.facts.licence,
+        seed=settings.seed,
+        seconds={key: round(value, 2) for key, value in seconds.items()},
+    )
+    return Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
+
+
+def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera]) -> Conditions:
+    """Everything the diffusion stage is told about one object: a batch of one clip.
+
+    ``picture`` is (4, S, S) straight RGBA; the first camera is the picture's.
+    """
+    on_white = to_autoencoder(picture[None], 3)
+    coarse = None
+    if model.unet.config.coarse_channels:
+        if model.volume is None:
+            raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
+        coarse = coarse_latents(model.vae, model.volume, picture, cameras)[None]
+    ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
+    return Conditions(
+        image_latents=encode_frames(model.vae, picture[None]),
+        image_embedding=embed_image(model.image_encoder, on_white / 2 + 0.5),
+        added_time_ids=ids,
+        poses=poses_of(cameras)[None].to(picture.device) if model.unet.config.pose_embed_dim else None,
+        coarse_latents=coarse,
+    )
+
+
+def coarse_latents(vae: torch.nn.Module, volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+    """Unscaled latents (F, C, h, w) of the coarse views of a picture (4, S, S)."""
+    views = upsample(coarse_views(volume, picture, cameras, picture.shape[-1] // 2), picture.shape[-1])
+    return torch.cat([encode_frames(vae, chunk) for chunk in views.split(_DECODE_CHUNK)])
+
+
+def coarse_views(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> Tensor:
+    """Views (F, 4, size, size) of the coarse volume of a picture (4, S, S), whose camera is the first."""
+    wanted = volume.config.picture_px
+    if picture.shape[-1] != wanted:
+        picture = F.interpolate(picture[None], (wanted, wanted), mode="bilinear", antialias=True)[0]
+    elevation = torch.tensor([radians(cameras[0].elevation_deg)], device=picture.device)
+    return volume.render_views(volume(picture[None], elevation), cameras, size_px, num_samples=64)
+
+
+def upsample(rgba: Tensor, size_px: int) -> Tensor:
+    """Enlarge straight-alpha views (F, 4, h, w) smoothly, colours weighted by alpha."""
+    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+    large = F.interpolate(premultiplied, (size_px, size_px), mode="bicubic", align_corners=False).clamp(0, 1)
+    return torch.cat([(large[:, :3] / large[:, 3:].clamp(min=1e-4)).clamp(max=1), large[:, 3:]], dim=1)
+
+
+def sample_views(
+    model: OrbitModel,
+    conditions: Conditions,
+    settings: GenerateSettings,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1]."""
+    facts = model.facts
+    frames = settings.num_views
+    channels, height, width = conditions.image_latents.shape[1:]
+    # Drawn on the CPU, so that a seed means the same noise on every device.
+    generator = torch.Generator().manual_seed(settings.seed)
+    noise = torch.randn(1, frames, channels, height, width, generator=generator).to(conditions.image_latents.device)
+    high = facts.guidance_high if settings.guidance is None else settings.guidance
+    scales = guidance_per_frame(facts.guidance, min(facts.guidance_low, high), high, frames)
+    if facts.guidance == "triangle":
+        scales = from_sv3d_order(scales)
+    sigmas = karras_sigmas(settings.steps or facts.num_steps, facts.sigma_min, facts.sigma_max)
+    latents = sample_euler(guided(Denoiser(model.unet), conditions, scales), noise, sigmas, on_step)[0]
+    latents = latents / model.vae.config.scaling_factor
+    return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])

@@ -1,0 +1,270 @@
+"""The coarse volume: one picture becomes a small field of density and colour, and the field becomes views.
+
+It is feed-forward: features of the picture are unprojected along the picture's own rays into a grid, a 3D U-Net completes
+what the picture does not show, and views are volume-rendered (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
+
+Everything here is measured in *frame radii*: the sphere that just fits the frame of a camera looking at the origin has
+radius 1, whatever the camera's distance in the world. The picture's camera stands at azimuth 0; grids are (Z, Y, X).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import radians, sin, tan
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mv3d.cameras import DEFAULT_FOV_DEG, Camera
+
+
+@dataclass(frozen=True)
+class CoarseVolumeConfig:
+    """Sizes of the network; they are stored beside the weights."""
+
+    picture_px: int = 128
+    grid_size: int = 32
+    image_channels: tuple[int, ...] = (24, 48, 96, 128)
+    """Channels of the picture's features at 1/2, 1/4, 1/8 … of its size; the first ones are unprojected."""
+    grid_channels: tuple[int, ...] = (32, 64, 128, 192)
+    """Channels of the grid's features at 1, 1/2, 1/4 … of its size."""
+    density_upsampling: int = 2
+    """Density is told on a grid this many times finer than colour."""
+    fov_deg: float = DEFAULT_FOV_DEG
+
+
+class Field(NamedTuple):
+    """What the network says of an object: density, appearance, and the picture it looks colours up in."""
+
+    density: Tensor
+    """(B, 1, D, D, D), before the softplus."""
+    appearance: Tensor
+    """(B, 8, G, G, G): colour 3, displacement of the colour look-up 2, logits of the three colour sources 3."""
+    picture: Tensor
+    """(B, 4, S, S), straight RGBA."""
+    elevation_rad: Tensor
+    """(B,), of the picture's camera."""
+
+
+class Rays(NamedTuple):
+    """Viewing rays in frame radii: ``origins`` (..., 3) and unit ``directions`` (..., height, width, 3)."""
+
+    origins: Tensor
+    directions: Tensor
+
+
+class _LookUp(NamedTuple):
+    """What the picture shows in front of P points: ``uv`` (B, P, 2), ``rgb`` (B, 3, P), ``inside`` (B, P) in [0, 1]."""
+
+    uv: Tensor
+    rgb: Tensor
+    inside: Tensor
+
+
+def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
+    """Rays of square views ``size_px`` wide through the pixel centres of cameras that look at the origin."""
+    small = [camera.resized(size_px, size_px) for camera in cameras]
+    origins = np.stack([c.position / (c.radius * sin(radians(c.fov_deg) / 2)) for c in small])
+    directions = np.stack([c.directions(c.pixel_grid()) for c in small])
+    return Rays(torch.from_numpy(origins).float(), torch.from_numpy(directions).float())
+
+
+class CoarseVolume(nn.Module):
+    """Picture and elevation to a `Field`, and a field to views."""
+
+    def __init__(self, config: CoarseVolumeConfig) -> None:
+        super().__init__()
+        self.config = config
+        grid = config.grid_channels
+        self.image_net = _UNet(2, 4, config.image_channels, stride_first=True)
+        # Per voxel: the picture's features, the pixel itself, and where the voxel is.
+        self.grid_net = _UNet(3, config.image_channels[0] + 4 + 3, grid, stride_first=False)
+        self.density_head = nn.Conv3d(grid[0], config.density_upsampling**3, 1)
+        self.appearance_head = nn.Conv3d(grid[0], 8, 1)
+        for head in (self.density_head, self.appearance_head):
+            nn.init.zeros_(head.bias)
+        with torch.no_grad():  # begin with look-ups at the voxel's own pixel
+            self.appearance_head.weight[3:5].zero_()
+
+    def forward(self, picture: Tensor, elevation_rad: Tensor) -> Field:
+        """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
+        premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], dim=1)
+        features = self.image_net(premultiplied * 2 - 1)
+        size = self.config.grid_size
+        points = _voxel_centres(size, picture).expand(len(picture), -1, -1)
+        uv = self._project(points, elevation_rad)
+        per_voxel = [_sample_picture(features, uv), _sample_picture(premultiplied, uv), points.transpose(1, 2)]
+        x = self.grid_net(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
+        density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
+        return Field(density, self.appearance_head(x), picture, elevation_rad)
+
+    def render(self, field: Field, rays: Rays, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
+
+        ``rays`` are (B, V, ...). With a generator the samples along each ray are jittered, as in training.
+        """
+        batch, views, height, width, _ = rays.directions.shape
+        points = _points_along(rays, num_samples, generator)  # (B, rays, samples, 3)
+        flat = points.reshape(batch, -1, 3)
+        seen = self._look_up(field, flat)
+        density = self._density(field, flat) * seen.inside
+        weight = _ray_weights(density.reshape(points.shape[:-1]))
+        colour = self._colour(field, flat, seen).reshape(batch, 3, *points.shape[1:-1])
+        rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
+        return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
+
+    @torch.no_grad()
+    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
+        """What `render` gives for the cameras of one object (B = 1), (V, 4, size, size), several times faster.
+
+        Most samples lie in empty space: density is read only where the silhouette allows any, colour only where a ray
+        gets any light from.
+        """
+        rays = make_rays(cameras, size_px)
+        views = []
+        for origin, directions in zip(rays.origins, rays.directions, strict=True):
+            view = Rays(origin[None, None].to(field.density), directions[None, None].to(field.density))
+            points = _points_along(view, num_samples, None)[0]
+            flat = points.reshape(1, -1, 3)
+            seen = self._look_up(field, flat)
+            allowed = seen.inside[0] > 0
+            density = torch.zeros_like(seen.inside)
+            density[:, allowed] = self._density(field, flat[:, allowed]) * seen.inside[:, allowed]
+            weight = _ray_weights(density.reshape(points.shape[:-1])).reshape(-1)
+            lit = weight > 1e-4
+            kept = _LookUp(seen.uv[:, lit], seen.rgb[:, :, lit], seen.inside[:, lit])
+            light = torch.zeros(4, len(weight), device=weight.device)
+            light[:3, lit] = self._colour(field, flat[:, lit], kept)[0] * weight[lit]
+            light[3] = weight
+            views.append(light.reshape(4, size_px, size_px, num_samples).sum(-1))
+        return _straight(torch.stack(views))
+
+    def _look_up(self, field: Field, points: Tensor) -> _LookUp:
+        """Where and what the picture shows in front of points (B, P, 3)."""
+        uv = self._project(points, field.elevation_rad)
+        rgba = _sample_picture(field.picture, uv)
+        # Nothing can be where the picture shows the background: the silhouette carves, at the picture's resolution.
+        return _LookUp(uv, rgba[:, :3], rgba[:, 3] * (points.square().sum(-1) < 1))
+
+    def _density(self, field: Field, points: Tensor) -> Tensor:
+        """Density (B, P) per frame radius, before carving."""
+        return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
+
+    def _colour(self, field: Field, points: Tensor, seen: _LookUp) -> Tensor:
+        """Colour (B, 3, P): a learned blend of a told colour, the picture's pixel, and a pixel elsewhere in it."""
+        appearance = _sample_grid(field.appearance, points)
+        told = torch.sigmoid(appearance[:, :3])
+        elsewhere = seen.uv + torch.tanh(appearance[:, 3:5]).transpose(1, 2)
+        moved = _sample_picture(field.picture[:, :3], elsewhere)
+        share = appearance[:, 5:8].softmax(dim=1)
+        return share[:, :1] * told + share[:, 1:2] * seen.rgb + share[:, 2:3] * moved
+
+    def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
+        """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""
+        half = radians(self.config.fov_deg) / 2
+        shape = (-1,) + (1,) * (points.dim() - 2)
+        cosine, sine = torch.cos(elevation_rad).view(shape), torch.sin(elevation_rad).view(shape)
+        x, y, z = points.unbind(-1)
+        depth = 1 / sin(half) + y * cosine - z * sine
+        up = y * sine + z * cosine
+        return torch.stack([x, -up], dim=-1) / (depth * tan(half))[..., None]
+
+
+class _Block(nn.Module):
+    """Two normalised convolutions with a residual path, in 2 or 3 dimensions."""
+
+    def __init__(self, dims: int, cin: int, cout: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.conv1 = conv(cin, cout, 3, padding=1)
+        self.norm1 = nn.GroupNorm(8, cout)
+        self.conv2 = conv(cout, cout, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, cout)
+        self.skip = conv(cin, cout, 1) if cin != cout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.norm1(self.conv1(x)))
+        return F.silu(self.norm2(self.conv2(y)) + self.skip(x))
+
+
+class _UNet(nn.Module):
+    """A small U-Net in 2 or 3 dimensions that returns features at the resolution of its first level."""
+
+    def __init__(self, dims: int, cin: int, channels: tuple[int, ...], *, stride_first: bool) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.stem = conv(cin, channels[0], 4 if stride_first else 1, stride=2 if stride_first else 1, padding=int(stride_first))
+        self.encode = nn.ModuleList(_Block(dims, c, c) for c in channels[:-1])
+        self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
+        self.middle = nn.Sequential(_Block(dims, channels[-1], channels[-1]), _Block(dims, channels[-1], channels[-1]))
+        self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.decode = nn.ModuleList(_Block(dims, c, c) for c in channels[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        skips = []
+        for encode, down in zip(self.encode, self.down, strict=True):
+            x = encode(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for level in reversed(range(len(skips))):
+            x = F.interpolate(self.up[level](x), scale_factor=2.0)
+            x = self.decode[level](x + skips[level])
+        return x
+
+
+def _voxel_centres(size: int, like: Tensor) -> Tensor:
+    """World positions (1, size^3, 3) of a (Z, Y, X) grid over [-1, 1]^3."""
+    axis = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size * 2 - 1
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
+
+
+def _points_along(rays: Rays, num_samples: int, generator: torch.Generator | None) -> Tensor:
+    """Sample positions (B, V * height * width, num_samples, 3), evenly between the planes that touch the unit sphere."""
+    batch = len(rays.origins)
+    origins = rays.origins[:, :, None, None, :].expand(rays.directions.shape).reshape(batch, -1, 1, 3)
+    directions = rays.directions.reshape(batch, -1, 1, 3)
+    offsets = (torch.arange(num_samples, device=origins.device) + 0.5) / num_samples * 2 - 1
+    offsets = offsets.expand(*origins.shape[:2], num_samples)
+    if generator is not None:
+        jitter = torch.rand(offsets.shape, generator=generator, device=generator.device).to(offsets.device)
+        offsets = offsets + (jitter - 0.5) * (2 / num_samples)
+    middle = origins.norm(dim=-1, keepdim=True)
+    return origins + directions * (middle + offsets[..., None])
+
+
+def _ray_weights(density: Tensor) -> Tensor:
+    """How much each sample (..., samples) contributes to its ray (NeRF, eq. 3); samples divide 2 frame radii evenly."""
+    alpha = 1 - torch.exp(-density * (2 / density.shape[-1]))
+    through = torch.cumprod(1 - alpha, dim=-1)
+    return alpha * torch.cat([torch.ones_like(alpha[..., :1]), through[..., :-1]], dim=-1)
+
+
+def _straight(premultiplied: Tensor) -> Tensor:
+    """Premultiplied (..., 4, H, W) to straight alpha."""
+    alpha = premultiplied[..., 3:, :, :]
+    return torch.cat([premultiplied[..., :3, :, :] / alpha.clamp(min=1e-4), alpha], dim=-3).clamp(0, 1)
+
+
+def _sample_picture(picture: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear look-up of (B, C, S, S) at uv (B, P, 2); returns (B, C, P)."""
+    return F.grid_sample(picture, uv[:, None], align_corners=False, padding_mode="border")[:, :, 0]
+
+
+def _sample_grid(grid: Tensor, points: Tensor) -> Tensor:
+    """Trilinear look-up of (B, C, Z, Y, X) at points (B, P, 3); returns (B, C, P)."""
+    at = points[:, :, None, None, :]
+    return F.grid_sample(grid, at, align_corners=False, padding_mode="border")[..., 0, 0]
+
+
+def _unfold_voxels(x: Tensor, factor: int) -> Tensor:
+    """Rearrange (B, f^3, G, G, G) to (B, 1, fG, fG, fG), the pixel shuffle of three dimensions."""
+    batch, _, size, _, _ = x.shape
+    x = x.reshape(batch, factor, factor, factor, size, size, size)
+    return x.permute(0, 4, 1, 5, 2, 6, 3).reshape(batch, 1, factor * size, factor * size, factor * size)
