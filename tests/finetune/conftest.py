@@ -1,0 +1,75 @@
+"""A folder of tiny orbits in the format the renderer writes, and a run config at toy width."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mv3d.cameras import static_orbit
+from mv3d.orbit import Facts, Orbit, save_orbit
+
+SIZE_PX = 32
+NUM_VIEWS = 4
+
+TOY_CONFIG = """
+data: {data}
+run: {run}
+resolution_px: 32
+validation_objects: 1
+autoencoder:
+  channels: [8, 8, 8, 8]
+  latent_channels: 4
+  loop: {loop}
+volume:
+  network: {{picture_px: 32, grid_size: 8, image_channels: [8, 16], grid_channels: [8, 16]}}
+  render_px: 8
+  num_samples: 8
+  loop: {loop}
+diffusion:
+  channels: [32, 32]
+  heads: [1, 1]
+  cross_attention_dim: 32
+  id_embed_dim: 16
+  pose_embed_dim: 16
+  sampling_steps: 2
+  loop: {loop}
+"""
+LOOP = "{steps: 4, batch_size: 2, learning_rate: 1.0e-3, log_every: 1, save_every: 2, validate_every: 4}"
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four coloured balls: three to train on and one to validate with, and one object that could not be rendered."""
+    folder = tmp_path_factory.mktemp("rendered")
+    lines = []
+    for k, split in enumerate(["train", "train", "train", "val"]):
+        save_orbit(_ball(seed=k), folder / f"toy/ball-{k}" / "0", for_people=False)
+        lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
+    lines.append({"object_id": "toy/flat", "orbits": 0, "failed": "flat"})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def config_file(rendered: Path, tmp_path: Path) -> Path:
+    """A run at toy width in a folder of its own."""
+    path = tmp_path / "toy.yaml"
+    path.write_text(TOY_CONFIG.format(data=rendered, run=tmp_path / "run", loop=LOOP))
+    return path
+
+
+def _ball(seed: int) -> Orbit:
+    cameras = static_orbit(NUM_VIEWS, 10, size_px=SIZE_PX)
+    rng = np.random.default_rng(seed)
+    colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
+    frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)
+    for frame, camera in zip(frames, cameras, strict=True):
+        directions = camera.directions(camera.pixel_grid())
+        nearest = camera.position - directions * (directions @ camera.position)[..., None]
+        inside = np.linalg.norm(nearest, axis=-1) < radius
+        frame[inside, :3] = colours[(nearest[inside, 0] > 0).astype(int)]  # two halves, so that views differ
+        frame[inside, 3] = 1
+    return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}"))

@@ -1,0 +1,113 @@
+"""The trainer as a user runs it: whole runs at toy width, stopped, resumed, assembled, sampled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eval.weights import lpips_file
+from finetune.__main__ import main
+from finetune.loop import latest_checkpoint
+from mv3d.generate import GenerateSettings, generate_orbit
+from mv3d.model.checkpoints import load_model
+
+needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
+
+
+def _train(config: Path, run: Path, *arguments: str) -> int:
+    return main([str(config), "--set", f"run={run}", *arguments])
+
+
+def _weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
+    folder = latest_checkpoint(run / stage)
+    return {f"{name}.{k}": v for name in ("network", "ema", "optimizer") for k, v in load_file(folder / f"{name}.safetensors").items()}
+
+
+def test_two_steps_and_a_resume_to_four_equal_four_steps(config_file: Path, tmp_path: Path):
+    assert _train(config_file, tmp_path / "once", "--stage", "volume") == 0
+    assert _train(config_file, tmp_path / "twice", "--stage", "volume", "--set", "volume.loop.steps=2") == 0
+    assert latest_checkpoint(tmp_path / "twice" / "volume").name == "step-0000002"
+    assert _train(config_file, tmp_path / "twice", "--stage", "volume") == 0
+    once, twice = _weights(tmp_path / "once", "volume"), _weights(tmp_path / "twice", "volume")
+    assert once.keys() == twice.keys()
+    assert all(torch.equal(once[key], twice[key]) for key in once)
+
+
+@needs_lpips
+def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path: Path, rendered: Path):
+    run = tmp_path / "run"
+    assert _train(config_file, run, "--set", "diffusion.loop.steps=2") == 0
+    before = _weights(run, "diffusion")
+    assert _train(config_file, run) == 0  # finds two stages done and continues the third
+    after = _weights(run, "diffusion")
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before if key.startswith("network."))
+
+    straight = tmp_path / "straight"
+    assert _train(config_file, straight) == 0
+    assert all(torch.equal(value, _weights(straight, "diffusion")[key]) for key, value in after.items())
+
+    lines = [json.loads(line) for line in (run / "diffusion" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert any("val_psnr" in line for line in lines)
+    assert (run / "diffusion" / "sheets" / "0000004.jpg").is_file()
+
+    model = load_model(run / "model")
+    picture = np.zeros((32, 32, 4), dtype=np.float32)
+    picture[8:24, 8:24] = (0.8, 0.2, 0.1, 1.0)
+    steps = []
+    orbit = generate_orbit(picture, model, GenerateSettings(num_views=4), on_step=lambda done, total: steps.append((done, total)))
+    again = generate_orbit(picture, model, GenerateSettings(num_views=4))
+    other = generate_orbit(picture, model, GenerateSettings(num_views=4, seed=1))
+    assert steps == [(1, 2), (2, 2)]
+    assert np.array_equal(orbit.frames, again.frames)
+    assert not np.array_equal(orbit.frames[1:], other.frames[1:])
+    assert np.array_equal(orbit.frames[0], picture)
+    preview = generate_orbit(picture, model, GenerateSettings(num_views=4, preview=True))
+    assert preview.frames.shape == orbit.frames.shape
+
+
+def test_a_stage_of_another_shape_is_refused_with_its_keys(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    run = tmp_path / "run"
+    _train(config_file, run, "--stage", "volume", "--set", "volume.loop.steps=2")
+    capsys.readouterr()
+    code = _train(config_file, run, "--stage", "volume", "--set", "volume.network.grid_channels=[16, 16]")
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2
+    assert "grid_net.stem.weight" in message
+
+
+def test_training_lowers_the_loss_on_one_batch(config_file: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    overrides = ["steps=60", "batch_size=3", "log_every=10", "validate_every=1000", "warmup_steps=1", "learning_rate=3e-3"]
+    _train(config_file, run, "--stage", "volume", *(f"--set=volume.loop.{o}" for o in overrides))
+    losses = [json.loads(line)["loss"] for line in (run / "volume" / "log.jsonl").read_text().splitlines()]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("volume.loop.stepz=3", "did you mean 'steps'"),
+        ("volume.loop.steps=three", "must be int"),
+        ("dat=x", "did you mean 'data'"),
+        ("volume.loop.steps", "key=value"),
+    ],
+)
+def test_bad_config_is_one_line_and_code_2(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture, override: str, expected: str):
+    assert _train(config_file, tmp_path / "run", "--set", override) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_load(capsys: pytest.CaptureFixture):
+    for name in ("mini", "debug"):
+        assert main([f"configs/{name}.yaml", "--dry-run"]) == 0
+        assert json.loads(capsys.readouterr().out)["diffusion"]["loop"]["steps"] > 0

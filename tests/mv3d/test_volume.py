@@ -1,0 +1,101 @@
+"""The coarse volume's geometry: its rays and projections are the project's cameras, its two renderers agree."""
+
+from __future__ import annotations
+
+from math import radians, sin
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mv3d.cameras import Camera, static_orbit
+from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
+from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, Field, Rays, make_rays
+
+CONFIG = CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16))
+
+
+@pytest.fixture(scope="module")
+def network() -> CoarseVolume:
+    torch.manual_seed(0)
+    return CoarseVolume(CONFIG).eval()
+
+
+def _disc_picture(radius: float = 0.6) -> torch.Tensor:
+    axis = (torch.arange(32) + 0.5) / 16 - 1
+    inside = (axis[:, None] ** 2 + axis[None] ** 2 < radius**2).float()
+    rgb = torch.stack([axis[None].expand(32, 32), axis[:, None].expand(32, 32), torch.zeros(32, 32)]) / 2 + 0.5
+    return torch.cat([rgb, inside[None]])[None]
+
+
+def _field(picture: torch.Tensor, elevation_deg: float, density: float, source: int) -> Field:
+    """A field of even density whose colour comes from one of the three sources."""
+    appearance = torch.zeros(1, 8, 8, 8, 8)
+    appearance[:, 5 + source] = 30.0
+    return Field(torch.full((1, 1, 16, 16, 16), density), appearance, picture, torch.tensor([radians(elevation_deg)]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-60, 60), st.floats(0.5, 5.0))
+def test_projection_is_the_cameras_projection(elevation_deg: float, radius: float):
+    network = CoarseVolume(CONFIG)
+    camera = Camera.looking_at_origin(0, elevation_deg, radius, size_px=64)
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
+    pixels, _ = camera.project(points * radius * sin(radians(camera.fov_deg) / 2))  # frame radii to world units
+    uv = network._project(torch.from_numpy(points)[None], torch.tensor([radians(elevation_deg)], dtype=torch.float64))
+    assert np.allclose((uv[0].numpy() + 1) * 32, pixels, atol=1e-6)
+
+
+def test_rays_do_not_depend_on_the_cameras_distance():
+    near, far = (make_rays(static_orbit(5, 20, radius, size_px=64), 16) for radius in (1.5, 4.0))
+    assert torch.allclose(near.origins, far.origins, atol=1e-6)
+    assert torch.allclose(near.directions, far.directions, atol=1e-6)
+
+
+def test_fast_rendering_equals_rendering(network: CoarseVolume):
+    cameras = static_orbit(3, 15, size_px=64)
+    with torch.no_grad():
+        field = network(_disc_picture(), torch.tensor([radians(15)]))
+        rays = make_rays(cameras, 16)
+        slow = network.render(field, Rays(rays.origins[None], rays.directions[None]), 24)[0]
+        fast = network.render_views(field, cameras, 16, 24)
+    assert slow[:, 3].max() > 0.05
+    assert torch.allclose(slow[:, 3], fast[:, 3], atol=1e-5)
+    assert torch.allclose(slow[:, :3] * slow[:, 3:], fast[:, :3] * fast[:, 3:], atol=5e-3)
+
+
+def test_a_solid_field_shows_the_picture_itself_in_the_input_view(network: CoarseVolume):
+    picture = _disc_picture()
+    field = _field(picture, 12, density=10.0, source=1)
+    view = network.render_views(field, static_orbit(1, 12, size_px=64), 32, 64)[0]
+    inside = picture[0, 3] > 0.5
+    agreement = ((view[3] > 0.5) & inside).sum() / ((view[3] > 0.5) | inside).sum()
+    assert agreement > 0.97
+    core = torch.zeros_like(inside)
+    core[10:22, 10:22] = True
+    assert (view[:3, core] - picture[0, :3, core]).abs().max() < 0.02
+
+
+def test_nothing_is_where_the_picture_shows_background(network: CoarseVolume):
+    empty = torch.zeros(1, 4, 32, 32)
+    views = network.render_views(_field(empty, 12, 10.0, 0), static_orbit(4, 12, size_px=64), 16, 16)
+    assert views[:, 3].max() == 0
+
+
+def test_gradients_reach_every_parameter(network: CoarseVolume):
+    rays = make_rays(static_orbit(2, 15, size_px=64), 8)
+    field = network(_disc_picture(), torch.tensor([radians(15)]))
+    output = network.render(field, Rays(rays.origins[None], rays.directions[None]), 12)
+    (output[:, :, :3] * output[:, :, 3:]).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+    network.zero_grad()
+
+
+def test_autoencoder_frames_come_back():
+    rgba = torch.rand(3, 4, 8, 8)
+    rgba[:, 3] = rgba[:, 3] * 0.9 + 0.1
+    assert torch.allclose(from_autoencoder(to_autoencoder(rgba, 4)), rgba, atol=1e-4)
+    on_white = from_autoencoder(to_autoencoder(rgba, 3))
+    assert torch.equal(on_white[:, 3], torch.ones(3, 8, 8))
