@@ -57,6 +57,9 @@ class VolumeStage:
     num_samples: int = 48
     views_per_object: int = 3
     mask_weight: float = 0.5
+    hull_weight: float = 0.05
+    hull_points: int = 16384
+    """Points per object at which the density is compared with the visual hull of the orbit's silhouettes."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from finetune.config import RunConfig, VolumeStage
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
+from mv3d.cameras import Camera
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
 
 
@@ -29,10 +31,10 @@ class VolumeTraining:
         self._validation = validation_orbits(pack, run.validation_objects)
 
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Squared error on white plus squared error of the silhouette."""
+        """Squared error on white, squared error of the silhouette, and cross-entropy with the visual hull."""
         config = self._config
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
-        pictures, truths, elevations, origins, directions = [], [], [], [], []
+        pictures, truths, elevations, origins, directions, points, hulls = [], [], [], [], [], [], []
         for orbit in (self._orbits[k] for k in chosen):
             views = self._pack.frames.shape[1]
             start = int(torch.randint(views, (), generator=generator))
@@ -41,8 +43,12 @@ class VolumeTraining:
             frames = self._pack.frames[orbit, (np.concatenate([[0], targets]) + start) % views]
             rgba = recoloured(to_tensor(frames), generator)
             rays = make_rays([cameras[k] for k in targets], config.render_px)
+            at = torch.rand(config.hull_points, 3, generator=generator) * 2 - 1
+            alphas = to_tensor(np.roll(self._pack.frames[orbit], -start, axis=0))[:, 3]
+            hulls.append(hull_occupancy(alphas, cameras, at))
             if torch.rand((), generator=generator) < 0.5:
-                rgba, rays = mirrored(rgba, rays)
+                rgba, rays, at = mirrored(rgba, rays, at)
+            points.append(at)
             pictures.append(rgba[0])
             truths.append(downsampled(rgba[1:], config.render_px))
             elevations.append(np.radians(cameras[0].elevation_deg))
@@ -53,7 +59,10 @@ class VolumeTraining:
         output, truth = self.network.render(field, rays, config.num_samples, generator), torch.stack(truths)
         colour = F.mse_loss(on_white(output), on_white(truth))
         mask = F.mse_loss(output[:, :, 3], truth[:, :, 3])
-        return colour + config.mask_weight * mask, {"psnr": -10 * colour.log10().item(), "mask": mask.item()}
+        opacity = self.network.opacity(field, torch.stack(points), 2 / config.num_samples).clamp(1e-4, 1 - 1e-4)
+        hull = F.binary_cross_entropy(opacity, torch.stack(hulls))
+        loss = colour + config.mask_weight * mask + config.hull_weight * hull
+        return loss, {"psnr": -10 * colour.log10().item(), "mask": mask.item(), "hull": hull.item()}
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
@@ -74,10 +83,25 @@ class VolumeTraining:
         return {"psnr": (-10 * torch.stack(errors).log10()).mean().item()}
 
 
-def mirrored(rgba: Tensor, rays: Rays) -> tuple[Tensor, Rays]:
+def hull_occupancy(alphas: Tensor, cameras: Sequence[Camera], points: Tensor) -> Tensor:
+    """Whether points (P, 3), in frame radii, lie in the visual hull of silhouettes (V, S, S); (P,) in [0, 1].
+
+    The least of all views' alpha (Laurentini 1994, softened): direct supervision of space, which the volume finds shape
+    from many times faster than from rendered views alone.
+    """
+    radius = cameras[0].radius * np.sin(np.radians(cameras[0].fov_deg) / 2)
+    seen = []
+    for alpha, camera in zip(alphas, cameras, strict=True):
+        pixels, _ = camera.project(points.numpy() * radius)
+        uv = torch.from_numpy(pixels / (camera.width_px / 2) - 1).float()
+        seen.append(F.grid_sample(alpha[None, None], uv[None, None], align_corners=False)[0, 0, 0])
+    return torch.stack(seen).amin(dim=0).clamp(0, 1)
+
+
+def mirrored(rgba: Tensor, rays: Rays, points: Tensor) -> tuple[Tensor, Rays, Tensor]:
     """Mirror an object left to right: frames flip, and so does the world's X."""
     mirror = torch.tensor([-1.0, 1.0, 1.0])
-    return rgba.flip(-1), Rays(rays.origins * mirror, (rays.directions * mirror).flip(-2))
+    return rgba.flip(-1), Rays(rays.origins * mirror, (rays.directions * mirror).flip(-2)), points * mirror
 
 
 def downsampled(rgba: Tensor, size_px: int) -> Tensor:

@@ -117,6 +117,10 @@ class CoarseVolume(nn.Module):
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
+    def opacity(self, field: Field, points: Tensor, step: float) -> Tensor:
+        """How opaque ``step`` frame radii of the field are around points (B, P, 3), before carving; (B, P) in [0, 1]."""
+        return 1 - torch.exp(-self._density(field, points) * step)
+
     @torch.no_grad()
     def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
         """What `render` gives for the cameras of one object (B = 1), (V, 4, size, size), several times faster.

@@ -27,6 +27,7 @@ volume:
   network: {{picture_px: 32, grid_size: 8, image_channels: [8, 16], grid_channels: [8, 16]}}
   render_px: 8
   num_samples: 8
+  hull_points: 64
   loop: {loop}
 diffusion:
   channels: [32, 32]
