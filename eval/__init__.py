@@ -1,1 +1,1 @@
-"""Scores of predicted orbits against true ones: metrics, protocols, baselines and reports. Run as ``python -m eval``."""
+"""Scores of predicted orbits against true ones: metrics, baselines and reports. Run as ``python -m eval``."""

@@ -6,6 +6,7 @@ version 0.1 of the linear layers, on the AlexNet (Krizhevsky 2014) or VGG16 (Sim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -45,7 +46,11 @@ _STAGES: dict[LpipsNet, tuple[_Stage, ...]] = {"alex": _ALEX, "vgg": _VGG}
 class Lpips(nn.Module):
     """The distance as a frozen network; gradients flow to the pictures, so it serves as a loss too."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self, net: LpipsNet) -> None:
+        """Lay out the network without its weights, which `load_lpips` brings."""
         super().__init__()
         self.net: LpipsNet = net
         self._stages = _STAGES[net]
@@ -66,7 +71,7 @@ class Lpips(nn.Module):
         Raises:
             Mv3dError: if the pictures are smaller than the network's last feature map allows.
         """
-        assert pred.shape == truth.shape and pred.ndim == 4, (pred.shape, truth.shape)
+        assert pred.shape == truth.shape, (pred.shape, truth.shape)
         if min(pred.shape[-2:]) < MIN_SIDE_PX:
             height, width = pred.shape[-2:]
             raise Mv3dError(f"LPIPS needs pictures of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
@@ -105,3 +110,10 @@ def load_lpips(net: LpipsNet, cache: Path | None = None) -> Lpips:
     model = Lpips(net)
     model.load_state_dict(load_file(path))
     return model
+
+
+def load_present(nets: Sequence[LpipsNet]) -> tuple[list[Lpips], list[LpipsNet]]:
+    """Load the networks whose weights are in the cache, onto the GPU if there is one, and name the others."""
+    absent: list[LpipsNet] = [net for net in nets if not lpips_file(net).is_file()]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return [load_lpips(net).to(device) for net in nets if net not in absent], absent
