@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import mv3d
@@ -29,7 +30,8 @@ from mv3d.model.weights import DIFFUSERS_WEIGHTS, load_json, load_module, load_s
 __all__ = ["ModelFacts", "OrbitModel", "load_model", "load_module", "load_strict", "save_model", "save_module"]
 
 MINI = "mini"
-_VAES = {cls.__name__: cls for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder)}
+
+Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 _FACTS_KEY = "mv3d"
 
 
@@ -56,7 +58,7 @@ class OrbitModel:
     """All networks of a model, on one device, in evaluation mode."""
 
     unet: OrbitUNet
-    vae: AutoencoderKL | AutoencoderKLTemporalDecoder
+    vae: Autoencoder
     image_encoder: CLIPVisionModelWithProjection
     volume: CoarseVolume | None
     facts: ModelFacts
@@ -94,18 +96,19 @@ def load_model(
     """
     folder = _resolve(name_or_folder)
     index = load_json(folder / "model_index.json")
-    image_encoder = load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype)
-    vae = load_module(_make_vae, folder / "vae", dtype=dtype)
-    volume = None
-    if (folder / "volume").is_dir():
-        volume = load_module(_make_volume, folder / "volume").to(device)  # geometry: float32 whatever the others are
-    return OrbitModel(
-        unet=_load_unet(folder / "unet", dtype).to(device),
-        vae=vae.to(device),
-        image_encoder=image_encoder.to(device),
-        volume=volume,
+    volume = folder / "volume"
+    model = OrbitModel(
+        unet=_load_unet(folder / "unet", dtype),
+        vae=load_module(_make_vae, folder / "vae", dtype=dtype),
+        image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
+        volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
         facts=_load_facts(index, folder, str(name_or_folder)),
     )
+    networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume]
+    for network in networks:
+        if network is not None:
+            network.to(device)
+    return model
 
 
 def _resolve(name_or_folder: str | Path) -> Path:
@@ -120,40 +123,48 @@ def _resolve(name_or_folder: str | Path) -> Path:
 
 
 def _download(repository: str) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        weights = [
-            name for name in HfApi().list_repo_files(repository) if name.endswith(".safetensors") and "/" in name
-        ]
-        halves = [name for name in weights if name.endswith(".fp16.safetensors")]
-        return Path(snapshot_download(repository, allow_patterns=["*.json", *(halves or weights)]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        folder = Path(snapshot_download(repository, allow_patterns=["*.json", "*/*.fp16.safetensors"]))
+        if not any(folder.glob("unet/*.safetensors")):  # a model of one precision has no files by that name
+            folder = Path(snapshot_download(repository, allow_patterns=["*.json", "*/*.safetensors"]))
+    except (OSError, HFValidationError) as error:  # the first covers no connection, no such model and no permission
         reason = str(error).strip().splitlines()[0]
-        raise Mv3dError(f"no folder {repository} here, and the hub does not give it: {reason}") from error
+        raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
+    return folder
 
 
 def _load_unet(folder: Path, dtype: torch.dtype) -> OrbitUNet:
     config = load_json(folder / "config.json")
     if config.get("_class_name") == OrbitUNet.__name__:
-        return load_module(OrbitUNet.from_config, folder, dtype=dtype)
-    state = {key: value.to(dtype) for key, value in load_weights(folder).items()}
-    return from_stock(state, config).eval()
+        return load_module(_make_unet, folder, dtype=dtype)
+    return from_stock(load_weights(folder, dtype), config).eval()
 
 
-def _make_vae(config: dict[str, Any]) -> torch.nn.Module:
-    if config.get("_class_name") not in _VAES:
-        raise Mv3dError(f"autoencoders are {' or '.join(_VAES)}, not {config.get('_class_name')}")
-    return _VAES[config["_class_name"]].from_config(config)
+def _make_unet(config: dict[str, Any]) -> OrbitUNet:
+    unet = OrbitUNet.from_config(config)
+    assert isinstance(unet, OrbitUNet)
+    return unet
 
 
-def _make_image_encoder(config: dict[str, Any]) -> torch.nn.Module:
+def _make_vae(config: dict[str, Any]) -> Autoencoder:
+    for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder):
+        if config.get("_class_name") == cls.__name__:
+            vae = cls.from_config(config)
+            assert isinstance(vae, cls)
+            return vae
+    raise Mv3dError(f"{config.get('_class_name')} is no autoencoder of Stable Diffusion or SVD")
+
+
+def _make_image_encoder(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(config))
 
 
 def _make_volume(config: dict[str, Any]) -> CoarseVolume:
-    return CoarseVolume(CoarseVolumeConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}))
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+    return CoarseVolume(CoarseVolumeConfig(**values))
 
 
 def _scheduler_config(facts: ModelFacts) -> dict[str, Any]:
@@ -183,8 +194,8 @@ def _load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:
     known = index.get(_FACTS_KEY)
     if known is None:
         scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
-        sigmas = {key: float(scheduler[key]) for key in ("sigma_min", "sigma_max") if scheduler.get(key)}
-        return ModelFacts(name=name, licence="see its model card", **sigmas)
+        low, high = (scheduler.get(key) or getattr(ModelFacts, key) for key in ("sigma_min", "sigma_max"))
+        return ModelFacts(name=name, licence="see its model card", sigma_min=float(low), sigma_max=float(high))
     unknown = set(known) - {f.name for f in dataclasses.fields(ModelFacts)}
     if unknown or not {"name", "licence"} <= set(known):
         raise Mv3dError(f"{folder / 'model_index.json'} has no name or licence, or unknown facts: {sorted(unknown)}")

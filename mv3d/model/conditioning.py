@@ -80,7 +80,9 @@ def poses_of(cameras: Sequence[Camera], input_index: int = 0) -> Tensor:
 
 def embed_image(encoder: CLIPVisionModelWithProjection, pictures: Tensor) -> Tensor:
     """Embed RGB pictures (B, 3, H, W) in [0, 1] as one token each, (B, 1, D)."""
-    pixels = clip_pixels(pictures, encoder.config.image_size)
+    size_px = encoder.config.image_size
+    assert isinstance(size_px, int)
+    pixels = clip_pixels(pictures, size_px)
     return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None]
 
 

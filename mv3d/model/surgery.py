@@ -28,7 +28,7 @@ def from_stock(
     """Make an `OrbitUNet` that computes what the stock network does until its new, zero columns are trained.
 
     Args:
-        state_dict: of a stock ``UNetSpatioTemporalConditionModel``.
+        state_dict: of a stock ``UNetSpatioTemporalConditionModel``; the new network takes its tensors over, uncopied.
         config: of the same; keys that start with an underscore are ignored.
         pose_embed_dim: see `OrbitUNet`.
         coarse_channels: see `OrbitUNet`.
@@ -46,7 +46,7 @@ def from_stock(
     load_strict(stock, state_dict, "the stock UNet")
     state = stock.state_dict()
     if cond_aug_only:
-        width = stock.config.addition_time_embed_dim
+        width = stock.config["addition_time_embed_dim"]
         state = keep_cond_aug(state, width)
         kept["projection_class_embeddings_input_dim"] = width
     for name, count in (("add_embedding.linear_1.weight", 2 * pose_embed_dim), ("conv_in.weight", coarse_channels)):

@@ -49,9 +49,9 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         block_out_channels: tuple[int, ...] = SVD_BLOCK_CHANNELS,
         addition_time_embed_dim: int = 256,
         projection_class_embeddings_input_dim: int = 768,
-        layers_per_block: int | tuple[int, ...] = 2,
-        cross_attention_dim: int | tuple[int, ...] = 1024,
-        transformer_layers_per_block: int | tuple[int, ...] = 1,
+        layers_per_block: int = 2,
+        cross_attention_dim: int = 1024,
+        transformer_layers_per_block: int = 1,
         num_attention_heads: int | tuple[int, ...] = SVD_HEADS,
         num_frames: int = 25,
         pose_embed_dim: int = 512,
@@ -121,6 +121,7 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
             skips.extend(kept)
         hidden = self.mid_block(hidden, embedding, encoder_hidden_states=context, image_only_indicator=video)
         for block in self.up_blocks:
+            assert isinstance(block.resnets, nn.ModuleList)
             count = len(block.resnets)
             taken, skips = tuple(skips[-count:]), skips[:-count]
             size = skips[-1].shape[-2:] if skips else None  # odd sizes halve upward, so doubling alone would miss them
@@ -137,7 +138,7 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
 
     def _added_vector(self, added_time_ids: Tensor, pose: Tensor | None) -> Tensor:
         """Sinusoids of ids and angles, (B, F, width), or (B, 1, width) where there are no poses."""
-        ids = self.add_time_proj(added_time_ids.flatten()).reshape(len(added_time_ids), 1, -1)
+        ids = self.add_time_proj(added_time_ids.flatten()).reshape(added_time_ids.shape[0], 1, -1)
         if pose is None:
             return ids
         angles = self.pose_proj(pose.flatten()).reshape(*pose.shape[:2], -1)

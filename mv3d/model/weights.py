@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
@@ -22,6 +22,8 @@ from mv3d.files import whole_folder
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS_WEIGHTS = "model.safetensors"
 _LISTED_KEYS = 8
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def save_module(
@@ -44,22 +46,20 @@ def save_module(
         (partial / weights).chmod(0o644)  # safetensors makes files that only their owner may read
 
 
-def load_module(
-    make: Callable[[dict[str, Any]], nn.Module], folder: Path, *, dtype: torch.dtype = torch.float32
-) -> nn.Module:
+def load_module(make: Callable[[dict[str, Any]], M], folder: Path, *, dtype: torch.dtype = torch.float32) -> M:
     """Make a network from ``config.json`` and fill it, in evaluation mode on the CPU.
 
     Raises:
         Mv3dError: if a file is missing or damaged, or if config and weights do not belong together (keys are listed).
     """
     config = load_json(folder / "config.json")
-    state = load_weights(folder)
+    state = load_weights(folder, dtype)
     try:
         with init_empty_weights(include_buffers=False):  # 1.5 B random numbers would only be thrown away
             module = make(config)
     except (TypeError, ValueError, KeyError) as error:
         raise Mv3dError(f"{folder / 'config.json'} does not describe this kind of network: {error}") from error
-    load_strict(module, {key: _cast(value, dtype) for key, value in state.items()}, str(folder))
+    load_strict(module, state, str(folder))
     return module.eval()
 
 
@@ -102,8 +102,8 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """Read the safetensors file of a network's folder; full precision is preferred to half.
+def load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Read a network's safetensors file, floating tensors as ``dtype``; full precision is preferred to half.
 
     Raises:
         Mv3dError: if there is none, or if it is damaged.
@@ -116,7 +116,8 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
             f"{folder} holds no {DIFFUSERS_WEIGHTS} or {TRANSFORMERS_WEIGHTS}; pickled weights are not read"
         )
     try:
-        return load_file(path)
+        # Copied, since the mapped file's tensors are not aligned: slower products, and other roundings.
+        return {key: _cast(value, dtype).clone() for key, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
 
