@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,9 +71,10 @@ def render_job(job: Job) -> Entry:
     from mv3d.cameras import static_orbit
     from mv3d.orbit import Facts, Orbit, save_orbit
     from render import VERSION
+    from render.errors import Unusable
     from render.lights import make_lights
     from render.raycast import render_orbit
-    from render.scene import Unusable, make_scene
+    from render.scene import make_scene
     from render.split import hash_geometry, split_of
 
     start = time.perf_counter()
@@ -127,12 +128,12 @@ def render_sources(
     num_orbits: int = 1,
     workers: int | None = None,
     timeout_s: float = 300.0,
-    worker: Callable[[Job], Entry] = render_job,
 ) -> list[Entry]:
     """Render ``num_orbits`` orbits of every object to ``out/<object_id>/<k>/`` and write ``out/manifest.jsonl``.
 
     First orbits come before second ones, so that training can begin early. Orbits that are there already are kept;
-    objects that failed before are tried again. Returns the manifest's entries in the order of ``objects``.
+    objects that failed before are tried again. One run at a time may write to ``out``. Returns the manifest's entries
+    in the order of ``objects``.
 
     Raises:
         Mv3dError: if ``out`` holds orbits made with other settings.
@@ -144,7 +145,7 @@ def render_sources(
     from tqdm import tqdm
 
     try:
-        with Pool(worker, workers or os.cpu_count() or 1, timeout_s) as pool:
+        with Pool(render_job, workers or os.cpu_count() or 1, timeout_s) as pool:
             for k, jobs in enumerate(passes):
                 todo = [j for j in jobs if not (j.folder / "transforms.json").is_file()]
                 if k:  # what failed in this run's first pass would fail again
@@ -182,4 +183,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def _sweep_partials(out: Path) -> None:
     """Remove what killed workers left behind."""
     for partial in out.glob("**/.partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)

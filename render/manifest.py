@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from render.sources import SourceObject
 
@@ -87,12 +88,13 @@ def load_manifest(out: Path) -> list[Entry]:
 def _entry_on_disk(out: Path, item: SourceObject) -> Entry:
     entry = Entry.of(item)
     for path in sorted((out / item.object_id).glob("[0-9]*/transforms.json")):
-        facts = json.loads(path.read_text())["mv3d"]
+        try:
+            facts = json.loads(path.read_text())["mv3d"]
+            split, geometry_hash = facts["extra"]["split"], facts["extra"]["geometry_hash"]
+            seconds = entry.seconds + sum(facts["seconds"].values())
+        except (ValueError, KeyError, TypeError):
+            raise Mv3dError(f"{path} was not written by this renderer; choose another --out") from None
         entry = replace(
-            entry,
-            split=facts["extra"]["split"],
-            geometry_hash=facts["extra"]["geometry_hash"],
-            seconds=round(entry.seconds + sum(facts["seconds"].values()), 3),
-            orbits=entry.orbits + 1,
+            entry, split=split, geometry_hash=geometry_hash, seconds=round(seconds, 3), orbits=entry.orbits + 1
         )
     return entry

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -80,10 +81,8 @@ class _Worker:
         theirs.close()
 
     def send(self, job: Any) -> None:
-        try:
+        with suppress(BrokenPipeError):  # it died while idle; receive() reports that for this job
             self.pipe.send(job)
-        except BrokenPipeError:
-            pass  # it died while idle; receive() reports that for this job
 
     def receive(self) -> tuple[Any, bool]:
         """The result and whether the process lives on."""
@@ -105,12 +104,15 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
         try:
             job = pipe.recv()
         except EOFError:
-            return
+            return  # the parent is gone
         try:
             result = function(job)
         except Exception as error:  # whatever a broken file provokes is that object's failure
             result = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        pipe.send(result)
+        try:
+            pipe.send(result)
+        except BrokenPipeError:
+            return
 
 
 def _describe_exit(code: int | None) -> str:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from mv3d.cameras import Camera
 from mv3d.orbit import Frames
+from render.colour import linear_to_srgb
 from render.lights import Lights
-from render.scene import RenderScene, linear_to_srgb
+from render.scene import RenderScene
 from render.textures import TextureStack
 
 _MAX_LAYERS = 12  # see-through surfaces one behind the other

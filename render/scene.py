@@ -9,21 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from render.errors import Unusable
+from render.materials import decode_picture, look_of
+
 if TYPE_CHECKING:
     import trimesh
-    from PIL import Image
 
 MAX_TRIANGLES = 3_000_000
-_MAX_TEXTURE_PX = 1024
 _FLATTEST = 0.01  # smallest extent over largest; a rug or a picture has no turntable
-_TRIMESH_GREY = (102, 102, 102, 255)  # what trimesh puts where a file says nothing
 _CREASE_COS = cos(radians(40))
 
 Float32 = NDArray[np.float32]
-
-
-class Unusable(ValueError):
-    """The object cannot be rendered; the message is the reason the manifest records."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +64,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
     import trimesh
 
     parts = []
-    pictures: dict[int, int] = {}
+    pictures: dict[tuple[int, float | None], int] = {}
     textures: list[NDArray[np.uint8]] = []
     coloured = False
     for node in loaded.graph.nodes_geometry:
@@ -78,14 +74,15 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
             continue
         if sum(len(part[0]) for part in parts) + len(mesh.faces) > MAX_TRIANGLES:
             raise Unusable(f"more than {MAX_TRIANGLES} triangles")
-        look = _look(mesh, linear_colours)
+        look = look_of(mesh, linear_colours=linear_colours)
         coloured |= look.known
         index = -1
         if look.picture is not None:
-            if id(look.picture) not in pictures:
-                pictures[id(look.picture)] = len(textures)
-                textures.append(_decode_picture(look.picture, look.opaque))
-            index = pictures[id(look.picture)]
+            key = (id(look.picture), look.cutoff)
+            if key not in pictures:
+                pictures[key] = len(textures)
+                textures.append(decode_picture(look))
+            index = pictures[key]
         parts.append(
             (*_geometry(mesh, world_from_node), look.colours, look.uv, np.full(len(mesh.faces), index, np.int32))
         )
@@ -109,93 +106,6 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
         texture,
         tuple(textures),
     )
-
-
-def srgb_to_linear(srgb: NDArray) -> NDArray:
-    """Decode sRGB in [0, 1] (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(linear: NDArray) -> NDArray:
-    """Invert `srgb_to_linear`."""
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    colours: NDArray
-    uv: NDArray
-    picture: Image.Image | None
-    opaque: bool
-    known: bool
-
-
-def _look(mesh: trimesh.Trimesh, linear_colours: bool) -> _Look:
-    """Find out what a mesh looks like: corner colours (T, 3, 4), uv (T, 3, 2) and the picture, if any."""
-    count = len(mesh.faces)
-    no_uv = np.zeros((count, 3, 2))
-    visual = mesh.visual
-    if visual.kind in ("vertex", "face"):
-        rgba = (
-            visual.vertex_colors[mesh.faces]
-            if visual.kind == "vertex"
-            else visual.face_colors[:, None].repeat(3, axis=1)
-        )
-        return _Look(_linear(rgba, linear_colours), no_uv, None, False, True)
-    material = getattr(visual, "material", None)
-    if material is None:
-        return _Look(np.ones((count, 3, 4)), no_uv, None, False, False)
-    if hasattr(material, "materials"):
-        raise Unusable("several materials on one mesh")
-    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    if picture is not None and picture.format is None and picture.size == (2, 2):
-        picture = None  # trimesh's placeholder
-    uv = visual.uv
-    if picture is not None and uv is not None and len(uv) == len(mesh.vertices):
-        # A Kd beside a picture is what exporters leave behind; Blender ignores it too. glTF defines the product.
-        is_gltf = hasattr(material, "baseColorFactor") and material.baseColorFactor is not None
-        factor = _linear(np.asarray(material.baseColorFactor), linear_colours) if is_gltf else np.ones(4)
-        factor = np.array([*factor[:3], factor[3] * _opacity(material)])
-        opaque = getattr(material, "alphaMode", None) == "OPAQUE"
-        return _Look(np.broadcast_to(factor, (count, 3, 4)), np.asarray(uv)[mesh.faces][..., :2], picture, opaque, True)
-    base = getattr(material, "baseColorFactor", None)
-    if base is None:
-        base = getattr(material, "diffuse", None)
-    known = base is not None and (tuple(base) != _TRIMESH_GREY or "kd" in getattr(material, "kwargs", {}))
-    rgba = _linear(np.asarray(base if base is not None else _TRIMESH_GREY), linear_colours)
-    rgba = np.array([*rgba[:3], rgba[3] * _opacity(material)])
-    return _Look(np.broadcast_to(rgba, (count, 3, 4)), no_uv, None, False, known)
-
-
-def _opacity(material) -> float:
-    """The OBJ dissolve factor ``d`` (1 is opaque)."""
-    given = getattr(material, "kwargs", {}).get("d")
-    return float(np.clip(float(given[-1]), 0, 1)) if given else 1.0
-
-
-def _linear(rgba: NDArray[np.uint8], already: bool) -> NDArray:
-    unit = rgba.astype(np.float64) / 255
-    if already:
-        return unit
-    return np.concatenate([srgb_to_linear(unit[..., :3]), unit[..., 3:]], axis=-1)
-
-
-def _decode_picture(picture: Image.Image, opaque: bool) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    try:
-        rgba = picture.convert("RGBA")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise Unusable(f"a texture cannot be decoded: {error}") from error
-    if max(rgba.size) > _MAX_TEXTURE_PX:
-        scale = _MAX_TEXTURE_PX / max(rgba.size)
-        rgba = rgba.resize(
-            (max(1, round(rgba.width * scale)), max(1, round(rgba.height * scale))), Image.Resampling.BOX
-        )
-    pixels = np.array(rgba)
-    if opaque:
-        pixels[..., 3] = 255
-    return pixels
 
 
 def _geometry(mesh: trimesh.Trimesh, world_from_node: NDArray) -> tuple[NDArray, NDArray]:

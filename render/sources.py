@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mv3d.errors import Mv3dError
+from render.polygons import cut_concave_faces
 
 if TYPE_CHECKING:
     import trimesh
+    from trimesh.resolvers import Resolver
 
 MESH_SUFFIXES = (".obj", ".glb", ".gltf", ".ply", ".stl", ".dae")
 _Z_UP_SUFFIXES = (".ply", ".stl")
@@ -53,17 +55,22 @@ class SourceObject:
     def load(self) -> trimesh.Scene:
         """Load the object with Z up; the asset's front (+Z where Y is up) then faces -Y."""
         import trimesh
+        from trimesh.resolvers import FilePathResolver
 
         if self.member is None:
-            scene = trimesh.load_scene(self.path, process=False)
+            if self._suffix == ".obj":
+                scene = _load_obj(self.path.read_bytes(), FilePathResolver(str(self.path)))
+            else:
+                scene = trimesh.load_scene(self.path, process=False)
         else:
             with zipfile.ZipFile(self.path) as archive:
-                scene = trimesh.load_scene(
-                    BytesIO(archive.read(self.member)),
-                    file_type=self._suffix[1:],
-                    resolver=_resolver(archive, str(PurePosixPath(self.member).parent)),
-                    process=False,
-                )
+                data, resolver = archive.read(self.member), _resolver(archive, str(PurePosixPath(self.member).parent))
+                if self._suffix == ".obj":
+                    scene = _load_obj(data, resolver)
+                else:
+                    scene = trimesh.load_scene(
+                        BytesIO(data), file_type=self._suffix[1:], resolver=resolver, process=False
+                    )
         if self.rotation is not None:
             turn = np.eye(4)
             turn[:3, :3] = np.reshape(self.rotation, (3, 3))
@@ -146,7 +153,14 @@ def _parse_properties(text: str) -> dict[str, str]:
     return entries
 
 
-def _resolver(archive: zipfile.ZipFile, folder: str):
+def _load_obj(data: bytes, resolver: Resolver) -> trimesh.Scene:
+    import trimesh
+
+    text = cut_concave_faces(data.decode("latin-1"))  # every byte has a letter there, so names pass unharmed
+    return trimesh.load_scene(BytesIO(text.encode("latin-1")), file_type="obj", resolver=resolver, process=False)
+
+
+def _resolver(archive: zipfile.ZipFile, folder: str) -> Resolver:
     """Let trimesh fetch a model's materials and pictures out of the library, by exact or case-blind name."""
     from trimesh.resolvers import Resolver
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from render.scene import srgb_to_linear
+from render.colour import srgb_to_linear
 
 _LINEAR_OF_BYTE = srgb_to_linear(np.arange(256) / 255).astype(np.float32)
 
@@ -46,8 +46,8 @@ class TextureStack:
         first = self._first_level[texture]
         return np.stack([self._widths[first], self._heights[first]], axis=-1)
 
-    def lookup(self, texture: NDArray, level: NDArray, uv: NDArray) -> NDArray[np.float32]:
-        """Bilinear colours (N, 4), premultiplied linear, at wrapped ``uv`` (N, 2), V up; level 0 is the full picture."""
+    def lookup(self, texture: NDArray, level: NDArray, uv: NDArray) -> NDArray:
+        """Bilinear colours (N, 4), premultiplied linear, at wrapped ``uv`` (N, 2); level 0 is the full picture."""
         index = self._first_level[texture] + np.clip(level, 0, self._levels[texture] - 1)
         width, height, start = self._widths[index], self._heights[index], self._starts[index]
         x = uv[:, 0] % 1 * width - 0.5
@@ -61,7 +61,7 @@ class TextureStack:
         return top * (1 - fy) + bottom * fy
 
 
-def _halve(level: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halve(level: NDArray) -> NDArray:
     height, width = level.shape[:2]
     if height > 1:
         level = (level[0 : height // 2 * 2 : 2] + level[1 : height // 2 * 2 : 2]) / 2
