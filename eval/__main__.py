@@ -1,4 +1,4 @@
-"""The command line of the room: ``python -m eval weights | score | compare``."""
+"""The command line of the room: ``python -m eval weights | predict | score | compare``."""
 
 from __future__ import annotations
 
@@ -57,6 +57,39 @@ def score(
     print(format_scores(scores, protocol, absent), end="")
 
 
+def predict(
+    truth: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    model: str = "mini",
+    split: str = "test",
+    preview: tyro.conf.FlagCreatePairsOff[bool] = False,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Run a model on the input view of every held-out orbit; made orbits are kept, so a killed run continues.
+
+    Args:
+        truth: Folder of true orbits as python -m render writes them.
+        out: Folder for the predicted orbits, by the same relative paths.
+        model: mini, a model folder, or owner/name on the hub.
+        split: Which side of the collection.
+        preview: Stop after the coarse stage.
+        steps: Sampling steps; the model's default if not given.
+        guidance: Guidance scale; the model's default if not given.
+        seed: Of the sampling noise.
+        device: Where to run.
+    """
+    from eval.predict import predict_orbits
+    from mv3d.generate import GenerateSettings
+    from mv3d.model.checkpoints import load_model
+
+    settings = GenerateSettings(steps=steps, guidance=guidance, seed=seed, preview=preview)
+    made = predict_orbits(load_model(model, device), truth, out, split, settings)
+    print(f"{made} orbits made in {out}")
+
+
 def compare(
     truth: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     train: Annotated[Path, tyro.conf.arg(metavar="DIR")],
@@ -113,7 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code; a user's mistake is one line and code 2."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"weights": weights, "score": score, "compare": compare},
+            {"weights": weights, "predict": predict, "score": score, "compare": compare},
             prog="python -m eval",
             description="Scores of predicted orbits against true ones.",
             args=arguments,

@@ -74,7 +74,8 @@ def train(stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: 
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(loop, state.step)
             generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
-            loss, figures = stage.loss(state.step, generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=loop.bfloat16):
+                loss, figures = stage.loss(state.step, generator)
             if not torch.isfinite(loss):
                 raise Mv3dError(f"{run}: the loss is {loss.item()} at step {state.step}; lower the learning rate and run again")
             optimizer.zero_grad(set_to_none=True)

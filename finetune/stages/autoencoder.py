@@ -7,31 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import augmented, save_rows, to_tensor
-from mv3d.model.autoencoder import encode_frames, from_autoencoder, to_autoencoder
+from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames, from_autoencoder, to_autoencoder
 
 
-def make_autoencoder(config: AutoencoderStage) -> AutoencoderKL:
-    """Make the untrained autoencoder: 4 channels in and out, one 2x reduction between levels."""
-    levels = len(config.channels)
-    return AutoencoderKL(
-        in_channels=4,
-        out_channels=4,
-        latent_channels=config.latent_channels,
-        block_out_channels=config.channels,
-        layers_per_block=1,
-        norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        mid_block_add_attention=False,
-        scaling_factor=1.0,  # measured once the stage is trained
-    )
+def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
+    """Make the untrained autoencoder; its scaling factor is measured once it is trained."""
+    return RgbaAutoencoder(block_out_channels=config.channels, latent_channels=config.latent_channels)
 
 
 class AutoencoderTraining:

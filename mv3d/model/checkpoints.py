@@ -21,6 +21,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 import mv3d
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
+from mv3d.model.autoencoder import RgbaAutoencoder
 from mv3d.model.sampling import GuidanceKind
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
@@ -150,12 +151,12 @@ def _make_unet(config: dict[str, Any]) -> OrbitUNet:
 
 
 def _make_vae(config: dict[str, Any]) -> Autoencoder:
-    for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder):
+    for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder, RgbaAutoencoder):
         if config.get("_class_name") == cls.__name__:
             vae = cls.from_config(config)
             assert isinstance(vae, cls)
             return vae
-    raise Mv3dError(f"{config.get('_class_name')} is no autoencoder of Stable Diffusion or SVD")
+    raise Mv3dError(f"{config.get('_class_name')} is no autoencoder of Stable Diffusion, SVD or mv3d")
 
 
 def _make_image_encoder(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
@@ -183,11 +184,17 @@ def _model_index(model: OrbitModel) -> dict[str, Any]:
     index = {
         "_class_name": "StableVideoDiffusionPipeline",
         "unet": [OrbitUNet.__module__, OrbitUNet.__name__],
-        "vae": ["diffusers", type(model.vae).__name__],
+        "vae": [_library_of(model.vae), type(model.vae).__name__],
         "image_encoder": ["transformers", type(model.image_encoder).__name__],
         "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     }
     return index | {_FACTS_KEY: asdict(model.facts)}
+
+
+def _library_of(network: torch.nn.Module) -> str:
+    """Where a pipeline's index says that a class comes from: diffusers itself, or the module of ours."""
+    module = type(network).__module__
+    return "diffusers" if module.startswith("diffusers.") else module
 
 
 def _load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:

@@ -100,7 +100,7 @@ class CoarseVolume(nn.Module):
         per_voxel = [_sample_picture(features, uv), _sample_picture(premultiplied, uv), points.transpose(1, 2)]
         x = self.grid_net(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
-        return Field(density, self.appearance_head(x), picture, elevation_rad)
+        return Field(density.float(), self.appearance_head(x).float(), picture, elevation_rad)  # out of autocast's hands
 
     def render(self, field: Field, rays: Rays, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
