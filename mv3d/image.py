@@ -1,0 +1,152 @@
+"""A photo or a cut-out becomes a model input: read, freed from its background, framed as the training views are.
+
+Pictures are float32 (H, W, 4) RGBA in [0, 1], sRGB, straight alpha, as the frames of an orbit are.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from mv3d.errors import Mv3dError
+from mv3d.matte import NotPlainError, has_u2net, matte_plain, matte_u2net
+from mv3d.options import Matte
+from mv3d.orbit import Frames, composite, from_uint8, resize
+
+MAX_MEGAPIXELS = 64
+MIN_SIDE_PX = 16
+FILL = 0.92
+_WORKING_SIDE_PX = 2048  # far above any model's resolution; larger pictures only cost time and memory
+_SEEN = 0.05  # alpha from which a pixel counts when an object is framed
+# Still pictures that Pillow decodes by itself; EPS, for one, would start another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "TGA", "ICO", "QOI")
+
+_log = logging.getLogger(__name__)
+
+
+def load_picture(path: Path) -> Frames:
+    """Read a picture of any mode as sRGB, turned upright by its EXIF tag and reduced to 2048 px at most.
+
+    Raises:
+        Mv3dError: if it cannot be opened, is damaged, or its header announces an unreasonable size.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
+        with _open(path) as picture:
+            width_px, height_px = picture.size
+            if width_px * height_px > MAX_MEGAPIXELS * 1e6:
+                raise Mv3dError(f"{path} is {width_px}x{height_px}, over {MAX_MEGAPIXELS} megapixels; make it smaller")
+            if min(width_px, height_px) < MIN_SIDE_PX:
+                raise Mv3dError(f"{path} is {width_px}x{height_px}; at least {MIN_SIDE_PX} pixels a side are needed")
+            try:
+                num_pictures = getattr(picture, "n_frames", 1)
+                picture.load()
+                rgba = _to_rgba(picture)
+            except Exception as error:  # whatever Pillow's readers stumble over in a damaged file
+                raise Mv3dError(f"{path} is damaged or of an unknown kind: {error}; save it again as PNG") from error
+    if num_pictures > 1:
+        _log.warning("%s holds %d pictures; the first is used", path, num_pictures)
+    return rgba
+
+
+def cut_out(rgba: Frames, matte: Matte = "auto") -> Frames:
+    """Free the object from its background.
+
+    ``auto`` takes the picture's own alpha where it has some, else U2-Net where its weights are, else the colour of a
+    plain background.
+
+    Raises:
+        Mv3dError: if the background cannot be told from the object, or nothing is left.
+    """
+    if matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):
+        freed = rgba
+    elif matte == "u2net" or (matte == "auto" and has_u2net()):
+        freed = matte_u2net(composite(rgba))
+    else:
+        try:
+            freed = matte_plain(composite(rgba))
+        except NotPlainError as error:
+            advice = "cut the object out (PNG with transparency), or install the matting model and use --matte u2net"
+            raise Mv3dError(
+                f"the background cannot be removed by colour: {error}; {advice} (README, Pictures)"
+            ) from error
+    if not (freed[..., 3] > 0.5).any():
+        raise Mv3dError("nothing is left of the object: the picture is transparent everywhere; try another --matte")
+    return freed
+
+
+def frame_picture(rgba: Frames, size_px: int, fill: float = FILL) -> Frames:
+    """Centre the object and scale it as in the training views; returns (size_px, size_px, 4).
+
+    Those are framed by the object's bounding sphere, so that a turn never leaves the frame. One picture tells of
+    that sphere the circle around the middle of the silhouette's bounding box: its radius becomes ``fill`` times half
+    the frame. (Framing by the box itself would show flat and tall objects larger than any training view does.)
+
+    Raises:
+        Mv3dError: if the picture is transparent everywhere.
+    """
+    y, x = np.nonzero(rgba[..., 3] > _SEEN)
+    if len(x) == 0:
+        raise Mv3dError("there is nothing to frame: the picture is transparent everywhere")
+    left, right, upper, lower = x.min(), x.max() + 1, y.min(), y.max() + 1
+    centre_x, centre_y = (left + right) / 2, (upper + lower) / 2
+    radius = np.hypot(np.abs(x + 0.5 - centre_x) + 0.5, np.abs(y + 0.5 - centre_y) + 0.5).max()
+    half = radius / fill
+    margin = ceil(half) + 1
+    padded = np.pad(rgba[upper:lower, left:right], ((margin, margin), (margin, margin), (0, 0)))
+    middle_x, middle_y = padded.shape[1] / 2, padded.shape[0] / 2
+    return resize(padded, size_px, size_px, (middle_x - half, middle_y - half, middle_x + half, middle_y + half))
+
+
+def _open(path: Path) -> Image.Image:
+    limit, Image.MAX_IMAGE_PIXELS = (
+        Image.MAX_IMAGE_PIXELS,
+        None,
+    )  # load_picture has its own limit, with a clearer message
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise Mv3dError(f"{path} is no picture mv3d can read; convert it to PNG or JPEG") from None
+    except OSError as error:
+        raise Mv3dError(f"{path} cannot be opened: {error.strerror or error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _to_rgba(picture: Image.Image) -> Frames:
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise ValueError("grey levels outside 0..65535")
+        picture = Image.fromarray(((levels.astype(np.float32) / 257) + 0.5).astype(np.uint8))
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels")
+    if picture.mode not in ("RGB", "RGBA", "CMYK") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    picture.thumbnail((_WORKING_SIDE_PX, _WORKING_SIDE_PX))
+    return from_uint8(np.asarray(_to_srgb(picture).convert("RGBA")))
+
+
+def _to_srgb(picture: Image.Image) -> Image.Image:
+    """Convert from the embedded colour profile (phones write Display P3), where there is a valid one."""
+    profile = picture.info.get("icc_profile")
+    if not profile:
+        return picture
+    try:
+        source, target = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(picture, source, target, outputMode=mode) or picture
+    except (ImageCms.PyCMSError, OSError):
+        return picture
+
+
+def _has_cut_out(rgba: Frames) -> bool:
+    """Tell a cut-out from an opaque picture with, say, rounded corners."""
+    return bool((rgba[..., 3] < 0.5).mean() > 0.01)

@@ -1,0 +1,168 @@
+"""Removing a picture's background: a plain one by its colour, any other by U2-Net where its weights are."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from mv3d.errors import Mv3dError
+from mv3d.orbit import Frames, to_uint8
+
+Mask = NDArray[np.bool_]
+
+_PLAIN_TOLERANCE = 0.08  # largest difference of a channel to the background's colour
+_PLAIN_SHARE = 0.8  # of the border that must have that colour; the rest may be an object cut by the frame
+_HOLE_SHARE = 5e-4  # of the picture, from which an enclosed patch of the background's colour is a hole
+_SPECK_SHARE = 0.02  # of the largest part, below which a separate part is dust
+_HAZE = 0.05  # alpha below which there is nothing, and above one minus which there is no background
+_U2NET_SIDE_PX = 320
+_IMAGENET_MEAN, _IMAGENET_STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
+
+
+class NotPlainError(Mv3dError):
+    """The border of a picture has not one colour."""
+
+
+def matte_plain(rgb: Frames) -> Frames:
+    """Make what has the border's colour transparent, (H, W, 3) to (H, W, 4).
+
+    What is connected with the border goes, and so do enclosed patches of exactly that colour: the hole in a handle. (On
+    a white background that may be a white label; but this is invisible where cut-outs are shown on white.)
+
+    Raises:
+        NotPlainError: if less than 80 % of the border has one colour.
+    """
+    edge_px = _edge_px(rgb)
+    ring = np.ones(rgb.shape[:2], dtype=bool)
+    ring[edge_px:-edge_px, edge_px:-edge_px] = False
+    background = np.median(rgb[ring], axis=0)
+    difference = np.abs(rgb - background).max(axis=-1)
+    alike = difference < _PLAIN_TOLERANCE
+    share = alike[ring].mean()
+    if share < _PLAIN_SHARE:
+        raise NotPlainError(f"only {share:.0%} of the border has one colour, {_PLAIN_SHARE:.0%} is needed")
+    usual_difference = np.quantile(difference[ring & alike], 0.75) + 1 / 255
+    inside = _without_specks(~(_reaching_the_frame(alike) | _holes(alike, difference, usual_difference)))
+    return _with_soft_edge(rgb, inside, background, edge_px)
+
+
+def has_u2net() -> bool:
+    """Tell whether `matte_u2net` has what it needs."""
+    return _u2net_path().is_file() and find_spec("onnxruntime") is not None
+
+
+def matte_u2net(rgb: Frames) -> Frames:
+    """Find the salient object with U2-Net (Qin et al. 2020), (H, W, 3) to (H, W, 4).
+
+    Raises:
+        Mv3dError: if its weights or onnxruntime are missing; the message says how to get them.
+    """
+    path = _u2net_path()
+    if not path.is_file():
+        raise Mv3dError(f"--matte u2net needs {path}; put it there or name it in MV3D_U2NET (README, Pictures)")
+    height_px, width_px, _ = rgb.shape
+    small = Image.fromarray(to_uint8(rgb)).resize((_U2NET_SIDE_PX, _U2NET_SIDE_PX), Image.Resampling.LANCZOS)
+    pixels = np.asarray(small, dtype=np.float32)
+    pixels = (pixels / max(float(pixels.max()), 1e-6) - _IMAGENET_MEAN) / _IMAGENET_STD
+    session = _u2net_session(path)
+    try:
+        saliency = session.run(None, {session.get_inputs()[0].name: pixels.transpose(2, 0, 1)[None]})[0][0, 0]
+    except Exception as error:  # onnxruntime's exceptions have no public base class
+        raise Mv3dError(f"{path} does not work as U2-Net: {error}") from error
+    whole = Image.fromarray(np.asarray(saliency, dtype=np.float32)).resize((width_px, height_px))
+    alpha = np.clip(np.asarray(whole), 0, 1)
+    edge_px = _edge_px(rgb)
+    alpha = alpha * ndimage.binary_dilation(_without_specks(alpha > 0.5), iterations=2 * edge_px)
+    alpha[alpha < _HAZE] = 0
+    return _clean(rgb, alpha, sure=alpha > 1 - _HAZE, reach_px=4 * edge_px)
+
+
+def _u2net_path() -> Path:
+    """The file that ``MV3D_U2NET`` names, or the one where rembg keeps it."""
+    return Path(os.environ.get("MV3D_U2NET") or Path.home() / ".u2net" / "u2net.onnx")
+
+
+@cache
+def _u2net_session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Mv3dError("--matte u2net needs onnxruntime: pip install 'mv3d[matte]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise Mv3dError(f"{path} is no ONNX model: {error}") from error
+
+
+# -------------------------------------------------------------------------------------------------
+# Masks and edges.
+
+
+def _edge_px(rgb: Frames) -> int:
+    """Half the width over which edges are blurred: lenses and JPEG blur large pictures more."""
+    return max(2, round(max(rgb.shape[:2]) / 500))
+
+
+def _reaching_the_frame(mask: Mask) -> Mask:
+    """The parts of a mask that touch the picture's border."""
+    parts, _ = ndimage.label(mask)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return mask & np.isin(parts, border)
+
+
+def _holes(alike: Mask, difference: NDArray[np.floating], usual_difference: float) -> Mask:
+    """The parts of ``alike`` that are as near to the background's colour as the border is, and no chance patch."""
+    parts, count = ndimage.label(alike)
+    medians = np.asarray(ndimage.median(difference, parts, np.arange(count + 1)))
+    is_hole = (medians <= usual_difference) & (np.bincount(parts.ravel()) >= _HOLE_SHARE * alike.size)
+    return alike & is_hole[parts]
+
+
+def _without_specks(mask: Mask) -> Mask:
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    if count == 0:
+        return mask
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return (sizes >= _SPECK_SHARE * sizes.max())[parts] & mask
+
+
+def _with_soft_edge(rgb: Frames, inside: Mask, background: Frames, edge_px: int) -> Frames:
+    """Give the pixels along the edge the share of the object in them, by colour: c = a f + (1 - a) b.
+
+    f is the colour of the nearest pixel well inside. Parts too thin to have an inside keep their hard edge.
+    """
+    sure = ndimage.binary_erosion(inside, iterations=edge_px)
+    distance, nearest = _nearest(sure)
+    contrast = rgb[nearest] - background
+    contrast_squared = (contrast**2).sum(axis=-1)
+    share = ((rgb - background) * contrast).sum(axis=-1) / np.maximum(contrast_squared, 1e-6)
+    share = np.where(share < _HAZE, 0, np.clip(share, 0, 1))
+    at_edge = (distance <= 2 * edge_px) & ~sure & (contrast_squared > _PLAIN_TOLERANCE**2)
+    return _clean(rgb, np.where(at_edge, share, inside), sure, 2 * edge_px)
+
+
+def _clean(rgb: Frames, alpha: NDArray[np.floating], sure: Mask, reach_px: int) -> Frames:
+    """Take the background's colour out of half-transparent pixels: they get the nearest sure pixel's colour."""
+    distance, nearest = _nearest(sure)
+    stained = (alpha > 0) & (alpha < 1 - _HAZE) & (distance <= reach_px)
+    colour = np.where(stained[..., None], rgb[nearest], rgb)
+    return np.concatenate([colour, alpha[..., None]], axis=-1).astype(np.float32)
+
+
+def _nearest(mask: Mask) -> tuple[NDArray[np.floating], tuple[NDArray[np.integer], NDArray[np.integer]]]:
+    """Distance to, and indices of, the nearest pixel of a mask; infinitely far where the mask is empty."""
+    if not mask.any():
+        return np.full(mask.shape, np.inf), tuple(np.indices(mask.shape))
+    distance, (row, column) = ndimage.distance_transform_edt(~mask, return_indices=True)
+    return distance, (row, column)

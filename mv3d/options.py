@@ -1,0 +1,39 @@
+"""What can be asked of ``mv3d orbit``; imports nothing heavy, because the command line shows it in its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Matte = Literal["auto", "alpha", "plain", "u2net"]
+
+
+@dataclass(frozen=True)
+class OrbitOptions:
+    """How pictures become orbits. The docstrings are the command line's help."""
+
+    num_views: int = 21
+    """Views in one turn."""
+    elevation: float = 10.0
+    """Degrees the picture's camera stands above the object; negative for below."""
+    preview: bool = False
+    """Only the coarse stage: soft views, in seconds."""
+    steps: int | None = None
+    """Sampling steps of the diffusion stage; the model's own number if not given."""
+    guidance: float | None = None
+    """How strongly the views follow the picture; the model's own value if not given."""
+    seed: int = 0
+    """Draws the diffusion stage's noise: equal seeds give equal pixels."""
+    model: str = "mini"
+    """The bundled model (mini), a model folder, or owner/name on the Hugging Face hub."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    mesh: bool = False
+    """Lift the views too, to mesh.glb in the orbit folder."""
+    matte: Matte = "auto"
+    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
+    keep_framing: bool = False
+    """The picture is framed like a training view already (a frame of an orbit folder): do not move or scale it."""
+    overwrite: bool = False
+    """Replace orbit folders that exist."""
