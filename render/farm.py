@@ -75,7 +75,7 @@ def render_job(job: Job) -> Entry:
     from render.lights import make_lights
     from render.raycast import render_orbit
     from render.scene import make_scene
-    from render.split import hash_geometry, split_of
+    from render.split import identify, split_of
 
     start = time.perf_counter()
     item, settings = job.item, job.settings
@@ -84,7 +84,7 @@ def render_job(job: Job) -> Entry:
     except Unusable as reason:
         return Entry.of(item, failed=str(reason))
     loaded = time.perf_counter()
-    geometry_hash = hash_geometry(scene)
+    geometry_hash = identify(item, scene)
     seed = orbit_seed(item.object_id, job.index, settings.seed)
     rng = np.random.default_rng(seed)
     elevation_deg = float(rng.uniform(settings.elevation_low_deg, settings.elevation_high_deg))

@@ -49,24 +49,32 @@ class SourceObject:
         return self._suffix in (".glb", ".gltf")
 
     @property
+    def has_polygons(self) -> bool:
+        """Whether the file may hold faces of more than three corners, which `load` cuts into triangles."""
+        return self._suffix == ".obj"
+
+    @property
     def _suffix(self) -> str:
         return PurePosixPath(self.member or self.path.name).suffix.lower()
 
-    def load(self) -> trimesh.Scene:
-        """Load the object with Z up; the asset's front (+Z where Y is up) then faces -Y."""
+    def load(self, *, cut_faces: bool = True) -> trimesh.Scene:
+        """Load the object with Z up; the asset's front (+Z where Y is up) then faces -Y.
+
+        Without ``cut_faces`` the concave faces of an OBJ file come as the fans that trimesh makes of them.
+        """
         import trimesh
         from trimesh.resolvers import FilePathResolver
 
         if self.member is None:
-            if self._suffix == ".obj":
-                scene = _load_obj(self.path.read_bytes(), FilePathResolver(str(self.path)))
+            if self.has_polygons:
+                scene = _load_obj(self.path.read_bytes(), FilePathResolver(str(self.path)), cut_faces)
             else:
                 scene = trimesh.load_scene(self.path, process=False)
         else:
             with zipfile.ZipFile(self.path) as archive:
                 data, resolver = archive.read(self.member), _resolver(archive, str(PurePosixPath(self.member).parent))
-                if self._suffix == ".obj":
-                    scene = _load_obj(data, resolver)
+                if self.has_polygons:
+                    scene = _load_obj(data, resolver, cut_faces)
                 else:
                     scene = trimesh.load_scene(
                         BytesIO(data), file_type=self._suffix[1:], resolver=resolver, process=False
@@ -153,11 +161,13 @@ def _parse_properties(text: str) -> dict[str, str]:
     return entries
 
 
-def _load_obj(data: bytes, resolver: Resolver) -> trimesh.Scene:
+def _load_obj(data: bytes, resolver: Resolver, cut_faces: bool) -> trimesh.Scene:
     import trimesh
 
-    text = cut_concave_faces(data.decode("latin-1"))  # every byte has a letter there, so names pass unharmed
-    return trimesh.load_scene(BytesIO(text.encode("latin-1")), file_type="obj", resolver=resolver, process=False)
+    if cut_faces:
+        text = cut_concave_faces(data.decode("latin-1"))  # every byte has a letter there, so names pass unharmed
+        data = text.encode("latin-1")
+    return trimesh.load_scene(BytesIO(data), file_type="obj", resolver=resolver, process=False)
 
 
 def _resolver(archive: zipfile.ZipFile, folder: str) -> Resolver:

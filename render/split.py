@@ -7,11 +7,22 @@ from typing import Literal
 
 import numpy as np
 
-from render.scene import RenderScene
+from render.scene import RenderScene, make_scene
+from render.sources import SourceObject
 
 Split = Literal["train", "val", "test"]
 _TEST_SHARE, _VAL_SHARE = 0.08, 0.05
 _DECIMALS = 3
+
+
+def identify(item: SourceObject, scene: RenderScene) -> str:
+    """Fingerprint an object by the faces its file stores.
+
+    How concave faces are cut is our choice, and may be made better; no object may change sides for that.
+    """
+    if not item.has_polygons:
+        return hash_geometry(scene)
+    return hash_geometry(make_scene(item.load(cut_faces=False), linear_colours=item.linear_colours))
 
 
 def hash_geometry(scene: RenderScene) -> str:
