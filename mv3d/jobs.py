@@ -1,0 +1,185 @@
+"""From picture files to orbit folders: what ``mv3d orbit`` does with one picture or a whole tree of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mv3d.errors import Mv3dError
+from mv3d.image import cut_out, frame_picture, load_picture
+from mv3d.options import Device, OrbitOptions
+from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
+
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and the orbit folder it becomes."""
+
+    picture: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: an orbit made, one kept from an earlier run, or the reason there is none."""
+
+    job: Job
+    seconds: float = 0.0
+    mesh: Path | None = None
+    kept: bool = False
+    error: Mv3dError | None = None
+
+
+def plan_jobs(given: Sequence[Path], out: Path | None) -> tuple[Job, ...]:
+    """Name the orbit folder of every picture.
+
+    One picture becomes ``out``, or ``<stem>_orbit`` in the current folder. Of several, or of a folder of them, ``out``
+    is the root of a tree that mirrors the pictures'.
+
+    Raises:
+        Mv3dError: if there is no picture, or two would become the same folder.
+    """
+    if not given:
+        raise Mv3dError("name a picture, or a folder of pictures")
+    if not is_batch(given):
+        return tuple(Job(path, out or Path(f"{path.stem}_orbit")) for path in given)
+    jobs: dict[Path, Job] = {}
+    for path in given:
+        for picture in _find_pictures(path) if path.is_dir() else [path]:
+            below = picture.relative_to(path if path.is_dir() else path.parent)
+            folder = (out or Path()) / below.with_name(f"{below.stem}_orbit")
+            if folder in jobs:
+                raise Mv3dError(f"{jobs[folder].picture} and {picture} would both become {folder}; rename one")
+            jobs[folder] = Job(picture, folder)
+    if not jobs:
+        raise Mv3dError(f"there is no picture in {', '.join(map(str, given))}")
+    return tuple(jobs.values())
+
+
+def is_batch(given: Sequence[Path]) -> bool:
+    """Tell whether the command line names more than one picture file."""
+    return len(given) > 1 or given[0].is_dir()
+
+
+def make_orbits(
+    jobs: Sequence[Job],
+    options: OrbitOptions,
+    *,
+    keep_existing: bool,
+    command: str | None = None,
+    on_step: Callable[[Job, int, int], None] | None = None,
+) -> Iterator[Result]:
+    """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
+
+    The model is loaded when the first picture is ready for it, so that a bad picture costs no waiting.
+
+    Args:
+        jobs: from `plan_jobs`.
+        options: the same for all.
+        keep_existing: an orbit folder that is there already is a result, not an error.
+        command: recorded in the orbit folders.
+        on_step: called with the job, its sampling steps done and in all.
+
+    Raises:
+        Mv3dError: for what concerns all pictures: the model, the device, the settings.
+    """
+    generate = None
+    for job in jobs:
+        if keep_existing and not options.overwrite and (job.folder / "transforms.json").exists():
+            yield Result(job, kept=True)
+            continue
+        started = time.perf_counter()
+        try:
+            picture = _prepare(job, options)
+        except Mv3dError as error:
+            yield Result(job, error=error)
+            continue
+        generate = generate or _Generator(options)
+        try:
+            mesh = generate(picture, job, command, on_step)
+        except Mv3dError as error:
+            yield Result(job, error=error)
+        else:
+            yield Result(job, time.perf_counter() - started, mesh)
+
+
+def _find_pictures(folder: Path) -> Iterator[Path]:
+    """All pictures below a folder, sorted, but for hidden folders and orbit folders (their frames are no input)."""
+    for root, folders, files in os.walk(folder):
+        if "transforms.json" in files:
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
+                yield Path(root, name)
+
+
+def _prepare(job: Job, options: OrbitOptions) -> Frames:
+    check_replaceable(job.folder, overwrite=options.overwrite)
+    rgba = load_picture(job.picture)
+    height_px, width_px, _ = rgba.shape
+    if options.keep_framing and height_px != width_px:
+        raise Mv3dError(f"{job.picture} is {width_px}x{height_px}; --keep-framing needs a square picture")
+    try:
+        return cut_out(rgba, options.matte)
+    except Mv3dError as error:
+        raise Mv3dError(f"{job.picture}: {error}") from error
+
+
+class _Generator:
+    """The model, ready to make orbits."""
+
+    def __init__(self, options: OrbitOptions) -> None:
+        from mv3d.generate import GenerateSettings
+        from mv3d.model.checkpoints import load_model
+
+        self.settings = GenerateSettings(
+            num_views=options.num_views,
+            elevation_deg=options.elevation,
+            steps=options.steps,
+            guidance=options.guidance,
+            seed=options.seed,
+            preview=options.preview,
+        )
+        self.options = options
+        self.model = load_model(options.model, _pick_device(options.device))
+
+    def __call__(
+        self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
+    ) -> Path | None:
+        """Make and save one orbit; returns the mesh's path if one was asked for."""
+        from mv3d.generate import generate_orbit
+
+        size_px = self.model.facts.resolution_px
+        fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
+        report = (lambda done, total: on_step(job, done, total)) if on_step else None
+        orbit = generate_orbit(fit, self.model, self.settings, report)
+        orbit = replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
+        save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
+        if not self.options.mesh:
+            return None
+        from mv3d.export import save_mesh
+        from mv3d.lift import lift_orbit
+
+        mesh = job.folder / "mesh.glb"
+        save_mesh(lift_orbit(orbit), mesh)
+        return mesh
+
+
+def _pick_device(name: Device) -> str:
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, is_there in there.items() if is_there)
+    if not there[name]:
+        raise Mv3dError(f"--device {name}: this machine or this build of torch has none; use --device cpu")
+    return name

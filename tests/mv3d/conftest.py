@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights: 32 px, 5 views, 2 steps, a second of work."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
+    from mv3d.model.unet import OrbitUNet
+    from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
+
+    torch.manual_seed(0)
+    unet = OrbitUNet(
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        num_attention_heads=(1, 1),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        pose_embed_dim=16,
+        coarse_channels=4,
+    )
+    vae = AutoencoderKL(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        mid_block_add_attention=False,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    volume = CoarseVolume(
+        CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
+    )
+    facts = ModelFacts("tiny", "CC0-1.0", resolution_px=32, num_views=5, added_time_ids=(0.0, 0.0, 1e-5), num_steps=2)
+    model = OrbitModel(unet.eval(), vae.eval(), CLIPVisionModelWithProjection(vision).eval(), volume.eval(), facts)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(model, folder, dtype=torch.float32)
+    return folder

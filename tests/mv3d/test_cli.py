@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+import mv3d
+from mv3d.cli import main
+from mv3d.orbit import load_orbit
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+HEAVY = ("numpy", "PIL", "scipy", "torch", "diffusers", "transformers", "trimesh", "skimage", "imageio_ffmpeg", "tqdm")
+CHAIR = "chair.png"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with one good picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
+    draw_chair(tmp_path / CHAIR)
+    return tmp_path
+
+
+def draw_chair(path: Path) -> None:
+    picture = Image.new("RGB", (40, 32), (255, 255, 255))
+    ImageDraw.Draw(picture).rectangle((12, 6, 26, 27), fill=(150, 80, 20))
+    picture.save(path)
+
+
+def paths_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# -------------------------------------------------------------------------------------------------
+# Help.
+
+
+@pytest.mark.parametrize("verb", ["", "orbit", "lift"])
+def test_help_is_as_in_the_snapshot(verb, capsys, monkeypatch):
+    """Run with UPDATE_SNAPSHOTS=1 to accept a change of the command line."""
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"] if verb else ["--help"])
+    assert not stop.value.code
+    snapshot = SNAPSHOTS / f"{'-'.join(['mv3d', verb]).strip('-')}.txt"
+    shown = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()) + "\n"
+    if "UPDATE_SNAPSHOTS" in os.environ:
+        snapshot.write_text(shown, encoding="utf-8")
+    assert shown == snapshot.read_text(encoding="utf-8")
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom mv3d.cli import main\n"
+        "try: main(['orbit', '--help'])\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    root = str(Path(mv3d.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert "--num-views" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+# -------------------------------------------------------------------------------------------------
+# Bad input: one line, code 2, nothing left behind, and no waiting for the model.
+
+
+def png_header(width_px: int, height_px: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width_px, height_px, 8, 6, 0, 0, 0)
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", crc32(header)) + struct.pack(">I", 99) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def truncate_chair() -> None:
+    path = Path(CHAIR)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+BAD_INPUT = {
+    "not an image": (lambda: Path("a.png").write_text("hello"), ["orbit", "a.png"], "a.png is no picture"),
+    "truncated": (truncate_chair, ["orbit", CHAIR], "chair.png is damaged"),
+    "1x1": (lambda: Image.new("RGB", (1, 1)).save("a.png"), ["orbit", "a.png"], "1x1; at least 16 pixels"),
+    "huge header": (lambda: Path("a.png").write_bytes(png_header(30_000, 30_000)), ["orbit", "a.png"], "30000x30000"),
+    "transparent": (lambda: Image.new("RGBA", (32, 32)).save("a.png"), ["orbit", "a.png"], "transparent everywhere"),
+    "no plain background": (
+        lambda: Image.effect_noise((64, 64), 90).save("a.png"),
+        ["orbit", "a.png"],
+        "a.png: the background cannot be removed by colour",
+    ),
+    "missing": (None, ["orbit", "a.png"], "a.png cannot be opened"),
+    "no picture named": (None, ["orbit"], "name a picture"),
+    "no pictures in the folder": (lambda: Path("d").mkdir(), ["orbit", "d"], "no picture in d"),
+    "output exists": (lambda: Path("chair_orbit").mkdir(), ["orbit", CHAIR], "chair_orbit exists already"),
+    "output is no orbit": (
+        lambda: Path("chair_orbit").mkdir(),
+        ["orbit", CHAIR, "--overwrite"],
+        "chair_orbit is no orbit folder",
+    ),
+    "output below a file": (None, ["orbit", CHAIR, "-o", "chair.png/x"], "choose another place"),
+    "two pictures, one name": (
+        lambda: draw_chair(Path("chair.jpg")),
+        ["orbit", CHAIR, "chair.jpg"],
+        "chair.png and chair.jpg would both become chair_orbit",
+    ),
+    "framing of an oblong": (None, ["orbit", CHAIR, "--keep-framing"], "40x32; --keep-framing needs a square"),
+    "unknown option": (None, ["orbit", CHAIR, "--numviews", "3"], "--numviews"),
+    "bad number": (None, ["orbit", CHAIR, "--num-views", "many"], "--num-views"),
+    "bad choice": (None, ["orbit", CHAIR, "--matte", "magic"], "magic"),
+    "no verb": (None, [], "orbit"),
+    "lift without output": (None, ["lift", "d"], "--out"),
+    "lift of no orbit": (lambda: Path("d").mkdir(), ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
+    "lift of nothing": (None, ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
+    "mesh exists": (lambda: Path("m.glb").touch(), ["lift", "d", "-o", "m.glb"], "m.glb exists already"),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "problem"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, problem):
+    for module in ("torch", "diffusers", "trimesh", "mv3d.generate", "mv3d.model.checkpoints", "mv3d.lift"):
+        monkeypatch.setitem(sys.modules, module, None)  # importing it raises
+    if prepare:
+        prepare()
+    before = paths_below(here)
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert len(shown.err.splitlines()) == 1
+    assert shown.err.startswith("mv3d: ")
+    assert problem in shown.err
+    assert not any(mark in shown.err for mark in ("───", "---", "│"))  # no frame left of tyro's
+    assert paths_below(here) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        (["--num-views", "0"], "--num-views 0 is outside"),
+        (["--elevation", "95"], "--elevation 95.0 is outside"),
+        (["--steps", "0"], "--steps 0 is outside"),
+        (["--model", "no-such-folder"], "there is no model no-such-folder"),
+        (["--device", "mps"], "--device mps: this machine"),
+    ],
+)
+def test_settings_that_cannot_be_get_one_line(here, capsys, option, problem):
+    assert main(["orbit", CHAIR, *option]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"mv3d: {problem}")
+    assert len(shown.splitlines()) == 1
+    assert paths_below(here) == [CHAIR]
+
+
+def test_verbose_adds_the_traceback(here, capsys):
+    assert main(["orbit", "absent.png", "--verbose"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1].startswith("mv3d: absent.png cannot be opened")
+
+
+def test_ctrl_c_leaves_nothing(here, capsys, monkeypatch, tiny_model):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mv3d.orbit.save_sheet", interrupt)  # the last thing written
+    assert main(["orbit", CHAIR, "--model", str(tiny_model), "--preview"]) == 130
+    assert capsys.readouterr().err.splitlines() == ["mv3d: stopped"]
+    assert paths_below(here) == [CHAIR]
+
+
+# -------------------------------------------------------------------------------------------------
+# Orbits made.
+
+
+def test_a_picture_becomes_an_orbit_folder_and_the_same_seed_the_same_pixels(here, capsys, tiny_model):
+    made = []
+    for seed, out in ((3, "a"), (3, "b"), (4, "c")):
+        options = ["--num-views", "4", "--elevation", "20", "--seed", str(seed), "--model", str(tiny_model), "--json"]
+        assert main(["orbit", CHAIR, "-o", out, *options]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["picture"], facts["orbit"], facts["mesh"]) == (CHAIR, out, None)
+        assert all(Path(facts[key]).exists() for key in ("orbit", "video", "sheet"))
+        made.append(load_orbit(here / out))
+    first, again, other = made
+    assert first.frames.shape == (4, 32, 32, 4)
+    assert (first.facts.source, first.facts.seed, first.facts.input_index) == (CHAIR, 3, 0)
+    assert first.cameras[1].elevation_deg == pytest.approx(20)
+    np.testing.assert_array_equal(first.frames, again.frames)
+    assert not np.array_equal(first.frames, other.frames)
+
+
+def test_a_frame_of_an_orbit_keeps_its_framing(here, tiny_model):
+    frame = Image.new("RGBA", (64, 64))
+    frame.paste((0, 90, 0, 255), (4, 10, 20, 30))
+    frame.save("frame.png")
+    assert main(["orbit", "frame.png", "--keep-framing", "--preview", "--model", str(tiny_model)]) == 0
+    alpha = load_orbit(here / "frame_orbit").frames[0, ..., 3]
+    assert alpha[5:15, 2:10].min() > 0.9
+    assert alpha.sum() == pytest.approx(80, rel=0.01)
+
+
+def test_a_folder_becomes_a_mirrored_tree_whose_bad_pictures_do_not_stop_it(here, capsys, tiny_model):
+    (here / "photos" / "deep").mkdir(parents=True)
+    draw_chair(here / "photos" / "a.png")
+    (here / "photos" / "b.jpg").write_text("no picture")
+    draw_chair(here / "photos" / "deep" / "c.png")
+    (here / "photos" / "notes.txt").touch()
+    arguments = ["orbit", "photos", "-o", "photos", "--preview", "--num-views", "2", "--model", str(tiny_model)]
+    assert main(arguments) == 2
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 2
+    assert shown.err.splitlines() == ["mv3d: photos/b.jpg is no picture mv3d can read; convert it to PNG or JPEG"]
+    assert len(load_orbit(here / "photos" / "deep" / "c_orbit")) == 2
+
+    draw_chair(here / "photos" / "b.jpg")  # mended: the same command does what is missing, and takes no frame as input
+    assert main([*arguments, "--json"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(result["orbit"], result["kept"]) for result in results] == [
+        ("photos/a_orbit", True),
+        ("photos/b_orbit", False),
+        ("photos/deep/c_orbit", True),
+    ]
+
+
+def test_overwrite_replaces_an_orbit(here, tiny_model):
+    for num_views in ("2", "3"):
+        arguments = ["orbit", CHAIR, "--preview", "--num-views", num_views, "--model", str(tiny_model), "--overwrite"]
+        assert main(arguments) == 0
+    assert len(load_orbit(here / "chair_orbit")) == 3
+    assert len(paths_below(here / "chair_orbit")) == 3 + 4
