@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 _PLAIN_TOLERANCE = 0.08  # largest difference of a channel to the background's colour
 _PLAIN_SHARE = 0.8  # of the border that must have that colour; the rest may be an object cut by the frame
 _HOLE_SHARE = 5e-4  # of the picture, from which an enclosed patch of the background's colour is a hole
-_SPECK_SHARE = 0.02  # of the largest part, below which a separate part is dust
+_SPECK_SHARE = 0.005  # of the largest part, below which a separate part is dust
 _HAZE = 0.05  # alpha below which there is nothing, and above one minus which there is no background
 _U2NET_SIDE_PX = 320
 _IMAGENET_MEAN, _IMAGENET_STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
