@@ -13,8 +13,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 import mv3d
+from mv3d.cameras import sine_orbit
 from mv3d.cli import main
-from mv3d.orbit import load_orbit
+from mv3d.export import load_mesh
+from mv3d.orbit import Orbit, load_orbit, save_orbit
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HEAVIEST = ("torch", "diffusers", "transformers", "trimesh", "skimage")
@@ -238,3 +240,30 @@ def test_overwrite_replaces_an_orbit(here, tiny_model):
         assert main(arguments) == 0
     assert len(load_orbit(here / "chair_orbit")) == 3
     assert len(paths_below(here / "chair_orbit")) == 3 + 4
+
+
+# -------------------------------------------------------------------------------------------------
+# Meshes.
+
+
+@pytest.fixture
+def ball(here: Path) -> Path:
+    """The orbit folder of a green ball of radius 0.5 around the origin."""
+    cameras = sine_orbit(8, 0, 30, radius=2.2, size_px=32)
+    rays = cameras[0].directions(cameras[0].pixel_grid())
+    is_hit = np.linalg.norm(np.cross(cameras[0].position, rays), axis=-1) < 0.5  # the same in all views
+    frame = np.where(is_hit[..., None], (0, 0.6, 0, 1), 0).astype(np.float32)
+    save_orbit(Orbit(np.stack([frame] * 8), cameras), here / "ball", for_people=False)
+    return here / "ball"
+
+
+def test_an_orbit_becomes_a_mesh(ball, capsys):
+    assert main(["lift", "ball", "-o", "ball.glb", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["orbit"], facts["mesh"]) == ("ball", "ball.glb")
+    mesh = load_mesh(Path("ball.glb"))
+    assert mesh.is_watertight
+    assert len(mesh.faces) == facts["faces"]
+    np.testing.assert_allclose(np.abs(mesh.extent), 0.5, atol=0.06)
+    assert main(["lift", "ball", "-o", "ball.glb"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
