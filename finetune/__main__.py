@@ -18,8 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
     parser.add_argument("config", type=Path, help="a YAML file; presets are in configs/")
     parser.add_argument("--stage", choices=("autoencoder", "volume", "diffusion"), help="train only this stage")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long, saved; run again to go on")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. volume.loop.steps=10")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop after this long, saved; run again to go on"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. volume.loop.steps=10"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
     options = parser.parse_args(arguments)
     try:

@@ -1,7 +1,8 @@
 """Rendered orbits, packed once into memory-mapped arrays that every stage reads at random.
 
-A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``cameras.npy`` (orbits, views, 3) float64
-of azimuth_deg, elevation_deg, radius, and ``index.json``. All orbits have the same number of views and field of view.
+A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``cameras.npy`` (orbits, views, 3)
+float64 of azimuth_deg, elevation_deg, radius, and ``index.json``. All orbits have equally many views and one field of
+view.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     """The last line of every object in a rendered folder's manifest, by object id."""
     path = folder / "manifest.jsonl"
     if not path.is_file():
-        raise Mv3dError(f"{folder} has no manifest.jsonl; make orbits with: python -m render orbits SOURCE --out {folder}")
+        raise Mv3dError(
+            f"{folder} has no manifest.jsonl; make orbits with: python -m render orbits SOURCE --out {folder}"
+        )
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     return {line["object_id"]: line for line in lines}
 

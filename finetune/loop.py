@@ -53,7 +53,9 @@ class TrainingState:
     seconds: float = 0.0
 
 
-def train(stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: int, deadline: float = math.inf) -> bool:
+def train(
+    stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: int, deadline: float = math.inf
+) -> bool:
     """Train until ``loop.steps`` are done or ``time.monotonic()`` passes ``deadline``; returns whether all are done.
 
     Raises:
@@ -61,7 +63,9 @@ def train(stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: 
     """
     # ---- State: new, or where the last leg stopped.
     network = stage.network
-    optimizer = torch.optim.AdamW(network.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99), weight_decay=loop.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99), weight_decay=loop.weight_decay
+    )
     ema = copy.deepcopy(network).eval().requires_grad_(False)
     state = load_checkpoint(run, network, ema, optimizer) or TrainingState()
 
@@ -77,7 +81,9 @@ def train(stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: 
             with torch.autocast("cpu", torch.bfloat16, enabled=loop.bfloat16):
                 loss, figures = stage.loss(state.step, generator)
             if not torch.isfinite(loss):
-                raise Mv3dError(f"{run}: the loss is {loss.item()} at step {state.step}; lower the learning rate and run again")
+                raise Mv3dError(
+                    f"{run}: the loss is {loss.item()} at step {state.step}; lower the learning rate and run again"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), loop.max_grad_norm)
@@ -93,7 +99,13 @@ def train(stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: 
                 mean = {key: sum(line[key] for line in window) / len(window) for key in window[0]}
                 bar.set_postfix_str(f"loss {mean['loss']:.4f}")
                 samples = state.step * loop.batch_size
-                log.write(step=state.step, samples=samples, seconds=round(state.seconds), lr=learning_rate(loop, state.step), **mean)
+                log.write(
+                    step=state.step,
+                    samples=samples,
+                    seconds=round(state.seconds),
+                    lr=learning_rate(loop, state.step),
+                    **mean,
+                )
                 window = []
             if state.step % loop.validate_every == 0:
                 scores = stage.validate(ema, run / "sheets" / f"{state.step:07d}.jpg")
@@ -134,7 +146,9 @@ def latest_checkpoint(run: Path) -> Path | None:
     return max(run.glob("step-*"), default=None)
 
 
-def save_checkpoint(run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+def save_checkpoint(
+    run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
+) -> None:
     """Write a checkpoint, then delete the older ones."""
     target = run / _checkpoint_name(state.step)
     with whole_folder(target, overwrite=True) as partial:
@@ -147,7 +161,9 @@ def save_checkpoint(run: Path, network: nn.Module, ema: nn.Module, optimizer: to
             shutil.rmtree(old)
 
 
-def load_checkpoint(run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState | None:
+def load_checkpoint(
+    run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingState | None:
     """Bring everything to the newest checkpoint; None if the run has none.
 
     Raises:

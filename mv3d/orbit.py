@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mv3d.cameras import Camera, from_nerfstudio, to_nerfstudio
+from mv3d.cameras import Camera
+from mv3d.conventions import from_nerfstudio, to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
 

@@ -45,7 +45,12 @@ class DiffusionTraining:
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
-        latents = (pack.frames.shape[1], run.autoencoder.latent_channels, run.resolution_px // 8, run.resolution_px // 8)
+        latents = (
+            pack.frames.shape[1],
+            run.autoencoder.latent_channels,
+            run.resolution_px // 8,
+            run.resolution_px // 8,
+        )
         count = len(pack.entries)
         digest = weights_digest(self.vae)
         self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
@@ -76,7 +81,7 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """PSNR on white and LPIPS of sampled validation orbits, input view excluded, and the same of their coarse views."""
+        """PSNR on white and LPIPS of sampled validation orbits, input view excluded."""
         model = self.model(network)
         rows, psnr, lpips = [], [], []
         for orbit in self._validation:
@@ -134,7 +139,7 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def _measure_scaling(self) -> float:
-        """What brings latents to unit variance, over a fixed choice of training frames (Rombach et al. 2022, appendix G)."""
+        """What brings latents to unit variance, over a fixed choice of frames (Rombach et al. 2022, appendix G)."""
         views = self._pack.frames.shape[1]
         chosen = draw(_SCALING_FRAMES, len(self._orbits) * views, self._run.seed, 0)
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])

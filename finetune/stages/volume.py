@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.config import RunConfig, VolumeStage
+from finetune.config import RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
 from mv3d.cameras import Camera

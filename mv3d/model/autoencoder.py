@@ -16,8 +16,8 @@ class RgbaAutoencoder(AutoencoderKL):
     """SVD's image autoencoder for RGBA frames, with a shortcut past its convolutions for mean colours.
 
     The first four latent channels carry the mean of each cell's pixels, less the background, and the decoder adds them
-    back (residual autoencoding: DC-AE, Chen et al. 2025, section 3.2). What is learnt is only the detail: a small network
-    trained for minutes otherwise reproduces shape long before colour. Empty cells are near zero.
+    back (residual autoencoding: DC-AE, Chen et al. 2025, section 3.2). What is learnt is only the detail: a small
+    network trained for minutes otherwise reproduces shape long before colour. Empty cells are near zero.
     """
 
     @register_to_config

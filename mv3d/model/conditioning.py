@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mv3d.cameras import Camera, to_sv3d
+from mv3d.cameras import Camera
+from mv3d.conventions import to_sv3d
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection

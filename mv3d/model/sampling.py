@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mv3d.cameras import sv3d_order
+from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser

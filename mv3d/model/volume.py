@@ -1,7 +1,7 @@
 """The coarse volume: one picture becomes a small field of density and colour, and the field becomes views.
 
-It is feed-forward: features of the picture are unprojected along the picture's own rays into a grid, a 3D U-Net completes
-what the picture does not show, and views are volume-rendered (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
+It is feed-forward: features of the picture are unprojected along the picture's own rays into a grid, a 3D U-Net
+completes what the picture does not show, and views are volume-rendered (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
 
 Everything here is measured in *frame radii*: the sphere that just fits the frame of a camera looking at the origin has
 radius 1, whatever the camera's distance in the world. The picture's camera stands at azimuth 0; grids are (Z, Y, X).
@@ -100,7 +100,9 @@ class CoarseVolume(nn.Module):
         per_voxel = [_sample_picture(features, uv), _sample_picture(premultiplied, uv), points.transpose(1, 2)]
         x = self.grid_net(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
-        return Field(density.float(), self.appearance_head(x).float(), picture, elevation_rad)  # out of autocast's hands
+        return Field(
+            density.float(), self.appearance_head(x).float(), picture, elevation_rad
+        )  # out of autocast's hands
 
     def render(self, field: Field, rays: Rays, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
@@ -118,7 +120,7 @@ class CoarseVolume(nn.Module):
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
     def opacity(self, field: Field, points: Tensor, step: float) -> Tensor:
-        """How opaque ``step`` frame radii of the field are around points (B, P, 3), before carving; (B, P) in [0, 1]."""
+        """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
 
     @torch.no_grad()
@@ -201,7 +203,9 @@ class _UNet(nn.Module):
     def __init__(self, dims: int, cin: int, channels: tuple[int, ...], *, stride_first: bool) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.stem = conv(cin, channels[0], 4 if stride_first else 1, stride=2 if stride_first else 1, padding=int(stride_first))
+        self.stem = conv(
+            cin, channels[0], 4 if stride_first else 1, stride=2 if stride_first else 1, padding=int(stride_first)
+        )
         self.encode = nn.ModuleList(_Block(dims, c, c) for c in channels[:-1])
         self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
         self.middle = nn.Sequential(_Block(dims, channels[-1], channels[-1]), _Block(dims, channels[-1], channels[-1]))
@@ -230,7 +234,7 @@ def _voxel_centres(size: int, like: Tensor) -> Tensor:
 
 
 def _points_along(rays: Rays, num_samples: int, generator: torch.Generator | None) -> Tensor:
-    """Sample positions (B, V * height * width, num_samples, 3), evenly between the planes that touch the unit sphere."""
+    """Sample positions (B, V * height * width, num_samples, 3), evenly between planes that touch the unit sphere."""
     batch = len(rays.origins)
     origins = rays.origins[:, :, None, None, :].expand(rays.directions.shape).reshape(batch, -1, 1, 3)
     directions = rays.directions.reshape(batch, -1, 1, 3)

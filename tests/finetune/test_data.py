@@ -29,7 +29,9 @@ def test_orbit_from_another_view_is_the_same_orbit_turned(rendered: Path, tmp_pa
     assert cameras[0].azimuth_deg == pytest.approx(0, abs=1e-9)
     for k, camera in enumerate(cameras):
         original = truth.cameras[(k + 3) % 4]
-        assert np.allclose(camera.turned(truth.cameras[3].azimuth_deg).world_from_cam, original.world_from_cam, atol=1e-9)
+        assert np.allclose(
+            camera.turned(truth.cameras[3].azimuth_deg).world_from_cam, original.world_from_cam, atol=1e-9
+        )
     assert np.array_equal(pack.frames_from(0, 3)[1], pack.frames[0][0])
 
 

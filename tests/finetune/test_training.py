@@ -25,7 +25,11 @@ def _train(config: Path, run: Path, *arguments: str) -> int:
 
 def _weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
     folder = latest_checkpoint(run / stage)
-    return {f"{name}.{k}": v for name in ("network", "ema", "optimizer") for k, v in load_file(folder / f"{name}.safetensors").items()}
+    return {
+        f"{name}.{k}": v
+        for name in ("network", "ema", "optimizer")
+        for k, v in load_file(folder / f"{name}.safetensors").items()
+    }
 
 
 def test_two_steps_and_a_resume_to_four_equal_four_steps(config_file: Path, tmp_path: Path):
@@ -61,7 +65,9 @@ def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path
     picture = np.zeros((32, 32, 4), dtype=np.float32)
     picture[8:24, 8:24] = (0.8, 0.2, 0.1, 1.0)
     steps = []
-    orbit = generate_orbit(picture, model, GenerateSettings(num_views=4), on_step=lambda done, total: steps.append((done, total)))
+    orbit = generate_orbit(
+        picture, model, GenerateSettings(num_views=4), on_step=lambda done, total: steps.append((done, total))
+    )
     again = generate_orbit(picture, model, GenerateSettings(num_views=4))
     other = generate_orbit(picture, model, GenerateSettings(num_views=4, seed=1))
     assert steps == [(1, 2), (2, 2)]
@@ -72,7 +78,9 @@ def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path
     assert preview.frames.shape == orbit.frames.shape
 
 
-def test_a_stage_of_another_shape_is_refused_with_its_keys(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_stage_of_another_shape_is_refused_with_its_keys(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     run = tmp_path / "run"
     _train(config_file, run, "--stage", "volume", "--set", "volume.loop.steps=2")
     capsys.readouterr()
@@ -84,7 +92,14 @@ def test_a_stage_of_another_shape_is_refused_with_its_keys(config_file: Path, tm
 
 def test_training_lowers_the_loss_on_one_batch(config_file: Path, tmp_path: Path):
     run = tmp_path / "run"
-    overrides = ["steps=60", "batch_size=3", "log_every=10", "validate_every=1000", "warmup_steps=1", "learning_rate=3e-3"]
+    overrides = [
+        "steps=60",
+        "batch_size=3",
+        "log_every=10",
+        "validate_every=1000",
+        "warmup_steps=1",
+        "learning_rate=3e-3",
+    ]
     _train(config_file, run, "--stage", "volume", *(f"--set=volume.loop.{o}" for o in overrides))
     losses = [json.loads(line)["loss"] for line in (run / "volume" / "log.jsonl").read_text().splitlines()]
     assert losses[-1] < 0.7 * losses[0]
@@ -99,7 +114,9 @@ def test_training_lowers_the_loss_on_one_batch(config_file: Path, tmp_path: Path
         ("volume.loop.steps", "key=value"),
     ],
 )
-def test_bad_config_is_one_line_and_code_2(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture, override: str, expected: str):
+def test_bad_config_is_one_line_and_code_2(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture, override: str, expected: str
+):
     assert _train(config_file, tmp_path / "run", "--set", override) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
