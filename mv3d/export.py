@@ -1,0 +1,138 @@
+"""Mesh files out and in; the one place where the world's Z up becomes a format's Y up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_file
+from mv3d.mesh import Mesh, Texture
+
+# glTF: +Y up, front +Z. The world: +Z up, front -Y. (x, y, z) becomes (x, z, -y); Blender's importers turn it back.
+_Y_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+
+
+def save_mesh(mesh: Mesh, path: Path) -> None:
+    """Write a mesh in the format its suffix names.
+
+    ``.glb`` and ``.obj`` are Y up and textured; ``.ply`` (with vertex colours) and ``.stl`` (without) keep Z up: each
+    stands upright, its front to the front, in Blender and other viewers that follow the format's custom.
+
+    Raises:
+        Mv3dError: if the suffix is another one, or the folder cannot be made.
+    """
+    check_format(path)
+    _WRITERS[path.suffix.lower()](mesh, path)
+
+
+def check_format(path: Path) -> None:
+    """Raise `Mv3dError` if the suffix names no mesh format that is written and read here."""
+    if path.suffix.lower() not in _WRITERS:
+        raise Mv3dError(f"{path.name} names no known mesh format; choose one of {', '.join(_WRITERS)}")
+
+
+def load_mesh(path: Path) -> Mesh:
+    """Read a mesh file into the world's frame; vertices at the same place become one, so closed surfaces are closed.
+
+    The texture is read from .glb and .obj; other kinds of colour are not.
+
+    Raises:
+        Mv3dError: if the file is missing, of another format, damaged or without faces.
+    """
+    import trimesh
+
+    check_format(path)
+    if not path.is_file():
+        raise Mv3dError(f"{path} is missing")
+    try:
+        loaded = trimesh.load_scene(path, process=False).to_mesh()
+    except Exception as error:  # trimesh's readers raise whatever a damaged file makes them stumble over
+        raise Mv3dError(f"{path} is no readable mesh: {error}") from error
+    if len(loaded.faces) == 0:
+        raise Mv3dError(f"{path} holds no faces")
+    vertices, index = np.unique(np.asarray(loaded.vertices, dtype=np.float64), axis=0, return_inverse=True)
+    if path.suffix.lower() in _Y_UP:
+        vertices = vertices @ _Y_UP_FROM_WORLD
+    return Mesh(vertices, index.reshape(-1)[loaded.faces], _loaded_texture(loaded))
+
+
+def _save_glb(mesh: Mesh, path: Path) -> None:
+    with whole_file(path) as partial:
+        partial.write_bytes(_encoded(_textured(mesh, path.stem), "glb"))
+
+
+def _save_obj(mesh: Mesh, path: Path) -> None:
+    from trimesh.exchange.obj import export_obj
+
+    material = path.with_suffix(".mtl").name
+    text, beside = export_obj(_textured(mesh, path.stem), return_texture=True, mtl_name=material, digits=9, header="")
+    with ExitStack() as files:
+        files.enter_context(whole_file(path)).write_text(text)
+        for name, content in beside.items():
+            files.enter_context(whole_file(path.with_name(name))).write_bytes(content)
+
+
+def _save_ply(mesh: Mesh, path: Path) -> None:
+    import trimesh
+
+    colours = None if mesh.texture is None else mesh.vertex_colours()
+    out = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colours, process=False)
+    with whole_file(path) as partial:
+        partial.write_bytes(_encoded(out, "ply", vertex_normal=False))
+
+
+def _save_stl(mesh: Mesh, path: Path) -> None:
+    import trimesh
+
+    with whole_file(path) as partial:
+        partial.write_bytes(_encoded(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False), "stl"))
+
+
+_WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
+    ".glb": _save_glb,
+    ".obj": _save_obj,
+    ".ply": _save_ply,
+    ".stl": _save_stl,
+}
+_Y_UP = (".glb", ".obj")
+
+
+def _encoded(mesh: Any, file_type: str, **options: Any) -> bytes:
+    content = mesh.export(file_type=file_type, **options)
+    assert isinstance(content, bytes)
+    return content
+
+
+def _textured(mesh: Mesh, name: str) -> Any:
+    """Trimesh's twin of the mesh, Y up: one vertex for each pair of place and texture position."""
+    import trimesh
+    import trimesh.visual
+
+    vertices = mesh.vertices @ _Y_UP_FROM_WORLD.T
+    if mesh.texture is None:
+        return trimesh.Trimesh(vertices, mesh.faces, process=False)
+    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.texture.corner_uv.reshape(-1, 2)], axis=1)
+    pairs, faces = np.unique(corners, axis=0, return_inverse=True)
+    # A dielectric without gloss: every viewer shows the texture's own colours, none waits for an environment map.
+    material = trimesh.visual.material.PBRMaterial(
+        name=name, baseColorTexture=Image.fromarray(mesh.texture.pixels), metallicFactor=0.0, roughnessFactor=1.0
+    )
+    visual = trimesh.visual.TextureVisuals(uv=pairs[:, 1:], material=material)
+    return trimesh.Trimesh(vertices[pairs[:, 0].astype(int)], faces.reshape(-1, 3), visual=visual, process=False)
+
+
+def _loaded_texture(loaded: Any) -> Texture | None:
+    uv = getattr(loaded.visual, "uv", None)
+    material = getattr(loaded.visual, "material", None)
+    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    if uv is None or picture is None:
+        return None
+    pixels: NDArray[np.uint8] = np.asarray(picture.convert("RGB"))
+    return Texture(pixels, np.asarray(uv, dtype=np.float64)[loaded.faces])
