@@ -1,0 +1,74 @@
+"""From a field on a grid to a closed surface, and from the surface to a plane for its texture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import manifold3d
+import numpy as np
+import xatlas
+from numpy.typing import NDArray
+from skimage.measure import marching_cubes
+
+from mv3d.errors import Mv3dError
+from mv3d.lift.hull import Grid
+from mv3d.mesh import Mesh
+
+_SMALLEST_PART = 0.005  # of the largest part's volume; hollows inside have negative volume and go as well
+_TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
+_LARGEST_ATLAS_PX = 2048
+_GUTTER_PX = 2
+
+
+def extract_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
+    """Make the closed surface around the positive values: no specks, no hollows inside, few triangles.
+
+    Raises:
+        Mv3dError: if nothing is left.
+    """
+    if not (field > 0).any():
+        raise Mv3dError("no body has these silhouettes: the views disagree, or the object is thinner than a cell")
+    # Exact zeros would put several vertices on one grid point.
+    least = 1e-4 * grid.spacing
+    field = np.where(np.abs(field) < least, np.float32(least), field)
+    on_border = np.pad(np.zeros(np.array(field.shape) - 2, dtype=bool), 1, constant_values=True)
+    field[on_border] = np.minimum(field[on_border], -least)  # an object that leaves every picture is closed here
+    corners, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
+    body = manifold3d.Manifold(
+        manifold3d.Mesh(grid.points(corners).astype(np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
+    )
+    assert body.status() == manifold3d.Error.NoError, body.status()
+    parts = body.decompose()
+    volumes = np.array([part.volume() for part in parts])
+    kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
+    surface = manifold3d.Manifold.compose(kept).simplify(_TOLERANCE * grid.spacing).to_mesh()
+    mesh = Mesh(surface.vert_properties[:, :3].astype(np.float64), surface.tri_verts.astype(np.int64))
+    return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
+
+
+def _apart(mesh: Mesh, distance: float) -> NDArray[np.float64]:
+    """Move vertices that touch another part of the surface a little inwards, each on its own side.
+
+    Files store places, not neighbours: two vertices at one place would come back as one, and the surface not closed.
+    """
+    _, place, count = np.unique(mesh.vertices, axis=0, return_inverse=True, return_counts=True)
+    touching = (count > 1)[place.reshape(-1)]
+    return mesh.vertices - distance * touching[:, None] * mesh.vertex_normals()
+
+
+def unwrap(mesh: Mesh, texels_per_unit: float) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Cut the surface into charts and lay them out; returns ``corner_uv`` (F, 3, 2) and the picture's (width, height).
+
+    The texture has ``texels_per_unit`` texels to the world's unit, or fewer where the picture would become too large.
+    """
+    edges = mesh.vertices[mesh.faces]
+    area = float(np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum() / 2)
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    options = xatlas.PackOptions()
+    options.texels_per_unit = min(texels_per_unit, 0.6 * _LARGEST_ATLAS_PX / area**0.5)
+    options.padding = 2 * _GUTTER_PX
+    options.bilinear = True
+    atlas.generate(pack_options=options)
+    _, corners, uv = atlas[0]
+    return uv.astype(np.float64)[corners], (atlas.width, atlas.height)

@@ -1,0 +1,86 @@
+"""What the silhouettes of all views say about points in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from mv3d.cameras import Camera
+from mv3d.lift.silhouettes import outline_distance
+
+Array = NDArray[np.float64]
+
+_POINTS_AT_ONCE = 200_000
+
+
+class SilhouetteViews:
+    """Views as signed distances to their outlines; ``alpha`` is (N, height, width) in [0, 1]."""
+
+    def __init__(self, alpha: NDArray[np.float32], cameras: Sequence[Camera]) -> None:
+        self.cameras = tuple(cameras)
+        self.outlines_px = [outline_distance(picture, _margin_px(picture)) for picture in alpha]
+        self._margin_px = _margin_px(alpha[0])
+
+    @cached_property
+    def centre(self) -> Array:
+        """The point nearest to all viewing axes, (3,)."""
+        forward = -np.stack([camera.world_from_cam[:3, 2] for camera in self.cameras])
+        across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
+        wanted = (across @ self._positions[:, :, None]).sum(axis=0)[:, 0]
+        return np.linalg.lstsq(across.sum(axis=0), wanted, rcond=None)[0]
+
+    @property
+    def reach(self) -> float:
+        """Half the side of the cube around the centre that the pictures take in."""
+        slopes = np.array([max(c.width_px, c.height_px) / (2 * c.focal_px) for c in self.cameras])
+        return float((self._distances * slopes / np.maximum(1 - slopes, 0.3)).max())
+
+    @property
+    def pixel_size(self) -> float:
+        """The world's length that one pixel spans at the centre."""
+        return float(np.mean(self._distances / [camera.focal_px for camera in self.cameras]))
+
+    @property
+    def _positions(self) -> Array:
+        return np.stack([camera.position for camera in self.cameras])
+
+    @property
+    def _distances(self) -> Array:
+        return np.linalg.norm(self._positions - self.centre, axis=1)
+
+    def outline_px(self, view: int) -> NDArray[np.float32]:
+        """Signed distance to the outline of one view, in pixels, at its pixel centres (height, width)."""
+        inner = slice(self._margin_px, -self._margin_px)
+        return self.outlines_px[view][inner, inner]
+
+    def lowest(self, points: Array, count: int) -> NDArray[np.float32]:
+        """The ``count`` smallest of the views' distances at points (P, 3), ascending: (count, P).
+
+        A view's distance is that to its silhouette cone: world units, positive inside. The smallest is the visual
+        hull's; the next are those of the hull with one view overruled, with two, and so on.
+        """
+        out = np.full((count, len(points)), np.inf, dtype=np.float32)
+        for start in range(0, len(points), _POINTS_AT_ONCE):
+            part = slice(start, start + _POINTS_AT_ONCE)
+            for view in range(len(self.cameras)):
+                value = self._cone_distance(view, points[part])
+                for rank in out[:, part]:
+                    rank[:], value = np.minimum(rank, value), np.maximum(rank, value)
+        return out
+
+    def _cone_distance(self, view: int, points: Array) -> NDArray[np.float32]:
+        camera = self.cameras[view]
+        with np.errstate(divide="ignore", invalid="ignore"):  # at the camera's own plane
+            pixels, depth = camera.project(points)
+        at = np.nan_to_num(pixels.T[::-1] - 0.5 + self._margin_px, posinf=0, neginf=0)
+        value_px = ndimage.map_coordinates(self.outlines_px[view], at, order=1, mode="nearest", output=np.float32)
+        # A camera says nothing about what is behind it.
+        return np.where(depth > 0, value_px * depth / camera.focal_px, np.inf).astype(np.float32)
+
+
+def _margin_px(picture: NDArray) -> int:
+    return max(picture.shape) // 8
