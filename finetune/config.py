@@ -1,4 +1,4 @@
-"""What a training run is: typed dataclasses, filled 1:1 from a YAML file; an unknown key is an error with a suggestion."""
+"""What a training run is: typed dataclasses filled 1:1 from YAML; an unknown key is an error with a suggestion."""
 
 from __future__ import annotations
 

@@ -161,6 +161,7 @@ def sample_views(
     if facts.guidance == "triangle":
         scales = from_sv3d_order(scales)
     sigmas = karras_sigmas(settings.steps or facts.num_steps, facts.sigma_min, facts.sigma_max)
-    latents = sample_euler(guided(Denoiser(model.unet), conditions, scales), noise, sigmas, on_step)[0]
+    denoiser = Denoiser(model.unet, model.vae.config.scaling_factor)
+    latents = sample_euler(guided(denoiser, conditions, scales), noise, sigmas, on_step)[0]
     latents = latents / model.vae.config.scaling_factor
     return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])

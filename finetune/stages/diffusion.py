@@ -76,7 +76,8 @@ class DiffusionTraining:
         sigma = sample_sigmas(len(samples), config.p_mean, config.p_std, generator)
         noise = torch.randn(latents.shape, generator=generator)
         scaled = latents * self.vae.config.scaling_factor
-        losses = Denoiser(self.network["unet"]).loss(scaled, sigma, noise, joined)
+        denoiser = Denoiser(self.network["unet"], self.vae.config.scaling_factor)
+        losses = denoiser.loss(scaled, sigma, noise, joined)
         return losses.mean(), {}
 
     @torch.no_grad()
@@ -166,6 +167,7 @@ def make_unet(run: RunConfig) -> OrbitUNet:
         num_frames=21,
         pose_embed_dim=config.pose_embed_dim,
         coarse_channels=latent,
+        coarse_mean=True,
     )
 
 

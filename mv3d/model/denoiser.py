@@ -48,8 +48,10 @@ def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.
 class Denoiser:
     """Estimates clean latents with an `OrbitUNet`."""
 
-    def __init__(self, unet: OrbitUNet) -> None:
+    def __init__(self, unet: OrbitUNet, latent_scale: float = 1.0) -> None:
+        """Wrap ``unet``; ``latent_scale`` is what the autoencoder's latents are multiplied by to be diffused."""
         self.unet = unet
+        self.latent_scale = latent_scale
 
     def __call__(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """Denoise ``noisy`` (B, F, C, H, W) at levels ``sigma`` (B,); float32 outside the network.
@@ -66,8 +68,11 @@ class Denoiser:
         conditions = conditions.to(noisy.device, self.unet.dtype)
         noisy, sigma = noisy.float(), sigma.float()
         level = sigma.view(-1, 1, 1, 1, 1)
+        # Where the coarse views are the mean, what is left to find is the deviation from them.
+        mean = self.latent_scale * conditions.coarse_latents.float() if self.unet.config["coarse_mean"] else 0.0
+        deviation = noisy - mean
         inputs = [
-            (c_in(level) * noisy).to(self.unet.dtype),
+            (c_in(level) * deviation).to(self.unet.dtype),
             conditions.image_latents[:, None].expand(-1, frames, -1, -1, -1),
         ]
         if conditions.coarse_latents is not None:
@@ -79,7 +84,7 @@ class Denoiser:
             conditions.added_time_ids,
             conditions.poses,
         )
-        return c_skip(level) * noisy + c_out(level) * raw.float()
+        return mean + c_skip(level) * deviation + c_out(level) * raw.float()
 
     def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""

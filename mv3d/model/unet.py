@@ -33,6 +33,8 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         projection_class_embeddings_input_dim: width of the ids alone, as in SVD's own config (3 x 256; SV3D 1 x 256).
         pose_embed_dim: width of each angle's sinusoids; 0 for a model without poses.
         coarse_channels: further input channels, behind ``in_channels``, for latents of coarse views.
+        coarse_mean: diffuse the deviation from the coarse views (see `Denoiser`); for networks trained from scratch, since
+            SVD's weights expect the latents themselves.
 
     Raises:
         Mv3dError: for SVD's widths with other numbers of heads, which would load and compute nonsense.
@@ -56,7 +58,9 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         num_frames: int = 25,
         pose_embed_dim: int = 512,
         coarse_channels: int = 0,
+        coarse_mean: bool = False,
     ) -> None:
+        assert coarse_channels or not coarse_mean, "there are no coarse views to be the mean"
         heads = num_attention_heads if isinstance(num_attention_heads, int) else tuple(num_attention_heads)
         if tuple(block_out_channels) == SVD_BLOCK_CHANNELS and heads != SVD_HEADS:
             raise Mv3dError(f"num_attention_heads {heads} do not fit SVD's widths; its weights need {SVD_HEADS}")

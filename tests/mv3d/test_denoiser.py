@@ -17,8 +17,8 @@ class FakeUNet:
 
     dtype = torch.float32
 
-    def __init__(self, respond, coarse_channels: int = 0) -> None:
-        self.config = {"coarse_channels": coarse_channels}
+    def __init__(self, respond, coarse_channels: int = 0, *, coarse_mean: bool = False) -> None:
+        self.config = {"coarse_channels": coarse_channels, "coarse_mean": coarse_mean}
         self.respond = respond
 
     def __call__(self, sample, timestep, context, ids, pose):
@@ -52,6 +52,23 @@ def test_a_perfect_network_gives_the_clean_clip(clip):
     noisy = clip.latents + clip.level * clip.noise
     torch.testing.assert_close(denoiser(noisy, clip.sigma, make_conditions()), clip.latents, rtol=0, atol=5e-6)
     assert denoiser.loss(clip.latents, clip.sigma, clip.noise, make_conditions()).max() < 1e-8
+
+
+def test_around_the_coarse_views_only_the_deviation_is_diffused(clip):
+    conditions = make_conditions(coarse=True)
+    scale = 0.7
+    mean = scale * conditions.coarse_latents
+    velocity = (clip.noise - clip.level * (clip.latents - mean)) / (1 + clip.level**2).sqrt()
+    unet = FakeUNet(lambda sample, timestep: velocity, coarse_channels=4, coarse_mean=True)
+    denoiser = Denoiser(unet, scale)
+    noisy = clip.latents + clip.level * clip.noise
+    torch.testing.assert_close(denoiser(noisy, clip.sigma, conditions), clip.latents, rtol=0, atol=5e-6)
+    torch.testing.assert_close(unet.asked.sample[:, :, :4], (noisy - mean) / (1 + clip.level**2).sqrt())
+
+    silent = FakeUNet(lambda sample, timestep: torch.zeros(2, 3, 4, 5, 5), coarse_channels=4, coarse_mean=True)
+    far = torch.tensor([1e4, 1e4])  # of pure noise the best guess of a network that knows nothing is the coarse views
+    guess = Denoiser(silent, scale)(mean + 1e4 * clip.noise, far, conditions)
+    torch.testing.assert_close(guess, mean, rtol=0, atol=1e-3)
 
 
 def test_the_loss_is_the_unweighted_error_of_the_network(clip):
