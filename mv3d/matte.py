@@ -163,7 +163,7 @@ def _clean(rgb: Frames, alpha: NDArray[np.floating], sure: Mask, reach_px: int) 
 def _nearest(mask: Mask) -> tuple[NDArray[np.floating], tuple[NDArray[np.integer], NDArray[np.integer]]]:
     """Distance to, and indices of, the nearest pixel of a mask; infinitely far where the mask is empty."""
     if not mask.any():
-        row, column = np.indices(mask.shape)
-        return np.full(mask.shape, np.inf), (row, column)
+        here = np.indices(mask.shape)
+        return np.full(mask.shape, np.inf), (here[0], here[1])
     distance, (row, column) = ndimage.distance_transform_edt(~mask, return_indices=True)
     return distance, (row, column)
