@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
-from mv3d.orbit import Orbit, load_orbit, to_uint8
+from mv3d.orbit import load_orbit, to_uint8
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,8 @@ def draw(count: int, population: int, seed: int, step: int) -> np.ndarray:
 
     A pure function of its arguments, so a resumed run sees what an uninterrupted one would have seen.
     """
-    at = np.arange(step * count, (step + 1) * count)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(population) for epoch in set(at // population)}
+    at = range(step * count, (step + 1) * count)
+    orders = {
+        epoch: np.random.default_rng([seed, epoch]).permutation(population) for epoch in {k // population for k in at}
+    }
     return np.array([orders[k // population][k % population] for k in at])
-
-
-def as_orbit(frames: np.ndarray, cameras: tuple[Camera, ...]) -> Orbit:
-    """An `Orbit` of frames (views, 4, H, W) float in [0, 1], as networks give them."""
-    return Orbit(np.ascontiguousarray(frames.transpose(0, 2, 3, 1), dtype=np.float32), cameras)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,6 +28,8 @@ from finetune.log import TrainingLog
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.checkpoints import load_strict
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Stage(Protocol):
@@ -128,7 +130,8 @@ def learning_rate(loop: LoopConfig, step: int) -> float:
 def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
     """Move the averaged parameters towards the current ones; buffers are copied."""
     averaged, current = list(ema.parameters()), list(network.parameters())
-    torch._foreach_lerp_(averaged, current, 1 - decay)
+    for target, source in zip(averaged, current, strict=True):
+        target.lerp_(source, 1 - decay)
     for target, source in zip(ema.buffers(), network.buffers(), strict=True):
         target.copy_(source)
 
@@ -182,7 +185,7 @@ def load_checkpoint(
     return TrainingState(**json.loads((folder / "state.json").read_text()))
 
 
-def load_ema(run: Path, network: nn.Module) -> nn.Module:
+def load_ema(run: Path, network: Network) -> Network:
     """The averaged weights of a run's newest checkpoint, frozen, in evaluation mode."""
     folder = latest_checkpoint(run)
     if folder is None:
@@ -207,7 +210,7 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
 
     def wish(signum: int, _frame: object) -> None:
         wished.append(signum)
-        signal.signal(signum, previous[signum])
+        signal.signal(signum, previous[signal.Signals(signum)])
 
     previous = {signum: signal.signal(signum, wish) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

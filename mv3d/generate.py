@@ -15,7 +15,7 @@ from torch import Tensor
 import mv3d
 from mv3d.cameras import Camera, static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.model.autoencoder import decode_latents, encode_frames, to_autoencoder
+from mv3d.model.autoencoder import Autoencoder, decode_latents, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
@@ -107,7 +107,7 @@ def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera
     """
     on_white = to_autoencoder(picture[None], 3)
     coarse = None
-    if model.unet.config.coarse_channels:
+    if model.unet.config["coarse_channels"]:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
         coarse = coarse_latents(model.vae, model.volume, picture, cameras)[None]
@@ -116,12 +116,12 @@ def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera
         image_latents=encode_frames(model.vae, picture[None]),
         image_embedding=embed_image(model.image_encoder, on_white / 2 + 0.5),
         added_time_ids=ids,
-        poses=poses_of(cameras)[None].to(picture.device) if model.unet.config.pose_embed_dim else None,
+        poses=poses_of(cameras)[None].to(picture.device) if model.unet.config["pose_embed_dim"] else None,
         coarse_latents=coarse,
     )
 
 
-def coarse_latents(vae: torch.nn.Module, volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+def coarse_latents(vae: Autoencoder, volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
     """Unscaled latents (F, C, h, w) of the coarse views of a picture (4, S, S)."""
     views = upsample(coarse_views(volume, picture, cameras, picture.shape[-1] // 2), picture.shape[-1])
     return torch.cat([encode_frames(vae, chunk) for chunk in views.split(_DECODE_CHUNK)])
@@ -161,7 +161,7 @@ def sample_views(
     if facts.guidance == "triangle":
         scales = from_sv3d_order(scales)
     sigmas = karras_sigmas(settings.steps or facts.num_steps, facts.sigma_min, facts.sigma_max)
-    denoiser = Denoiser(model.unet, model.vae.config.scaling_factor)
+    denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
     latents = sample_euler(guided(denoiser, conditions, scales), noise, sigmas, on_step)[0]
-    latents = latents / model.vae.config.scaling_factor
+    latents = latents / model.vae.config["scaling_factor"]
     return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])

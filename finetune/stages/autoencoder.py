@@ -13,7 +13,14 @@ from eval.metrics.lpips import load_lpips
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import augmented, save_rows, to_tensor
-from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames, from_autoencoder, to_autoencoder
+from mv3d.model.autoencoder import (
+    RgbaAutoencoder,
+    decode,
+    decode_latents,
+    encode,
+    encode_frames,
+    to_autoencoder,
+)
 
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
@@ -27,7 +34,8 @@ class AutoencoderTraining:
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.autoencoder
         torch.manual_seed(run.seed)  # initial weights only
-        self.network: nn.Module = make_autoencoder(config)
+        self._autoencoder = make_autoencoder(config)
+        self.network: nn.Module = self._autoencoder
         self._config = config
         self._pack = pack
         self._seed = run.seed
@@ -42,8 +50,8 @@ class AutoencoderTraining:
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])
         rgba = augmented(to_tensor(frames), generator)
         truth = to_autoencoder(rgba, 4)
-        posterior = self.network.encode(truth).latent_dist
-        output = self.network.decode(posterior.sample(generator)).sample
+        posterior = encode(self._autoencoder, truth)
+        output = decode(self._autoencoder, posterior.sample(generator))
         l1 = F.l1_loss(output, truth)
         lpips = self._lpips(output[:, :3] / 2 + 0.5, truth[:, :3] / 2 + 0.5).mean()
         kl = posterior.kl().mean()
@@ -53,8 +61,9 @@ class AutoencoderTraining:
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR (on white) and LPIPS of reconstructed validation frames."""
+        assert isinstance(network, RgbaAutoencoder)
         truth = to_tensor(np.concatenate([self._pack.frames[k, ::7] for k in self._validation]))
-        output = from_autoencoder(network.decode(encode_frames(network, truth)).sample)
+        output = decode_latents(network, encode_frames(network, truth))
         save_rows([truth, output], sheet)
         on_white = [to_autoencoder(x, 3) / 2 + 0.5 for x in (truth, output)]
         mse = (on_white[0] - on_white[1]).square().mean(dim=(1, 2, 3))

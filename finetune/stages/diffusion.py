@@ -28,6 +28,15 @@ from mv3d.model.volume import CoarseVolume
 _SCALING_FRAMES = 256
 
 
+class DiffusionNetworks(nn.Module):
+    """What this stage trains, together."""
+
+    def __init__(self, unet: OrbitUNet, image_encoder: CLIPVisionModelWithProjection) -> None:
+        super().__init__()
+        self.unet = unet
+        self.image_encoder = image_encoder
+
+
 class DiffusionTraining:
     """Whole orbits, each beginning at one of its views; autoencoder and coarse volume are the run's own, frozen."""
 
@@ -36,9 +45,8 @@ class DiffusionTraining:
         torch.manual_seed(run.seed)  # initial weights only
         self.vae = load_ema(run.run / "autoencoder", make_autoencoder(run.autoencoder))
         self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network))
-        self.network: nn.Module = nn.ModuleDict(
-            {"unet": make_unet(run), "image_encoder": make_image_encoder(config, run.resolution_px)}
-        )
+        self._networks = DiffusionNetworks(make_unet(run), make_image_encoder(config, run.resolution_px))
+        self.network: nn.Module = self._networks
         self._run = run
         self._config = config
         self._pack = pack
@@ -70,13 +78,13 @@ class DiffusionTraining:
         joined = conditions[0]
         for other in conditions[1:]:
             joined = joined.joined(other)
-        embedding = embed_image(self.network["image_encoder"], to_autoencoder(pictures, 3) / 2 + 0.5)
+        embedding = embed_image(self._networks.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
         dropped = torch.rand(len(samples), generator=generator) < config.condition_dropout
         joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
         sigma = sample_sigmas(len(samples), config.p_mean, config.p_std, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        scaled = latents * self.vae.config.scaling_factor
-        denoiser = Denoiser(self.network["unet"], self.vae.config.scaling_factor)
+        scaled = latents * self.vae.config["scaling_factor"]
+        denoiser = Denoiser(self._networks.unet, self.vae.config["scaling_factor"])
         losses = denoiser.loss(scaled, sigma, noise, joined)
         return losses.mean(), {}
 
@@ -99,6 +107,7 @@ class DiffusionTraining:
 
     def model(self, network: nn.Module) -> OrbitModel:
         """The whole model around trained (or averaged) networks of this stage."""
+        assert isinstance(network, DiffusionNetworks)
         run = self._run
         facts = ModelFacts(
             name=run.model_name,
@@ -113,7 +122,7 @@ class DiffusionTraining:
             guidance_low=1.0,
             guidance_high=self._config.guidance_high,
         )
-        return OrbitModel(network["unet"], self.vae, network["image_encoder"], self.volume, facts)
+        return OrbitModel(network.unet, self.vae, network.image_encoder, self.volume, facts)
 
     def _sample(self, orbit: int, which: int) -> tuple[Tensor, Conditions, Tensor]:
         """Unscaled latents (F, C, h, w), conditions of one clip, and the picture (4, S, S)."""

@@ -23,7 +23,8 @@ class VolumeTraining:
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.volume
         torch.manual_seed(run.seed)  # initial weights only
-        self.network: nn.Module = CoarseVolume(config.network)
+        self._volume = CoarseVolume(config.network)
+        self.network: nn.Module = self._volume
         self._config = config
         self._pack = pack
         self._seed = run.seed
@@ -54,12 +55,12 @@ class VolumeTraining:
             elevations.append(np.radians(cameras[0].elevation_deg))
             origins.append(rays.origins)
             directions.append(rays.directions)
-        field = self.network(torch.stack(pictures), torch.tensor(np.array(elevations), dtype=torch.float32))
+        field = self._volume(torch.stack(pictures), torch.tensor(np.array(elevations), dtype=torch.float32))
         rays = Rays(torch.stack(origins), torch.stack(directions))
-        output, truth = self.network.render(field, rays, config.num_samples, generator), torch.stack(truths)
+        output, truth = self._volume.render(field, rays, config.num_samples, generator), torch.stack(truths)
         colour = F.mse_loss(on_white(output), on_white(truth))
         mask = F.mse_loss(output[:, :, 3], truth[:, :, 3])
-        opacity = self.network.opacity(field, torch.stack(points), 2 / config.num_samples).clamp(1e-4, 1 - 1e-4)
+        opacity = self._volume.opacity(field, torch.stack(points), 2 / config.num_samples).clamp(1e-4, 1 - 1e-4)
         hull = F.binary_cross_entropy(opacity, torch.stack(hulls))
         loss = colour + config.mask_weight * mask + config.hull_weight * hull
         return loss, {"psnr": -10 * colour.log10().item(), "mask": mask.item(), "hull": hull.item()}
@@ -67,6 +68,7 @@ class VolumeTraining:
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR on white of whole orbits from their first view, the first view excluded, at the training resolution."""
+        assert isinstance(network, CoarseVolume)
         rows, errors = [], []
         size = self._config.render_px
         for orbit in self._validation:

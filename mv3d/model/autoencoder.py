@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from torch import Tensor
+
+Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 
 _BACKGROUND = (1.0, 1.0, 1.0, -1.0)  # white and transparent, as the autoencoder sees it
 
@@ -31,9 +36,9 @@ class RgbaAutoencoder(AutoencoderKL):
         super().__init__(
             in_channels=4,
             out_channels=4,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=block_out_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]  (tuples of any length)
+            up_block_types=("UpDecoderBlock2D",) * levels,  # pyright: ignore[reportArgumentType]
+            block_out_channels=block_out_channels,  # pyright: ignore[reportArgumentType]
             layers_per_block=1,
             latent_channels=latent_channels,
             norm_num_groups=8,
@@ -43,9 +48,13 @@ class RgbaAutoencoder(AutoencoderKL):
         self._cell = 2 ** (levels - 1)
         self.register_buffer("background", torch.tensor(_BACKGROUND).view(1, 4, 1, 1), persistent=False)
         with torch.no_grad():  # begin as the shortcut alone, nearly without noise
-            self.decoder.conv_out.weight.zero_()
+            assert self.quant_conv is not None
+            assert self.quant_conv.bias is not None
             self.quant_conv.weight[:4].zero_()
+            self.quant_conv.bias[:4].zero_()
             self.quant_conv.bias[latent_channels:] -= 6
+            for parameter in self.decoder.conv_out.parameters():
+                parameter.zero_()
 
     def _encode(self, x: Tensor) -> Tensor:
         moments = super()._encode(x)
@@ -58,17 +67,32 @@ class RgbaAutoencoder(AutoencoderKL):
         return DecoderOutput(sample=decoded) if return_dict else (decoded,)
 
 
-def encode_frames(vae: torch.nn.Module, rgba: Tensor) -> Tensor:
+def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
     """Encode straight-alpha frames (N, 4, H, W) in [0, 1] to unscaled latents (N, C, H/8, W/8), the posterior's mode.
 
     The autoencoder sees the picture on white in [-1, 1], and alpha as a fourth channel if it has one.
     """
-    return vae.encode(to_autoencoder(rgba, vae.config.in_channels)).latent_dist.mode()
+    return encode(vae, to_autoencoder(rgba, vae.config["in_channels"])).mode()
 
 
-def decode_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
-    """Decode unscaled latents (N, C, h, w) to straight-alpha frames (N, 4, 8h, 8w) in [0, 1]."""
-    return from_autoencoder(vae.decode(latents).sample)
+def decode_latents(vae: Autoencoder, latents: Tensor) -> Tensor:
+    """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, 8h, 8w) in [0, 1]."""
+    return from_autoencoder(decode(vae, latents))
+
+
+def encode(vae: Autoencoder, x: Tensor) -> DiagonalGaussianDistribution:
+    """The posterior of what `to_autoencoder` gives."""
+    output: Any = vae.encode(x)  # diffusers types it as a union with a tuple it only returns on demand
+    return output.latent_dist
+
+
+def decode(vae: Autoencoder, latents: Tensor) -> Tensor:
+    """What `from_autoencoder` reads."""
+    z: Any = latents
+    # SVD's decoder mixes neighbouring frames and must be told how many make a clip.
+    mixes_frames = isinstance(vae, AutoencoderKLTemporalDecoder)
+    output: Any = vae.decode(z, num_frames=len(latents)) if mixes_frames else vae.decode(z)
+    return output.sample
 
 
 def to_autoencoder(rgba: Tensor, num_channels: int) -> Tensor:

@@ -21,7 +21,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 import mv3d
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
-from mv3d.model.autoencoder import RgbaAutoencoder
+from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder
 from mv3d.model.sampling import GuidanceKind
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
@@ -32,7 +32,6 @@ __all__ = ["ModelFacts", "OrbitModel", "load_model", "load_module", "load_strict
 
 MINI = "mini"
 
-Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 _FACTS_KEY = "mv3d"
 
 

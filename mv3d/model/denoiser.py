@@ -69,7 +69,9 @@ class Denoiser:
         noisy, sigma = noisy.float(), sigma.float()
         level = sigma.view(-1, 1, 1, 1, 1)
         # Where the coarse views are the mean, what is left to find is the deviation from them.
-        mean = self.latent_scale * conditions.coarse_latents.float() if self.unet.config["coarse_mean"] else 0.0
+        mean: Tensor | float = 0.0
+        if conditions.coarse_latents is not None and self.unet.config["coarse_mean"]:
+            mean = self.latent_scale * conditions.coarse_latents.float()
         deviation = noisy - mean
         inputs = [
             (c_in(level) * deviation).to(self.unet.dtype),

@@ -33,8 +33,8 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         projection_class_embeddings_input_dim: width of the ids alone, as in SVD's own config (3 x 256; SV3D 1 x 256).
         pose_embed_dim: width of each angle's sinusoids; 0 for a model without poses.
         coarse_channels: further input channels, behind ``in_channels``, for latents of coarse views.
-        coarse_mean: diffuse the deviation from the coarse views (see `Denoiser`); for networks trained from scratch, since
-            SVD's weights expect the latents themselves.
+        coarse_mean: diffuse the deviation from the coarse views (see `Denoiser`); for networks trained from scratch,
+            since SVD's weights expect the latents themselves.
 
     Raises:
         Mv3dError: for SVD's widths with other numbers of heads, which would load and compute nonsense.

@@ -85,8 +85,6 @@ class CoarseVolume(nn.Module):
         self.grid_net = _UNet(3, config.image_channels[0] + 4 + 3, grid, stride_first=False)
         self.density_head = nn.Conv3d(grid[0], config.density_upsampling**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], 8, 1)
-        for head in (self.density_head, self.appearance_head):
-            nn.init.zeros_(head.bias)
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
             self.appearance_head.weight[3:5].zero_()
 
