@@ -150,7 +150,10 @@ def _make_unet(config: dict[str, Any]) -> OrbitUNet:
 
 
 def _make_vae(config: dict[str, Any]) -> Autoencoder:
-    for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder, RgbaAutoencoder):
+    if config.get("_class_name") == RgbaAutoencoder.__name__:
+        # Its file also lists what it fixes for the class it derives from.
+        return RgbaAutoencoder(tuple(config["block_out_channels"]), config["latent_channels"], config["scaling_factor"])
+    for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder):
         if config.get("_class_name") == cls.__name__:
             vae = cls.from_config(config)
             assert isinstance(vae, cls)
