@@ -152,6 +152,6 @@ def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(meshes: Path, tmp
     assert process.wait(60) == 130
     assert not list(out.rglob(".partial-*"))
     done = manifest_of(out)
-    assert 1 <= len(done) < 21
+    assert len(done) < 21  # the last whole orbit may not be listed yet; it is found when the run goes on
     for name in done:
         assert len(load_orbit(out / name / "0")) == 21
