@@ -155,3 +155,8 @@ def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(meshes: Path, tmp
     assert len(done) < 21  # the last whole orbit may not be listed yet; it is found when the run goes on
     for name in done:
         assert len(load_orbit(out / name / "0")) == 21
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    finished = manifest_of(out)
+    assert done.keys() <= finished.keys()
+    assert len(finished) >= 21
+    assert all(len(load_orbit(folder.parent)) == 21 for folder in out.glob("*/0/transforms.json"))
