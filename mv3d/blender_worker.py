@@ -1,7 +1,7 @@
 """Runs inside Blender: imports a mesh file and renders it with Cycles from each camera of a JSON job.
 
 Imports nothing of mv3d: Blender's Python has only the standard library, bpy and numpy. The job is written by
-blender.py; its cameras are those of `mv3d.cameras.to_blender`.
+blender.py; its cameras are those of `mv3d.conventions.to_blender`.
 """
 
 from __future__ import annotations
