@@ -24,6 +24,7 @@ def from_stock(
     pose_embed_dim: int = 512,
     coarse_channels: int = 0,
     cond_aug_only: bool = False,
+    input_last: bool = False,
 ) -> OrbitUNet:
     """Make an `OrbitUNet` that computes what the stock network does until its new, zero columns are trained.
 
@@ -33,6 +34,7 @@ def from_stock(
         pose_embed_dim: see `OrbitUNet`.
         coarse_channels: see `OrbitUNet`.
         cond_aug_only: keep, of SVD's three ids, only the noise added to the picture, as SV3D does; see `keep_cond_aug`.
+        input_last: see `OrbitUNet`.
 
     Raises:
         Mv3dError: if the weights do not belong to the config.
@@ -52,7 +54,7 @@ def from_stock(
     for name, count in (("add_embedding.linear_1.weight", 2 * pose_embed_dim), ("conv_in.weight", coarse_channels)):
         state[name] = widen_columns(state[name], count)
     with init_empty_weights(include_buffers=False):
-        unet = OrbitUNet(**kept, pose_embed_dim=pose_embed_dim, coarse_channels=coarse_channels)
+        unet = OrbitUNet(**kept, pose_embed_dim=pose_embed_dim, coarse_channels=coarse_channels, input_last=input_last)
     load_strict(unet, state, "the widened UNet")
     return unet
 

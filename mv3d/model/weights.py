@@ -80,7 +80,7 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) 
         ],
     }
     if any(problems.values()):
-        lists = "; ".join(f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in problems.items() if keys)
+        lists = "; ".join(f"{len(keys)} {kind}: {shortened(keys)}" for kind, keys in problems.items() if keys)
         raise Mv3dError(f"the weights in {name} do not fit the network: {lists}")
     module.load_state_dict(state_dict, strict=True, assign=any(value.is_meta for value in own.values()))
 
@@ -126,6 +126,7 @@ def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-def _shortened(keys: list[str]) -> str:
+def shortened(keys: list[str]) -> str:
+    """The first few of a list of keys, for an error's one line."""
     more = ", ..." if len(keys) > _LISTED_KEYS else ""
     return ", ".join(keys[:_LISTED_KEYS]) + more
