@@ -216,7 +216,8 @@ def _build_vae(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: K
         if kind.temporal_decoder:
             vae = AutoencoderKLTemporalDecoder(**config)
         else:
-            vae = AutoencoderKL(**config, up_block_types=("UpDecoderBlock2D",) * levels, use_post_quant_conv=False)
+            config |= {"up_block_types": ("UpDecoderBlock2D",) * levels, "use_post_quant_conv": False}
+            vae = AutoencoderKL(**config)
     load_strict(vae, state, f"{name} ({encoder}* and {DECODER}*)")
     return vae.eval()
 
