@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.data import Pack, read_manifest
-from finetune.loop import latest_checkpoint, load_ema
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.checkpoints import save_model
 

@@ -32,6 +32,16 @@ class LoopConfig:
     max_grad_norm: float = 1.0
     bfloat16: bool = False
     """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
+    adam_betas: tuple[float, ...] = (0.9, 0.99)
+    adam_8bit: bool = False
+    """Keep AdamW's moments in 8 bits (needs bitsandbytes and an NVIDIA GPU)."""
+    accumulate: int = 1
+    """Take a batch in so many parts, one after the other, for want of memory."""
+    checkpointing: bool = False
+    """Keep few activations and compute the others twice, for want of memory."""
+    shard: bool = False
+    """Of several processes each keeps a slice of weights, gradients and moments (FSDP2), not all of them (DDP)."""
+    compile: bool = False
     ema_decay: float = 0.999
     log_every: int = 20
     save_every: int = 200

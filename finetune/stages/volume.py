@@ -13,12 +13,16 @@ from torch import Tensor, nn
 from finetune.config import RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
+from finetune.processes import WHOLE, Part
 from mv3d.cameras import Camera
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
 
 
 class VolumeTraining:
     """Each sample: an orbit, one of its views as the picture, a few others as the truth."""
+
+    divisible = False
+    images_per_sample = 1
 
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.volume
@@ -31,7 +35,7 @@ class VolumeTraining:
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Squared error on white, squared error of the silhouette, and cross-entropy with the visual hull."""
         config = self._config
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
@@ -64,6 +68,11 @@ class VolumeTraining:
         hull = F.binary_cross_entropy(opacity, torch.stack(hulls))
         loss = colour + config.mask_weight * mask + config.hull_weight * hull
         return loss, {"psnr": -10 * colour.log10().item(), "mask": mask.item(), "hull": hull.item()}
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        chosen = draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
+        return [self._pack.entries[self._orbits[k]].object_id for k in chosen]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:

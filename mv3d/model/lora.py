@@ -24,7 +24,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import shortened
+from mv3d.model.weights import check_fit
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -199,14 +199,7 @@ def _attach(unet: OrbitUNet, adapter: str, use: LoraUse, facts: LoraFacts, tenso
     except ValueError as error:  # no module has such a name
         raise Mv3dError(f"{use.path} changes no part of this model ({facts.targets})") from error
     own = lora_tensors(unet.state_dict(), adapter)
-    problems = {
-        "missing": sorted(own.keys() - given.keys()),
-        "unknown": sorted(given.keys() - own.keys()),
-        "of another shape": [key for key in own if key in given and own[key].shape != given[key].shape],
-    }
-    if any(problems.values()):
-        lists = "; ".join(f"{len(keys)} {kind}: {shortened(keys)}" for kind, keys in problems.items() if keys)
-        raise Mv3dError(f"{use.path}, made for {facts.base}, does not fit this model: {lists}")
+    check_fit(own, given, f"{use.path}, made for {facts.base},")
     for key, value in own.items():
         value.copy_(given[key])
     if _POSE_KEY in tensors:

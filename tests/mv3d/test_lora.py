@@ -171,7 +171,7 @@ def test_one_for_another_model_is_refused_with_its_keys(stock, unet, tmp_path):
     with safe_open(path, framework="pt") as file:
         save_file(broken, tmp_path / "broken.safetensors", metadata=file.metadata())
         save_file(tensors, tmp_path / "foreign.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Mv3dError, match=rf"made for base.*1 missing: {gone[5:]}; 1 unknown: stray.lora_A.weight"):
+    with pytest.raises(Mv3dError, match=rf"made for base,.*1 missing: {gone[5:]}; 1 unknown: stray.lora_A.weight"):
         with_loras(make_model(unet), [LoraUse(tmp_path / "broken.safetensors")])
     with pytest.raises(Mv3dError, match="is no LoRA of mv3d"):
         read_lora(tmp_path / "foreign.safetensors")
