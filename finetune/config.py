@@ -57,11 +57,14 @@ class VolumeStage:
     network: CoarseVolumeConfig = field(default_factory=CoarseVolumeConfig)
     render_px: int = 48
     num_samples: int = 48
-    views_per_object: int = 3
     mask_weight: float = 0.5
-    hull_weight: float = 0.05
-    hull_points: int = 16384
-    """Points per object at which the density is compared with the visual hull of the orbit's silhouettes."""
+    lpips_weight: float = 0.1
+    occupancy_weight: float = 0.3
+    occupancy_points: int = 8192
+    """Points per object at which the density is compared with what the orbit's views show to be empty."""
+    colour_weight: float = 0.5
+    colour_points: int = 4096
+    """Points on the object's visible surface at which the colour is compared with the pixel that shows them."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ class DiffusionStage:
 class RunConfig:
     """One model: where its data is, where it grows, and its stages in the order they are trained."""
 
-    data: Path
-    """A folder of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes it."""
+    data: tuple[Path, ...]
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
     run: Path
     """Caches, checkpoints, logs and the assembled model; a leg of any length continues here."""
     autoencoder: AutoencoderStage
@@ -99,6 +102,8 @@ class RunConfig:
     diffusion: DiffusionStage
     resolution_px: int = 128
     seed: int = 0
+    start_from: Path | None = None
+    """A model folder whose weights the stages begin with instead of random ones."""
     validation_objects: int = 8
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
@@ -159,9 +164,12 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         return None if value is None else _convert(kinds[0], value, where)
     if origin is tuple:
+        kind = typing.get_args(kind)[0]
+        if kind is Path and isinstance(value, str):  # one folder needs no brackets
+            value = [value]
         if not isinstance(value, list):
             raise Mv3dError(f"{where} must be a list, got {value!r}")
-        return tuple(_convert(typing.get_args(kind)[0], v, where) for v in value)
+        return tuple(_convert(kind, v, where) for v in value)
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):

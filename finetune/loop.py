@@ -38,6 +38,10 @@ class Stage(Protocol):
     network: nn.Module
     """Everything that is trained."""
 
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        ...
+
     def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The loss of one batch, and figures worth logging."""
         ...

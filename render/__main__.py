@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     orbits.set_defaults(run=_orbits)
-    for verb in (listing, orbits):
+    depth = verbs.add_parser("depth", help="add depth maps to the orbits of SOURCE that DIR holds")
+    depth.set_defaults(run=_depth)
+    depth.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the orbit folders are")
+    for verb in (listing, orbits, depth):
         verb.add_argument("source", metavar="SOURCE", type=Path, help="mesh file, .sh3f library, or folder of them")
     plain = Settings()
     orbits.add_argument(
@@ -58,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     orbits.add_argument(
         "--yaw", type=float, help="turn every object by this many degrees; drawn per orbit if not given"
     )
-    orbits.add_argument("--workers", type=int, help="processes; one per core if not given")
-    orbits.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")
+    for verb in (orbits, depth):
+        verb.add_argument("--workers", type=int, help="processes; one per core if not given")
+        verb.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")
     return parser
 
 
@@ -95,6 +99,15 @@ def _orbits(options: argparse.Namespace) -> int:
     for reason, count in reasons.most_common():
         print(f"{count} not rendered: {reason}")
     return 0
+
+
+def _depth(options: argparse.Namespace) -> int:
+    from render.depth import add_depth
+
+    failed = add_depth(find_objects(options.source), options.out, workers=options.workers, timeout_s=options.timeout)
+    for object_id, reason in failed.items():
+        print(f"{object_id}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _stop(*_: object) -> None:
