@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mv3d.errors import Mv3dError
 from render.farm import Settings, render_sources
-from render.sources import find_objects
+from render.sources import SourceObject, find_objects, limit_skins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +41,16 @@ def _parser() -> argparse.ArgumentParser:
     depth.set_defaults(run=_depth)
     depth.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the orbit folders are")
     for verb in (listing, orbits, depth):
-        verb.add_argument("source", metavar="SOURCE", type=Path, help="mesh file, .sh3f library, or folder of them")
+        verb.add_argument(
+            "source", metavar="SOURCE", type=Path, help="mesh file, library, game data, or a folder of them"
+        )
+    for verb in (listing, orbits):
+        verb.add_argument(
+            "--skins-per-shape",
+            type=int,
+            metavar="N",
+            help="at most N objects that differ in their skin alone; all if not given",
+        )
     plain = Settings()
     orbits.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="where the orbit folders and the manifest go"
@@ -67,8 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _objects(options: argparse.Namespace) -> list[SourceObject]:
+    objects = find_objects(options.source)
+    if options.skins_per_shape is None:
+        return objects
+    if options.skins_per_shape < 1:
+        raise Mv3dError("--skins-per-shape must be positive")
+    return limit_skins(objects, options.skins_per_shape)
+
+
 def _list(options: argparse.Namespace) -> int:
-    for item in find_objects(options.source):
+    for item in _objects(options):
         print("\t".join((item.object_id, item.name, item.category or "-", item.licence or "-")))
     return 0
 
@@ -85,7 +103,7 @@ def _orbits(options: argparse.Namespace) -> int:
         yaw_deg=options.yaw,
     )
     entries = render_sources(
-        find_objects(options.source),
+        _objects(options),
         options.out,
         settings,
         num_orbits=options.num_orbits,
