@@ -18,6 +18,7 @@ from torch import Tensor
 from mv3d.cameras import Camera
 
 _MARGIN = 0.02  # in front of a surface: depth maps are of the pixel's centre, and the field has voxels
+_VISIBLE = 0.5  # alpha
 _SPREAD = 0.08  # of points drawn near the surface
 
 
@@ -60,8 +61,8 @@ class SeenSpace:
 
     def surface(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random visible points (count, 3) and their colours (3, count)."""
-        visible = ((self.depth > 0) & (self.rgba[:, 3] > 0.9)).nonzero()
-        assert len(visible), "an orbit without depth maps shows no surface"
+        visible = ((self.depth > 0) & (self.rgba[:, 3] > _VISIBLE)).nonzero()
+        assert len(visible), "neither depth maps nor anything to see"
         view, row, column = visible[torch.randint(len(visible), (count,), generator=generator)].unbind(-1)
         size = self.depth.shape[-1]
         depth = self.depth[view, row, column]

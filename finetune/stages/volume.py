@@ -57,7 +57,7 @@ class VolumeTraining:
         self._config = config
         self._pack = pack
         self._seed = run.seed
-        self._orbits = [k for k in pack.indices("train") if pack.depth[k, 0].any()]
+        self._orbits = [k for k in pack.indices("train") if shows_surface(pack, k)]
         if not self._orbits:
             raise Mv3dError("no training orbit has depth maps; add them with: python -m render depth SOURCE --out DIR")
         self._validation = validation_orbits(pack, run.validation_objects)
@@ -132,6 +132,11 @@ class VolumeTraining:
             rows += [truth[::2], output[::2]]
         save_rows(rows, sheet)
         return {"psnr": (-10 * torch.stack(errors).log10()).mean().item()}
+
+
+def shows_surface(pack: Pack, orbit: int) -> bool:
+    """Whether an orbit has depth maps, of something that can be seen."""
+    return bool(((pack.depth[orbit, 0] > 0) & (pack.frames[orbit, 0, ..., 3] > 128)).any())
 
 
 def downsampled(rgba: Tensor, size_px: int) -> Tensor:
