@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     from finetune.assemble import assemble_model
     from finetune.data import pack_orbits
     from finetune.log import TrainingLog
-    from finetune.loop import train
+    from finetune.loop import latest_checkpoint, train
     from finetune.stages import STAGES
 
     config.run.mkdir(parents=True, exist_ok=True)
@@ -54,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     pack = pack_orbits(config.data, config.run / f"pack-{config.resolution_px}", config.resolution_px)
     for name in (options.stage,) if options.stage else tuple(STAGES):
         stage = STAGES[name](config, pack)
+        if config.start_from is not None and latest_checkpoint(config.run / name) is None:
+            stage.start_from(config.start_from)
         loop = getattr(config, name).loop
         log = TrainingLog(config.run / name, wandb_project=config.wandb_project, config=json.loads(resolved))
         if not train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline):

@@ -23,6 +23,6 @@ def assemble_model(run: RunConfig, pack: Pack) -> None:
 
 def _attribution(run: RunConfig, pack: Pack) -> str:
     trained_on = {pack.entries[k].object_id for k in pack.indices("train")}
-    manifest = read_manifest(run.data)
+    manifest = {object_id: line for folder in run.data for object_id, line in read_manifest(folder).items()}
     lines = [f"{manifest[name].get('attribution')}; {manifest[name].get('licence')}" for name in sorted(trained_on)]
     return "\n".join(lines) + "\n"

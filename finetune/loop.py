@@ -27,9 +27,9 @@ from finetune.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from finetune.config import LoopConfig
 from finetune.log import TrainingLog
 from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
+from finetune.recipe import LoopConfig
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
 
@@ -43,6 +43,10 @@ class Stage(Protocol):
     """Whether `loss` can be asked for parts of a batch."""
     images_per_sample: int
     """For figures of throughput."""
+
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        ...
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """The mean loss of one part of a batch, and figures worth logging."""
@@ -136,7 +140,7 @@ def train(
                     **mean,
                 )
                 window, window_started = [], time.monotonic()
-            if state.step % loop.validate_every == 0:
+            if state.step % loop.validate_every == 0 and (processes.is_main or loop.shard):
                 sheet = run / "sheets" / f"{state.step:07d}.jpg"
                 with average.applied(network):
                     scores = stage.validate(network, sheet)
@@ -222,8 +226,8 @@ def _backward(
 def _not_finite(name: str, value: float, stage: Stage, step: int, run: Path) -> str:
     kept = latest_checkpoint(run)
     return (
-        f"{run}: the {name} is {value} at step {step}, on {', '.join(stage.object_ids(step))}; lower the learning rate, "
-        f"or leave these objects out, and run again: it goes on from {kept.name if kept else 'the start'}"
+        f"{run}: the {name} is {value} at step {step}, on {', '.join(stage.object_ids(step))}; lower the learning rate"
+        f" or leave these objects out, and run again: it goes on from {kept.name if kept else 'the start'}"
     )
 
 

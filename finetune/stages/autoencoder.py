@@ -22,6 +22,7 @@ from mv3d.model.autoencoder import (
     encode_frames,
     to_autoencoder,
 )
+from mv3d.model.weights import load_strict, load_weights
 
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
@@ -46,6 +47,10 @@ class AutoencoderTraining:
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
+
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        load_strict(self._autoencoder, load_weights(model / "vae", torch.float32), str(model / "vae"))
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of a batch of frames, each of another orbit."""

@@ -25,6 +25,7 @@ from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, po
 from mv3d.model.denoiser import Denoiser, sample_sigmas
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
+from mv3d.model.weights import load_strict, load_weights
 
 _SCALING_FRAMES = 256
 
@@ -69,6 +70,11 @@ class DiffusionTraining:
         digest = weights_digest(self.vae, self.volume)
         self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
+
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        for name, network in (("unet", self._networks.unet), ("image_encoder", self._networks.image_encoder)):
+            load_strict(network, load_weights(model / name, torch.float32), str(model / name))
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """EDM's weighted loss of a batch of orbits."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mv3d.cameras import static_orbit
+from mv3d.depth import Depth, save_depth
 from mv3d.orbit import Facts, Orbit, save_orbit
 
 SIZE_PX = 32
@@ -27,7 +28,9 @@ volume:
   network: {{picture_px: 32, grid_size: 8, image_channels: [8, 16], grid_channels: [8, 16]}}
   render_px: 8
   num_samples: 8
-  hull_points: 64
+  lpips_weight: 0
+  occupancy_points: 64
+  colour_points: 64
   loop: {loop}
 diffusion:
   channels: [32, 32]
@@ -47,7 +50,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     lines = []
     for k, split in enumerate(["train", "train", "train", "val"]):
-        save_orbit(_ball(seed=k), folder / f"toy/ball-{k}" / "0", for_people=False)
+        orbit, depth = _ball(seed=k)
+        save_orbit(orbit, folder / f"toy/ball-{k}" / "0", for_people=False)
+        save_depth(depth, folder / f"toy/ball-{k}" / "0")
         lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
     lines.append({"object_id": "toy/flat", "orbits": 0, "failed": "flat"})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -62,15 +67,18 @@ def config_file(rendered: Path, tmp_path: Path) -> Path:
     return path
 
 
-def _ball(seed: int) -> Orbit:
+def _ball(seed: int) -> tuple[Orbit, Depth]:
     cameras = static_orbit(NUM_VIEWS, 10, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
     colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
     frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)
-    for frame, camera in zip(frames, cameras, strict=True):
+    depth = np.zeros(frames.shape[:3], dtype=np.float32)
+    for frame, near, camera in zip(frames, depth, cameras, strict=True):
         directions = camera.directions(camera.pixel_grid())
         nearest = camera.position - directions * (directions @ camera.position)[..., None]
         inside = np.linalg.norm(nearest, axis=-1) < radius
         frame[inside, :3] = colours[(nearest[inside, 0] > 0).astype(int)]  # two halves, so that views differ
         frame[inside, 3] = 1
-    return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}"))
+        hits = nearest[inside] - directions[inside] * np.sqrt(radius**2 - np.square(nearest[inside]).sum(-1))[:, None]
+        _, near[inside] = camera.project(hits)
+    return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}")), depth
