@@ -44,10 +44,6 @@ class Stage(Protocol):
     images_per_sample: int
     """For figures of throughput."""
 
-    def start_from(self, model: Path) -> None:
-        """Take the initial weights from a model folder."""
-        ...
-
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """The mean loss of one part of a batch, and figures worth logging."""
         ...

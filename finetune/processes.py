@@ -57,16 +57,10 @@ class Processes:
         """Whether any process wishes it."""
         return self.mean(torch.tensor(float(wish), device=self.device)).item() > 0
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Let the main process do a block first, e.g. fill a cache that the others then find."""
-        if self.count > 1 and not self.is_main:
+    def wait(self) -> None:
+        """Go on when all processes have come this far."""
+        if self.count > 1:
             dist.barrier()
-        try:
-            yield
-        finally:
-            if self.count > 1 and self.is_main:
-                dist.barrier()
 
 
 @contextmanager

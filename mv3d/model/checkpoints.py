@@ -100,7 +100,8 @@ def load_model(
         Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
     """
     place = resolve_model(name_or_folder)
-    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, str(name_or_folder), dtype)
+    named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
+    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
     networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume]
     for network in networks:
         if network is not None:

@@ -100,12 +100,7 @@ def build_stability_model(
     shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor], name: str
 ) -> StabilityModel:
     """Make the networks that ``shapes`` describe and fill them with what ``read`` gives for each key."""
-    label = shapes.get(f"{UNET}label_emb.0.0.weight")
-    if label is None or len(label) != 2 or label[1] not in KINDS:
-        found = "no label_emb" if label is None else f"label_emb {label}"
-        widths = ", ".join(f"{width} ({kind.name})" for width, kind in KINDS.items())
-        raise Mv3dError(f"{name} holds no SVD or SV3D of Stability AI: {found}; known widths are {widths}")
-    kind = KINDS[label[1]]
+    kind = _kind_of(shapes, name)
     unknown = [key for key in shapes if not key.startswith(_parts_of(kind))]
     if unknown:
         raise Mv3dError(f"{name} holds {len(unknown)} keys that {kind.name} does not have: {shortened(unknown)}")
@@ -115,6 +110,15 @@ def build_stability_model(
         _build_vae(shapes, read, kind, name),
         _build_image_encoder(shapes, read, name),
     )
+
+
+def _kind_of(shapes: Mapping[str, Any], name: str) -> Kind:
+    label = shapes.get(f"{UNET}label_emb.0.0.weight")
+    if label is None or len(label) != 2 or label[1] not in KINDS:
+        found = "no label_emb" if label is None else f"label_emb {label}"
+        widths = ", ".join(f"{width} ({kind.name})" for width, kind in KINDS.items())
+        raise Mv3dError(f"{name} holds no SVD or SV3D of Stability AI: {found}; known widths are {widths}")
+    return KINDS[label[1]]
 
 
 def _parts_of(kind: Kind) -> tuple[str, ...]:
@@ -139,11 +143,26 @@ def _renamed(
     return {rename(key.removeprefix(prefix)) or key: read(key) for key in keys}
 
 
-def _build_unet(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: Kind, name: str) -> OrbitUNet:
+def read_unet_config(path: Path) -> dict[str, Any]:
+    """The config of a file's UNet without its weights, as `OrbitUNet` takes it.
+
+    Raises:
+        Mv3dError: if the file is damaged or none of `KINDS`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+    kind = _kind_of(shapes, str(path))
+    poses = _POSE_WIDTH if kind.poses else 0
+    return _unet_config(shapes, kind, str(path)) | {"pose_embed_dim": poses, "input_last": kind.is_sv3d}
+
+
+def _unet_config(shapes: Mapping[str, Any], kind: Kind, name: str) -> dict[str, Any]:
     channels, layers = _unet_channels(shapes, name)
-    state = _renamed(shapes, read, UNET, lambda key: unet_name(key, layers))
     crossed = shapes.get(f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
-    config: dict[str, Any] = {
+    return {
         "in_channels": shapes[f"{UNET}input_blocks.0.0.weight"][1],
         "out_channels": shapes[f"{UNET}out.2.weight"][0],
         "block_out_channels": channels,
@@ -156,6 +175,11 @@ def _build_unet(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: 
         "projection_class_embeddings_input_dim": kind.ids * _ID_WIDTH,
         "num_frames": 21 if kind.is_sv3d else 25,
     }
+
+
+def _build_unet(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: Kind, name: str) -> OrbitUNet:
+    config = _unet_config(shapes, kind, name)
+    state = _renamed(shapes, read, UNET, lambda key: unet_name(key, config["layers_per_block"]))
     if not kind.is_sv3d:
         return from_stock(state, config).eval()
     with init_empty_weights(include_buffers=False):
