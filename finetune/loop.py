@@ -94,11 +94,10 @@ def train(
         objective = nn.parallel.DistributedDataParallel(objective)
 
     # ---- Steps.
-    bar = tqdm(total=loop.steps, initial=state.step, desc=run.name, unit="step", smoothing=0.05, **_quiet(processes))
     started = time.monotonic() - state.seconds
     window: list[dict[str, float]] = []
     window_started = time.monotonic()
-    with _stop_requests() as stop_requested:
+    with _stop_requests() as stop_requested, _bar(loop.steps, state.step, run.name, processes) as bar:
         while state.step < loop.steps and not processes.any(time.monotonic() > deadline or stop_requested()):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(loop, state.step)
@@ -144,7 +143,6 @@ def train(
                 log.show(step=state.step, sheet=sheet)
             if state.step % loop.save_every == 0:
                 save_checkpoint(run, network, average, optimizer, state, processes)
-    bar.close()
     if latest_checkpoint(run) != checkpoint_folder(run, state.step):
         save_checkpoint(run, network, average, optimizer, state, processes)
     return state.step >= loop.steps
@@ -234,8 +232,8 @@ def _checkpoint_activations(network: nn.Module) -> None:
             module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
 
 
-def _quiet(processes: Processes) -> dict[str, Any]:
-    return {} if processes.is_main else {"disable": True}
+def _bar(steps: int, done: int, name: str, processes: Processes) -> tqdm:
+    return tqdm(total=steps, initial=done, desc=name, unit="step", smoothing=0.05, disable=not processes.is_main)
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def shard_parameters(network: nn.Module, processes: Processes) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    # Some blocks return views. Nothing here changes these in place, which is what the warning is about.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     blocks = [module for module in network.modules() if type(module).__name__.endswith("SpatioTemporal")]
     for block in blocks:

@@ -73,12 +73,10 @@ def reconditioned(unet: OrbitUNet, *, poses: bool, cond_aug_only: bool, input_la
     """
     config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
     width, ids = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]
-    pose_width = config.pop("pose_embed_dim")
+    ours = ("pose_embed_dim", "input_last", "coarse_channels", "coarse_mean")
+    pose_width, was_last, coarse_channels, _ = (config.pop(key) for key in ours)
     cut = cond_aug_only and ids > width
-    same = poses == bool(pose_width) and not cut and input_last == config.pop("input_last")
-    coarse_channels = config.pop("coarse_channels")
-    config.pop("coarse_mean")
-    if same:
+    if poses == bool(pose_width) and not cut and input_last == was_last:
         return unet
     state = unet.state_dict()
     trained = state["add_embedding.linear_1.weight"][:, ids:]

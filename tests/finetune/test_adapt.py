@@ -188,7 +188,7 @@ def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):
     conditions = "{cond_aug_only: true, poses: true, input_last: true}"
     stage = AdaptTraining(load_config(write_recipe(conditions=conditions)))
     unet, facts = stage.model.unet, stage.model.facts
-    assert tuple(unet.add_embedding.linear_1.weight.shape) == (128, 8 + 2 * 16)
+    assert tuple(unet.add_embedding.linear_1.weight.shape) == (128, 8 + 2 * 512)
     stock = load_model(svd_folder).unet
     assert torch.equal(unet.add_embedding.linear_1.weight[:, :8], stock.add_embedding.linear_1.weight[:, 16:24])
     assert not unet.add_embedding.linear_1.weight[:, 8:].any()

@@ -122,9 +122,3 @@ def test_bad_config_is_one_line_and_code_2(
     assert len(lines) == 1
     assert expected in lines[0]
     assert not (tmp_path / "run").exists()
-
-
-def test_presets_load(capsys: pytest.CaptureFixture):
-    for name in ("mini", "debug"):
-        assert main([f"configs/{name}.yaml", "--dry-run"]) == 0
-        assert json.loads(capsys.readouterr().out)["diffusion"]["loop"]["steps"] > 0

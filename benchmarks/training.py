@@ -1,0 +1,182 @@
+"""Throughput of the trainer beside a plain loop, on one tiny model and the same orbits.
+
+Run it with ``python -m benchmarks.training``.
+
+The plain loop does what public fine-tuners of SVD do: encode the frames with the autoencoder and the picture with the
+image encoder in every step, and average the weights parameter by parameter. Both make the same update of the same UNet.
+They take turns, so that other work on the machine touches both alike; medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from finetune.average import Average
+from finetune.data import list_orbits
+from finetune.encode import begun_at, load_frames
+from finetune.loop import make_optimizer
+from finetune.recipe import Cache, LoopConfig, Noise, Recipe
+from finetune.shards import decoded
+from finetune.stages.adapt import AdaptTraining
+from mv3d.cameras import static_orbit
+from mv3d.model.autoencoder import encode_frames, to_autoencoder
+from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
+from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
+from mv3d.model.denoiser import Denoiser, sample_sigmas
+from mv3d.model.unet import OrbitUNet
+from mv3d.orbit import Facts, Orbit, save_orbit
+
+
+def main() -> None:
+    """Print one JSON object of medians in seconds, and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5, help="steps of each kind, after one that is not counted")
+    parser.add_argument("--size", type=int, default=64, help="side of the frames in pixels")
+    parser.add_argument("--views", type=int, default=8)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = _prepare(Path(folder), options.size, options.views)
+        print(json.dumps(_compare(recipe, options.repeats), indent=1))
+
+
+def _compare(recipe: Recipe, repeats: int) -> dict[str, float]:
+    stage = AdaptTraining(recipe)
+    plain_model = copy.deepcopy(stage.model)
+    ours, plain = _our_step(stage, recipe), _plain_step(plain_model, recipe)
+    load: list[float] = []
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    for step in range(repeats + 1):
+        started = time.perf_counter()
+        for raw in stage._stream.batch(step):
+            decoded(raw)
+        load.append(time.perf_counter() - started)
+        for name, run in (("ours", ours), ("plain", plain)):
+            started = time.perf_counter()
+            run(step)
+            seconds[name].append(time.perf_counter() - started)
+        print(f"step {step}: ours {seconds['ours'][-1]:.3f} s, plain {seconds['plain'][-1]:.3f} s", file=sys.stderr)
+    stage.close()
+    median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    loading = statistics.median(load[1:])
+    images = recipe.loop.batch_size * recipe.num_views
+    return {
+        "our_step_s": round(median["ours"], 4),
+        "plain_step_s": round(median["plain"], 4),
+        "ratio": round(median["plain"] / median["ours"], 2),
+        "our_images_per_s": round(images / median["ours"], 1),
+        "loader_s_per_step": round(loading, 4),
+        "loader_images_per_s": round(images / loading, 1),
+    }
+
+
+def _our_step(stage: AdaptTraining, recipe: Recipe) -> Callable[[int], None]:
+    optimizer = make_optimizer(stage.network, recipe.loop)
+    average = Average(stage.network)
+
+    def run(step: int) -> None:
+        loss, _ = stage.loss(step, torch.Generator().manual_seed(step))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update(0.999)
+
+    return run
+
+
+def _plain_step(model: OrbitModel, recipe: Recipe) -> Callable[[int], None]:
+    unet, scale = model.unet, model.vae.config["scaling_factor"]
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.loop.learning_rate)
+    average = {name: value.clone() for name, value in unet.state_dict().items()}
+    orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(recipe.data)]
+
+    def run(step: int) -> None:
+        generator = torch.Generator().manual_seed(step)
+        size = recipe.loop.batch_size
+        chosen = [begun_at(orbits[(step * size + k) % len(orbits)], k, recipe.num_views) for k in range(size)]
+        with torch.no_grad():
+            latents = torch.stack([encode_frames(model.vae, orbit.rgba) for orbit in chosen])
+            pictures = torch.stack([orbit.rgba[0] for orbit in chosen])
+            embedding = embed_image(model.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
+        conditions = Conditions(
+            image_latents=latents[:, 0],
+            image_embedding=embedding,
+            added_time_ids=torch.tensor([model.facts.added_time_ids] * size),
+            poses=torch.stack([poses_of(orbit.cameras) for orbit in chosen]),
+        )
+        conditions = drop_conditions(conditions, torch.rand(size, generator=generator) < 0.1)
+        sigma = sample_sigmas(size, recipe.noise.p_mean, recipe.noise.p_std, generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        Denoiser(unet, scale).loss(latents * scale, sigma, noise, conditions).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, value in unet.state_dict().items():
+                average[name].mul_(0.999).add_(value, alpha=0.001)
+
+    return run
+
+
+def _prepare(folder: Path, size_px: int, num_views: int) -> Recipe:
+    """A tiny model of SVD's kind, with its autoencoder's proportions, and four orbits of noise."""
+    torch.manual_seed(0)
+    unet = OrbitUNet(
+        block_out_channels=(32, 64, 64),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal",) * 2 + ("DownBlockSpatioTemporal",),
+        up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 2,
+        num_attention_heads=(1, 2, 2),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        pose_embed_dim=512,
+    )
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 64, 64, 64),  # pyright: ignore[reportArgumentType]  (tuples of any length)
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType]
+        layers_per_block=2,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        projection_dim=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=64,
+        patch_size=16,
+    )
+    facts = ModelFacts("tiny", "CC0-1.0", resolution_px=size_px, num_views=num_views)
+    save_model(OrbitModel(unet, vae, CLIPVisionModelWithProjection(vision), None, facts), folder / "base")
+    rng = np.random.default_rng(0)
+    lines = []
+    for k in range(4):
+        frames = rng.random((num_views, size_px, size_px, 4), dtype=np.float32)
+        orbit = Orbit(frames, static_orbit(num_views, 10, size_px=size_px), Facts(input_index=0))
+        save_orbit(orbit, folder / f"orbits/o{k}/0", for_people=False)
+        lines.append(json.dumps({"object_id": f"o{k}", "split": "train", "orbits": 1}))
+    (folder / "orbits/manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return Recipe(
+        base=str(folder / "base"),
+        data=(folder / "orbits",),
+        run=folder / "run",
+        model_name="tiny",
+        loop=LoopConfig(steps=100, batch_size=2, learning_rate=1e-5, adam_betas=(0.9, 0.999)),
+        noise=Noise(p_mean=0.7, p_std=1.6, condition_dropout=0.1),
+        cache=Cache(samples_per_shard=4),
+        num_views=num_views,
+        validation_objects=0,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The estimate before a run, against what the networks and a step really take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.__main__ import main
+from finetune.dry_run import Clip, estimate
+from finetune.recipe import LoopConfig
+from mv3d.model.conditioning import Conditions
+from mv3d.model.denoiser import Denoiser
+from mv3d.model.unet import OrbitUNet
+
+PRESETS = sorted(path.name for path in Path("configs").glob("*.yaml"))
+LOOP = LoopConfig(steps=1, batch_size=2, learning_rate=1e-3)
+
+
+def make_unet(width: int) -> OrbitUNet:
+    return OrbitUNet(
+        block_out_channels=(width, 2 * width),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        num_attention_heads=(1, 2),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+        pose_embed_dim=16,
+    )
+
+
+@pytest.mark.parametrize(("width", "frames", "side"), [(32, 3, 4), (64, 5, 8)])
+def test_activations_are_those_that_a_real_step_keeps(width, frames, side):
+    found = estimate(make_unet(width), Clip(frames, side), LOOP)
+    unet = make_unet(width)
+    own = {p.untyped_storage().data_ptr() for p in unet.parameters()}
+    kept = {}
+
+    def pack(value):
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), value)
+        return value
+
+    conditions = Conditions(
+        torch.zeros(2, 4, side, side), torch.zeros(2, 1, 16), torch.zeros(2, 3), torch.zeros(2, frames, 2)
+    )
+    latents = torch.randn(2, frames, 4, side, side)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        Denoiser(unet).loss(latents, torch.ones(2), torch.randn_like(latents), conditions).mean()
+    measured = sum(size for size, _ in kept.values())
+    assert found.activations == pytest.approx(measured, rel=0.02)
+    count = sum(p.numel() for p in unet.parameters())
+    assert (found.parameters, found.trained, found.weights) == (count, count, 4 * count)
+    assert found.memory == 4 * count * 5 + found.activations  # weights, gradients, two moments, average
+
+
+def test_less_memory_where_it_is_saved():
+    plain = estimate(make_unet(32), Clip(5, 8), LOOP)
+    checkpointed = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, checkpointing=True))
+    divided = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, accumulate=2))
+    sharded = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, shard=True), processes=2)
+    assert checkpointed.activations < 0.7 * plain.activations
+    assert checkpointed.flops > plain.flops
+    assert divided.activations < 0.6 * plain.activations
+    assert divided.flops == pytest.approx(plain.flops, rel=0.01)
+    assert sharded.weights == plain.weights // 2
+
+
+@pytest.mark.parametrize("name", ["debug.yaml", "mini_lora.yaml", "svd_mv_lora.yaml"])
+def test_a_dry_run_says_what_it_would_take(name, capsys):
+    assert main([f"configs/{name}", "--dry-run"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert found["memory_gib"]["memory"] > 0
+    assert found["steps_per_day"] > 0
+    if name == "svd_mv_lora.yaml":
+        assert found["parameters_million"] == pytest.approx(1526, abs=5)
+        assert found["trained_million"] < 20
+        assert found["memory_gib"]["moments"] < 0.2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_loads(name):
+    from finetune.config import load_config
+
+    config = load_config(Path("configs") / name)
+    assert config.run == Path("runs") / name.removesuffix(".yaml")
+
+
+def test_the_recipes_are_the_published_ones():
+    """SVD-MV: 12k steps of 16, 1e-5; camera LoRAs: rank 16; SV3D: 55k and 50k steps of 64, its three conditions."""
+    from finetune.config import load_config
+
+    svd_mv, lora, static, dynamic = (
+        load_config(Path(f"configs/{name}.yaml")) for name in ("svd_mv", "svd_mv_lora", "sv3d_u", "sv3d_p")
+    )
+    assert (svd_mv.loop.steps, svd_mv.loop.batch_size, svd_mv.loop.learning_rate) == (12000, 16, 1e-5)
+    assert (svd_mv.noise.cond_noise_mean, svd_mv.noise.cond_noise_std) == (-3.0, 0.5)
+    assert (lora.lora.rank, lora.lora.targets, lora.loop.steps) == (16, "temporal_attention", 5000)
+    assert [(r.loop.steps, r.loop.batch_size, r.loop.ema_decay) for r in (static, dynamic)] == [
+        (55000, 64, 0.9999),
+        (50000, 64, 0.9999),
+    ]
+    assert [(r.conditions.cond_aug_only, r.conditions.poses, r.conditions.input_last) for r in (static, dynamic)] == [
+        (True, False, True),
+        (True, True, True),
+    ]
+    assert dynamic.base == "runs/sv3d_u/model"
+    assert {r.num_views for r in (svd_mv, lora, static, dynamic)} == {21}

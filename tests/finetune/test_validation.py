@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from finetune.encode import OrbitFrames
+from finetune.validation import score_sampled
+from mv3d.cameras import static_orbit
+from mv3d.model.sampling import guidance_per_frame
+
+
+def test_the_input_view_is_not_scored(monkeypatch, tmp_path):
+    truth = torch.rand(5, 4, 16, 16)
+    model = SimpleNamespace(unet=SimpleNamespace(device="cpu"))
+    monkeypatch.setattr("finetune.validation.make_conditions", lambda *_: None)
+    pasted, spoilt = truth.clone(), truth.clone()
+    pasted[1:] = 0.5  # the picture itself, and nothing right besides
+    spoilt[0] = 0.5  # everything but the picture
+    scores = {}
+    for name, output in (("pasted", pasted), ("spoilt", spoilt)):
+        monkeypatch.setattr("finetune.validation.sample_views", lambda *_, output=output: output)
+        orbit = OrbitFrames(truth, static_orbit(5, 10, size_px=16))
+        lpips = lambda a, b: (a - b).square().mean(dim=(1, 2, 3))  # noqa: E731
+        scores[name] = score_sampled(model, [orbit], lpips, tmp_path / "sheet.jpg")
+    assert scores["spoilt"]["psnr"] == pytest.approx(100)
+    assert scores["spoilt"]["lpips"] == 0
+    assert scores["pasted"]["psnr"] < 20
+
+
+def test_triangle_guidance_peaks_at_index_10_of_21():
+    scales = guidance_per_frame("triangle", 1.0, 2.5, 21)
+    assert scales.argmax() == 10
+    torch.testing.assert_close(scales[[0, 1, 9, 10, 11, 20]], torch.tensor([1.0, 1.15, 2.35, 2.5, 2.35, 1.0]))
