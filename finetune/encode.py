@@ -79,6 +79,9 @@ def encode_orbits(
     digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     shards = folder / f"latents-{digest}"
     shards.mkdir(parents=True, exist_ok=True)
+    if processes.count == 1:
+        for partial in shards.glob(".partial-*"):  # what a killed run was writing
+            partial.unlink()
     work = [(k, variant) for k in range(len(entries)) for variant in range(recipe.cache.variants)]
     mixed = np.random.default_rng([recipe.seed, len(work)]).permutation(len(work))
     size = recipe.cache.samples_per_shard

@@ -22,7 +22,6 @@ from tqdm import tqdm
 from finetune.average import Average
 from finetune.checkpoint import (
     TrainingState,
-    checkpoint_folder,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -85,6 +84,7 @@ def train(
     optimizer = make_optimizer(network, loop)
     average = Average(network)
     state = load_checkpoint(run, network, average, optimizer) or TrainingState()
+    saved = state.step  # counted by every process, which looking at the files would not be
     objective: nn.Module = _Objective(stage, seed, loop)
     if loop.compile:
         for module in network.modules():
@@ -104,7 +104,7 @@ def train(
             try:
                 loss, figures = _backward(objective, state.step, parts, processes)
             except Mv3dError:
-                if state.step and latest_checkpoint(run) != checkpoint_folder(run, state.step):
+                if state.step != saved:
                     save_checkpoint(run, network, average, optimizer, state, processes)
                 raise
             trained = [p for p in network.parameters() if p.requires_grad]
@@ -143,7 +143,8 @@ def train(
                 log.show(step=state.step, sheet=sheet)
             if state.step % loop.save_every == 0:
                 save_checkpoint(run, network, average, optimizer, state, processes)
-    if latest_checkpoint(run) != checkpoint_folder(run, state.step):
+                saved = state.step
+    if state.step != saved or state.step == 0:
         save_checkpoint(run, network, average, optimizer, state, processes)
     return state.step >= loop.steps
 

@@ -75,7 +75,7 @@ def list_shards(folder: Path) -> tuple[Shard, ...]:
         Mv3dError: if there is none, or a list is damaged.
     """
     shards = []
-    for path in sorted(folder.glob("*.tar")):
+    for path in sorted(folder.glob("[0-9]*.tar")):
         try:
             listing = json.loads(path.with_suffix(".json").read_text())
             shards.append(Shard(path, listing["bytes"], tuple(listing["object_ids"])))

@@ -134,7 +134,9 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
-    more = ["--set", "loop.batch_size=4"]
+    # At a fine-tuner's learning rate. Adam divides gradients by their own size, so rounding grows with the rate: at 1e-3
+    # the curves are 1e-4 apart after four steps.
+    more = ["--set", "loop.batch_size=4", "--set", "loop.learning_rate=2e-5"]
     assert main([str(write_recipe("alone")), *more]) == 0
     recipe = str(write_recipe(how))
     shard = ["--set", f"loop.shard={str(how == 'fsdp').lower()}"]
@@ -146,8 +148,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
     assert len(losses(tmp_path / how)) == 4
     one, two = weights(tmp_path / "alone"), weights(tmp_path / how)
     assert one.keys() == two.keys()
-    # Adam divides small gradients by their own size: rounding shows there, bounded by the steps taken.
-    assert max((one[key] - two[key]).abs().max().item() for key in one if key.startswith("network.")) < 4e-3
+    assert max((one[key] - two[key]).abs().max().item() for key in one if key.startswith("network.")) < 2e-4
     model = load_model(tmp_path / how / "model")
     assert torch.isfinite(model.unet.conv_in.weight).all()
 
