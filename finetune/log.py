@@ -32,7 +32,7 @@ class TrainingLog:
         """Send a validation's sheet, and the video beside it (truth above the model's views), to wandb."""
         if self._wandb is None:
             return
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  (an extra)
 
         media = {"sheet": wandb.Image(str(sheet))} if sheet.is_file() else {}
         video = sheet.with_suffix(".mp4")

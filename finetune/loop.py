@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from finetune.average import Average
@@ -91,7 +92,7 @@ def train(
             if isinstance(module, OrbitUNet):
                 module.compile()
     if processes.count > 1 and not loop.shard:
-        objective = nn.parallel.DistributedDataParallel(objective)
+        objective = DistributedDataParallel(objective)
 
     # ---- Steps.
     started = time.monotonic() - state.seconds
@@ -208,9 +209,9 @@ def _backward(
     """Gradients of a whole batch, part after part; returns its loss and its first part's figures."""
     total, figures = torch.zeros((), device=processes.device), {}
     for k, part in enumerate(parts):
-        last = k == len(parts) - 1
-        ddp = isinstance(objective, nn.parallel.DistributedDataParallel)
-        with nullcontext() if last or not ddp else objective.no_sync():
+        more = k < len(parts) - 1
+        waiting = objective.no_sync() if more and isinstance(objective, DistributedDataParallel) else nullcontext()
+        with waiting:  # gradients are exchanged behind the last part
             loss, found = objective(step, part)
             (loss if len(parts) == 1 else loss / len(parts)).backward()
         total = total + loss.detach().float().to(total.device) / len(parts)

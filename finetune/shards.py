@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.writer import TarWriter
 
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
@@ -59,7 +60,7 @@ def write_shard(path: Path, samples: Iterator[Sample]) -> None:
     if path.is_file() and listing.is_file():
         return
     ids = []
-    with whole_file(path) as partial, wds.TarWriter(str(partial), mtime=0) as tar:
+    with whole_file(path) as partial, TarWriter(str(partial), mtime=0) as tar:
         for k, sample in enumerate(samples):
             ids.append(sample.facts["object_id"])
             arrays = {f"{name}.npy": _npy(array) for name, array in sample.arrays.items()}
@@ -217,10 +218,10 @@ def _read(shard: Shard) -> list[RawSample]:
         found = shard.path.stat().st_size
         if found != shard.bytes:
             raise ValueError(f"{found} bytes instead of {shard.bytes}")
-        # Opened here, not by wds.WebDataset, which leaves closing to the garbage collector.
+        # Opened here, not by WebDataset, which leaves closing to the garbage collector.
         with shard.path.open("rb") as stream:
-            files = wds.tariterators.tar_file_expander([{"url": str(shard.path), "stream": stream}])
-            samples = list(wds.tariterators.group_by_keys(files))
+            files = tar_file_expander([{"url": str(shard.path), "stream": stream}])
+            samples = list(group_by_keys(files))
     except (OSError, ValueError, tarfile.TarError) as error:
         raise _damaged(shard.path, error) from error
     if len(samples) != len(shard):

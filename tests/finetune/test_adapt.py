@@ -134,8 +134,8 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
-    # At a fine-tuner's learning rate. Adam divides gradients by their own size, so rounding grows with the rate: at 1e-3
-    # the curves are 1e-4 apart after four steps.
+    # At a fine-tuner's learning rate. Adam divides gradients by their own size, so rounding grows with the rate: at
+    # 1e-3 the curves are 1e-4 apart after four steps.
     more = ["--set", "loop.batch_size=4", "--set", "loop.learning_rate=2e-5"]
     assert main([str(write_recipe("alone")), *more]) == 0
     recipe = str(write_recipe(how))
