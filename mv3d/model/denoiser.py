@@ -39,6 +39,11 @@ def loss_weight(sigma: Tensor) -> Tensor:
     return (1 + sigma**2) / sigma**2
 
 
+def weighted_error(denoised: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's loss (B,) of clips (B, F, C, H, W) denoised from levels ``sigma`` (B,)."""
+    return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+
+
 def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
     """Draw log-normal noise levels (num_clips,) (EDM, section 5)."""
     normal = torch.randn(num_clips, generator=generator, device=generator.device)
@@ -91,4 +96,4 @@ class Denoiser:
     def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""
         denoised = self(latents + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, conditions)
-        return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+        return weighted_error(denoised, latents, sigma)
