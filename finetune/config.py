@@ -12,30 +12,11 @@ from typing import Any, Literal
 
 import yaml
 
+from finetune.recipe import LoopConfig, Recipe
 from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolumeConfig
 
 StageName = Literal["autoencoder", "volume", "diffusion"]
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """Optimisation, the same for every stage. Progress is counted in steps of ``batch_size`` samples."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_after_steps: int = 1_000_000
-    """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    bfloat16: bool = False
-    """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
-    ema_decay: float = 0.999
-    log_every: int = 20
-    save_every: int = 200
-    validate_every: int = 500
 
 
 @dataclass(frozen=True)
@@ -85,8 +66,8 @@ class DiffusionStage:
     cond_aug: float = 1e-5
     lpips_weight: float = 0.0
     """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
-    lpips_frames: int = 4
-    """Frames of a batch that are decoded for it."""
+    lpips_frames: int = 2
+    """Frames of each clip that are decoded for it."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10
@@ -116,8 +97,10 @@ class RunConfig:
     wandb_project: str | None = None
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:
     """Read a YAML file; ``overrides`` are ``section.key=value`` with YAML values.
+
+    With a ``base`` it is a `Recipe`, which adapts a model that there is; else a `RunConfig`, which trains a new one.
 
     Raises:
         Mv3dError: for a file that is no YAML mapping, an unknown key, a missing key or a value of another type.
@@ -135,7 +118,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         if not equals:
             raise Mv3dError(f"--set wants key=value, got {override!r}")
         _put(tree, name.split("."), yaml.safe_load(value))
-    return _build(RunConfig, tree, str(path))
+    return _build(Recipe if "base" in tree else RunConfig, tree, str(path))
 
 
 def _put(tree: dict, names: list[str], value: Any) -> None:
@@ -176,6 +159,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list):
             raise Mv3dError(f"{where} must be a list, got {value!r}")
         return tuple(_convert(kind, v, where) for v in value)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise Mv3dError(f"{where} must be one of {', '.join(map(str, typing.get_args(kind)))}, got {value!r}")
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):

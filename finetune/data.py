@@ -76,6 +76,25 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     return {line["object_id"]: line for line in lines}
 
 
+def list_orbits(folders: Sequence[Path], category: str | None = None) -> list[PackedOrbit]:
+    """All orbits of some rendered folders, or those of one category.
+
+    Raises:
+        Mv3dError: if there is none.
+    """
+    entries, categories = [], set()
+    for folder in folders:
+        for object_id, line in read_manifest(folder).items():
+            categories.add(line.get("category"))
+            if line["orbits"] and category in (None, line.get("category")):
+                found = sorted((folder / object_id).glob("*/transforms.json"))
+                entries += [PackedOrbit(object_id, str(p.parent), line["split"]) for p in found]
+    if not entries:
+        known = f" of category {category}; there are {', '.join(sorted(map(str, categories)))}" if category else ""
+        raise Mv3dError(f"{', '.join(map(str, folders))}: no rendered orbit in there{known}")
+    return entries
+
+
 def pack_orbits(folders: Sequence[Path], pack: Path, size_px: int) -> Pack:
     """Pack the orbits of rendered folders, or open the pack if it is there and complete."""
     if not (pack / "index.json").is_file():
@@ -90,14 +109,7 @@ def pack_orbits(folders: Sequence[Path], pack: Path, size_px: int) -> Pack:
 
 
 def _write_pack(folders: Sequence[Path], pack: Path, size_px: int) -> None:
-    entries = []
-    for folder in folders:
-        for object_id, line in read_manifest(folder).items():
-            if line["orbits"]:
-                found = sorted((folder / object_id).glob("*/transforms.json"))
-                entries += [PackedOrbit(object_id, str(p.parent), line["split"]) for p in found]
-    if not entries:
-        raise Mv3dError(f"{', '.join(map(str, folders))}: no rendered orbit in there")
+    entries = list_orbits(folders)
     num_views = len(load_orbit(Path(entries[0].orbit)))
     with whole_folder(pack, overwrite=True) as partial:
         shape = (len(entries), num_views, size_px, size_px)

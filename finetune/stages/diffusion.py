@@ -13,10 +13,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from eval.metrics.lpips import load_lpips
 from finetune.cache import DiskCache, weights_digest
+from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
-from finetune.loop import load_ema
 from finetune.pictures import save_rows, to_tensor
+from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
 from mv3d.cameras import Camera
 from mv3d.generate import GenerateSettings, coarse_latents, make_conditions, sample_views
@@ -43,6 +44,8 @@ class DiffusionNetworks(nn.Module):
 class DiffusionTraining:
     """Whole orbits, each beginning at one of its views; autoencoder and coarse volume are the run's own, frozen."""
 
+    divisible = True
+
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.diffusion
         torch.manual_seed(run.seed)  # initial weights only
@@ -53,6 +56,7 @@ class DiffusionTraining:
         self._run = run
         self._config = config
         self._pack = pack
+        self.images_per_sample = pack.frames.shape[1]
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
@@ -74,12 +78,12 @@ class DiffusionTraining:
         for name, network in (("unet", self._networks.unet), ("image_encoder", self._networks.image_encoder)):
             load_strict(network, load_weights(model / name, torch.float32), str(model / name))
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """EDM's weighted loss of a batch of orbits."""
         config = self._config
         inputs = config.inputs_per_orbit
         chosen = draw(config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
-        samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen]
+        samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen[part.slice]]
         latents = torch.stack([latents for latents, _, _ in samples])
         frames = torch.stack([frames for _, _, frames in samples])
         conditions = [conditions for _, conditions, _ in samples]
@@ -87,25 +91,33 @@ class DiffusionTraining:
         for other in conditions[1:]:
             joined = joined.joined(other)
         embedding = embed_image(self._networks.image_encoder, to_autoencoder(frames[:, 0], 3) / 2 + 0.5)
-        dropped = torch.rand(len(samples), generator=generator) < config.condition_dropout
+        # Drawn for the whole batch, whichever part of it is wanted.
+        dropped = torch.rand(len(chosen), generator=generator)[part.slice] < config.condition_dropout
         joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
-        sigma = sample_sigmas(len(samples), config.p_mean, config.p_std, generator)
-        noise = torch.randn(latents.shape, generator=generator)
+        sigma = sample_sigmas(len(chosen), config.p_mean, config.p_std, generator)[part.slice]
+        noise = torch.randn(len(chosen), *latents.shape[1:], generator=generator)[part.slice]
         scaled = latents * self.vae.config["scaling_factor"]
         denoiser = Denoiser(self._networks.unet, self.vae.config["scaling_factor"])
         denoised = denoiser(scaled + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, joined)
         loss = weighted_error(denoised, scaled, sigma).mean()
         if not config.lpips_weight:
             return loss, {}
-        lpips = self._perceptual(denoised / self.vae.config["scaling_factor"], frames, generator)
+        order = torch.rand(len(chosen), latents.shape[1], generator=generator)[part.slice].argsort(dim=1)
+        lpips = self._perceptual(denoised / self.vae.config["scaling_factor"], frames, order[:, : config.lpips_frames])
         return loss + config.lpips_weight * lpips, {"edm": loss.item(), "lpips": lpips.item()}
 
-    def _perceptual(self, latents: Tensor, frames: Tensor, generator: torch.Generator) -> Tensor:
-        """LPIPS of a few decoded frames, of whichever clips."""
-        chosen = torch.randperm(latents.shape[0] * latents.shape[1], generator=generator)[: self._config.lpips_frames]
-        output = decode(self.vae, latents.flatten(0, 1)[chosen])[:, :3]
-        truth = to_autoencoder(frames.flatten(0, 1)[chosen], 3)
+    def _perceptual(self, latents: Tensor, frames: Tensor, which: Tensor) -> Tensor:
+        """LPIPS of a few decoded frames, ``which`` (B, n) of each clip."""
+        clips = torch.arange(len(which))[:, None]
+        output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
+        truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
         return self._lpips(output / 2 + 0.5, truth / 2 + 0.5).mean()
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        inputs = self._config.inputs_per_orbit
+        chosen = draw(self._config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
+        return [self._pack.entries[self._orbits[k // inputs]].object_id for k in chosen]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:

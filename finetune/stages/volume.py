@@ -14,6 +14,7 @@ from eval.metrics.lpips import load_lpips
 from finetune.config import RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
+from finetune.processes import WHOLE, Part
 from finetune.space import SeenSpace
 from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
@@ -49,6 +50,9 @@ class _Sample:
 class VolumeTraining:
     """Each sample: an orbit, one of its views as the picture, another as the truth, and what all show of space."""
 
+    divisible = False
+    images_per_sample = 1
+
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.volume
         torch.manual_seed(run.seed)  # initial weights only
@@ -67,7 +71,7 @@ class VolumeTraining:
         """Take the initial weights from a model folder."""
         load_strict(self._volume, load_weights(model / "volume", torch.float32), str(model / "volume"))
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Rendered views against true ones, and the field itself against what the orbit shows of space."""
         config, volume = self._config, self._volume
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
@@ -113,6 +117,11 @@ class VolumeTraining:
             colour=colour,
         )
         return sample.mirrored() if torch.rand((), generator=generator) < 0.5 else sample
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        chosen = draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
+        return [self._pack.entries[self._orbits[k]].object_id for k in chosen]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,100 @@ def config_file(rendered: Path, tmp_path: Path) -> Path:
     path = tmp_path / "toy.yaml"
     path.write_text(TOY_CONFIG.format(data=rendered, run=tmp_path / "run", loop=LOOP))
     return path
+
+
+ADAPT_CONFIG = """
+base: {base}
+model_name: toy
+data: {data}
+run: {run}
+num_views: 4
+resolution_px: 32
+validation_objects: {validation_objects}
+conditions: {conditions}
+noise: {{p_mean: 0.7, p_std: 1.6, condition_dropout: 0.2, cond_noise_mean: -3.0, cond_noise_std: 0.5}}
+cache: {{variants: 3, backgrounds: true, flip: true, recolour: true, samples_per_shard: 2, buffer_shards: 2}}
+loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_every: 1, save_every: 2,
+       validate_every: 4}}
+"""
+
+
+@pytest.fixture(scope="session")
+def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
+    import torch
+    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("svd") / "tiny-svd"
+    unet = UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        num_attention_heads=(1, 1),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+    )
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    (folder / "LICENSE.md").write_text("Non-commercial.")
+    return folder
+
+
+@pytest.fixture
+def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the YAML of an adaptation of the tiny SVD; without validation, which needs LPIPS weights and time."""
+
+    def write(run: str = "run", more: str = "", conditions: str = "{}", validation_objects: int = 0) -> Path:
+        path = tmp_path / f"{run}.yaml"
+        given = {"base": svd_folder, "data": rendered, "run": tmp_path / run}
+        text = ADAPT_CONFIG.format(**given, conditions=conditions, validation_objects=validation_objects)
+        path.write_text(text + more)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fork() -> Callable[..., int]:
+    """Starts work in a child process that has everything imported already; returns its number."""
+
+    def start(work: Callable[[], int], **environment: str) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that forking with threads is delicate
+            child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            import torch
+
+            torch.set_num_threads(1)  # the parent's threads are not here
+            os.environ.update(environment)
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+
+    return start
 
 
 def _ball(seed: int) -> tuple[Orbit, Depth]:
