@@ -66,8 +66,9 @@ def score_contest(
     """Score all methods and baselines; an object that one method gets wrong is counted for none.
 
     Raises:
-        Mv3dError: if not one object could be scored.
+        Mv3dError: if not one object could be scored, or a true orbit is among the training orbits.
     """
+    _check_apart(contest)
     left_out = dict(contest.left_out)
     missing = dict(contest.absent) | dict(absent or {})
     makers, methods = _make_baselines(contest, missing)
@@ -140,6 +141,12 @@ def describe_protocol(protocol: Protocol | None) -> dict[str, Any]:
         "input_counts": protocol["input_counts"],
         "settings": protocol.described(),
     }
+
+
+def _check_apart(contest: Contest) -> None:
+    shared = {source.path.resolve() for source in contest.truths.values()} & {p.resolve() for p in contest.training}
+    if shared:
+        raise Mv3dError(f"{min(shared)} is both truth and training; give another folder or one with a manifest")
 
 
 def _shared(contest: Contest, left_out: dict[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,8 +25,8 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, composite, load_orbit, save_orbit
 from render.sources import SourceObject
 
-_CELLS = 96
-_CELLS_OF_HALF = 64
+_FEWEST_CELLS, _MOST_CELLS = 24, 96  # along the object; more than the pictures have pixels tell nothing
+_CELLS_A_PIXEL, _CELLS_A_PIXEL_OF_HALF = 0.75, 0.5
 _FEWEST_VIEWS = 6  # so that each half has the three that a body needs
 
 
@@ -40,25 +41,35 @@ class LiftJob:
     scores: Path
     rerendered: Path | None = None
 
+    def is_done(self) -> bool:
+        """Whether an earlier run did it."""
+        return self.scores.is_file() and (self.rerendered is None or (self.rerendered / "transforms.json").is_file())
+
 
 def lift_all(jobs: Sequence[LiftJob], workers: int | None = None) -> Iterator[tuple[str, dict[str, float]]]:
-    """Do the jobs in processes of their own and yield each one's scores; what was done before is read."""
+    """Do the jobs, side by side where there are cores, and yield each one's scores; what was done before is read."""
     from tqdm import tqdm
 
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"), initializer=_one_thread) as pool:
-        bar = tqdm(pool.map(lift_job, jobs), total=len(jobs), desc="lifting", unit="object")
-        for job, scores in zip(jobs, bar, strict=True):
+    todo = [job for job in jobs if not job.is_done()]
+    count = min(workers or os.cpu_count() or 1, len(todo))
+    with ExitStack() as stack:
+        if count > 1:
+            pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_one_thread)
+            results = stack.enter_context(pool).map(lift_job, jobs)
+        else:
+            results = map(lift_job, jobs)
+        for job, scores in zip(jobs, tqdm(results, total=len(jobs), desc="lifting", unit="object"), strict=True):
             yield job.name, scores
 
 
 def lift_job(job: LiftJob) -> dict[str, float]:
     """Lift one object's views; returns geometry and consistency by metric."""
-    if job.scores.is_file() and (job.rerendered is None or (job.rerendered / "transforms.json").is_file()):
+    if job.is_done():
         return json.loads(job.scores.read_text())
     orbit = load_orbit(job.views)
     truth = load_orbit(job.true_views)
     true_mesh = load_true_mesh(job.item, float(truth.facts.extra["object_yaw_deg"]))
-    mesh = _try_to_lift(orbit, _CELLS)
+    mesh = _try_to_lift(orbit, _CELLS_A_PIXEL)
     scores = empty_geometry(true_mesh) if mesh is None else score_geometry(mesh, true_mesh)
     scores |= score_consistency(orbit)
     if job.rerendered is not None:
@@ -84,7 +95,7 @@ def score_consistency(orbit: Orbit) -> dict[str, float]:
     for first in (0, 1):
         fitted = orbit.select(range(first, len(orbit), 2))
         held_out = orbit.select(range(1 - first, len(orbit), 2))
-        seen = _views_of(_try_to_lift(fitted, _CELLS_OF_HALF), held_out)
+        seen = _views_of(_try_to_lift(fitted, _CELLS_A_PIXEL_OF_HALF), held_out)
         psnrs.append(psnr(composite(seen), held_out.on()))
         ious.append(silhouette_iou(seen[..., 3], held_out.frames[..., 3]))
     return {
@@ -102,9 +113,10 @@ def lifter_fingerprint() -> str:
     return digest.hexdigest()[:8]
 
 
-def _try_to_lift(orbit: Orbit, cells: int) -> Mesh | None:
+def _try_to_lift(orbit: Orbit, cells_a_pixel: float) -> Mesh | None:
+    cells = round(orbit.frames.shape[1] * cells_a_pixel)
     try:
-        return lift_orbit(orbit, LiftSettings(resolution=cells))
+        return lift_orbit(orbit, LiftSettings(resolution=min(max(cells, _FEWEST_CELLS), _MOST_CELLS)))
     except Mv3dError:  # silhouettes that no body has
         return None
 

@@ -12,6 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +36,7 @@ from render.split import identify, split_of
 _SEED = 0
 _SCAN_MESH, _SCAN_TEXTURES = "meshes/model.obj", "materials/textures"
 _INDEX = "splits.json"
+_FEW = 16  # objects that are not worth starting processes for
 
 
 def list_objects(folder: Path, split: str | None, work: Path) -> list[SourceObject]:
@@ -193,8 +195,12 @@ def _load_sides(objects: Sequence[SourceObject], path: Path) -> dict[str, str | 
     if unknown:
         from tqdm import tqdm
 
-        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-            sides = pool.map(_side_of, unknown, chunksize=8)
+        with ExitStack() as stack:
+            if len(unknown) > _FEW:
+                pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
+                sides = stack.enter_context(pool).map(_side_of, unknown, chunksize=8)
+            else:
+                sides = map(_side_of, unknown)
             found = list(tqdm(sides, total=len(unknown), desc="splits", unit="object"))
         known |= {item.object_id: side for item, side in zip(unknown, found, strict=True)}
         with whole_file(path) as partial:

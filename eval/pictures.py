@@ -6,6 +6,8 @@ Pillow makes eight bits of sixteen, RGB of CMYK and one frame of an animation wi
 from __future__ import annotations
 
 import re
+import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -60,18 +62,17 @@ def load_video(path: Path) -> Frames:
     """
     import imageio_ffmpeg
 
-    frames = []
-    try:
-        reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
-        width, height = next(reader)["source_size"]
-        for data in reader:
-            if len(frames) == _MAX_VIDEO_FRAMES:
-                raise Mv3dError(f"{path} has more than {_MAX_VIDEO_FRAMES} frames; cut it to the views of one object")
-            frames.append(np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3))
-    except (OSError, RuntimeError, StopIteration) as error:
-        raise Mv3dError(f"{path} is no readable video; give its frames as pictures") from error
-    rgb = from_uint8(np.stack(frames))
-    return np.concatenate([rgb, np.ones_like(rgb[..., :1])], axis=-1)
+    limit = ["-frames:v", str(_MAX_VIDEO_FRAMES + 1)]
+    with tempfile.TemporaryDirectory(prefix="mv3d-video-") as folder:
+        # Passed through: a video of 21 frames gives 21 views, whatever rate it claims.
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-fps_mode", "passthrough", *limit]
+        done = subprocess.run([*command, f"{folder}/%05d.png"], capture_output=True, check=False)
+        pictures = sorted(Path(folder).iterdir())
+        if done.returncode or not pictures:
+            raise Mv3dError(f"{path} is no readable video; give its frames as pictures")
+        if len(pictures) > _MAX_VIDEO_FRAMES:
+            raise Mv3dError(f"{path} has more than {_MAX_VIDEO_FRAMES} frames; cut it to the views of one object")
+        return np.stack([load_picture(picture) for picture in pictures])
 
 
 def series_of(paths: list[Path]) -> list[Path]:

@@ -27,5 +27,5 @@ def upload_report(result: Result, folder: Path, project: str) -> None:
             estimate = result.estimate(method.name, metric, with_input=result.input_counts)
             if estimate is not None:
                 run.summary[f"{method.name}/{metric.key}"] = estimate.mean
-    run.log({"report": wandb.Html((folder / "report.html").read_text(), inject=False)})
+    run.log({"report": wandb.Html(str(folder / "report.html"), inject=False)})
     run.finish()
