@@ -139,14 +139,15 @@ def score(
     from eval.protocol import load_protocol
     from eval.report.page import save_report
     from eval.report.text import format_result
+    from eval.views import parse_order
     from mv3d.files import check_free
 
     if out is not None:
         check_free(out, overwrite=overwrite)
-    if order not in ("input-first", "input-last"):
-        raise Mv3dError(f"--order {order} is none of input-first, input-last")
     chosen = None if protocol is None else load_protocol(protocol)
-    finished = score_given(predicted, truth, chosen, order, name or predicted.name, train, lpips, dists=dists)
+    finished = score_given(
+        predicted, truth, chosen, parse_order(order), name or predicted.name, train, lpips, dists=dists
+    )
     if out is not None:
         save_report(
             finished.result,
@@ -154,7 +155,7 @@ def score(
             protocol=chosen,
             truths=finished.truths,
             predictions=finished.predictions,
-            order=order,
+            order=parse_order(order),
             overwrite=overwrite,
         )
     print(format_result(finished.result, chosen.published if chosen else ()), end="")

@@ -7,8 +7,8 @@ methods, whatever their number, and a picture that a method shows several times 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,10 @@ _PIXELS_AT_ONCE = 16 * 128 * 128  # VGG keeps about 500 bytes a pixel of each si
 class Network(Protocol):
     """Something that compares pictures by features of them."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """The metric's name."""
+        ...
 
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Features of pictures (B, 3, H, W) in [0, 1]; each tensor has B rows."""
@@ -46,8 +49,17 @@ class Network(Protocol):
 def load_networks(
     lpips: Sequence[str], clip: str | None = None, *, dists: bool = False
 ) -> tuple[list[Network], dict[str, str]]:
-    """Load what there are weights for, onto the GPU if there is one, and say why the others are absent, by metric."""
-    loaders = {f"lpips_{net}": lambda net=net: load_lpips(net) for net in LPIPS_NETS if net in lpips}
+    """Load what there are weights for, onto the GPU if there is one, and say why the others are absent, by metric.
+
+    Raises:
+        Mv3dError: for a network that LPIPS is not defined on.
+    """
+    unknown = sorted(set(lpips) - set(LPIPS_NETS))
+    if unknown:
+        raise Mv3dError(f"there is no LPIPS on {', '.join(unknown)}; networks are {', '.join(LPIPS_NETS)}")
+    loaders: dict[str, Callable[[], Any]] = {
+        f"lpips_{net}": lambda net=net: load_lpips(net) for net in LPIPS_NETS if net in lpips
+    }
     if dists:
         loaders["dists"] = load_dists
     if clip is not None:

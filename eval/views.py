@@ -26,6 +26,19 @@ ORBIT_FILE = "transforms.json"
 Order = Literal["input-first", "input-last"]
 
 
+def parse_order(text: str) -> Order:
+    """Read the name of an order.
+
+    Raises:
+        Mv3dError: if it is none.
+    """
+    if text == "input-first":
+        return "input-first"
+    if text == "input-last":
+        return "input-last"
+    raise Mv3dError(f"--order {text} is none of input-first, input-last")
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """The views of one object: ``frames`` (N, H, W, 4), and the cameras where they are known."""

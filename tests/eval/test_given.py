@@ -135,6 +135,7 @@ def test_the_page_and_the_csv_hold_the_same_numbers_as_the_json(folders, tmp_pat
         ("pred", "truth", ["--protocol", "svd50"], "5 true views; svd50 has 21"),
         ("pred", "truth", ["--order", "backwards"], "none of input-first, input-last"),
         ("pred", "truth", ["--train", "empty"], "holds no"),
+        ("pred", "truth", ["--lpips", "resnet"], "no LPIPS on resnet; networks are alex, vgg, squeeze"),
     ],
 )
 def test_bad_input_is_one_line_code_2_and_nothing_written(folders, tmp_path, capsys, pred, truth, extra, message):
