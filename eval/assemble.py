@@ -107,7 +107,7 @@ def score_contest(
         for method, errors in scored.orders.items():
             orders.setdefault(method, []).append(errors)
     if not objects:
-        reason = next((f"; {name}: {why}" for name, why in left_out.items()), "")
+        reason = next((f"; {name}: {why}" for name, why in left_out.items() if name in contest.truths), "")
         raise Mv3dError(f"not one object could be scored{reason}")
     return Result(
         protocol=describe_protocol(contest.protocol),

@@ -147,4 +147,6 @@ def _cell(metric: Metric, estimate: Estimate | None, sign: str = "") -> str:
     if estimate is None:
         return ABSENT
     mean, low, high = (f"{value:{sign}.{metric.digits}f}" for value in (estimate.mean, estimate.low, estimate.high))
+    if estimate.low == estimate.high:  # one object, or all alike: there is nothing to tell an interval from
+        return mean
     return f"{mean} [{low}, {high}]"
