@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.images import SsimWindow, mse, psnr, silhouette, silhouette_iou, ssim
+from eval.metrics.images import SsimWindow, mean_similarity, mse, psnr, silhouette, silhouette_iou, ssim_map
 from eval.networks import Network, compare_pictures
 from eval.order import OrderErrors, order_errors
 from eval.protocol import Protocol
@@ -227,11 +227,12 @@ def _compare_new(
 def _compare_pixels(
     pred: Frames, true: Frames, predicted: Views, truth: Views, settings: ScoreSettings
 ) -> Mapping[str, NDArray[np.float64]]:
-    columns = {"psnr": psnr(pred, true), "ssim": ssim(pred, true, settings.ssim), "mse": mse(pred, true)}
+    similarity = ssim_map(pred, true, settings.ssim)
+    columns = {"psnr": psnr(pred, true), "ssim": mean_similarity(similarity), "mse": mse(pred, true)}
     if truth.has_alpha:
         on_object = silhouette(truth.frames[..., 3])
         columns["psnr_object"] = psnr(pred, true, on_object)
-        columns["ssim_object"] = ssim(pred, true, settings.ssim, on_object)
+        columns["ssim_object"] = mean_similarity(similarity, on_object)
         if predicted.has_alpha:
             columns["silhouette_iou"] = silhouette_iou(predicted.frames[..., 3], truth.frames[..., 3])
     return columns

@@ -40,12 +40,19 @@ def psnr(pred: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) -> A
 
 
 def ssim(pred: ArrayLike, truth: ArrayLike, window: SsimWindow = "gaussian", where: ArrayLike | None = None) -> Array:
-    """Structural similarity of pictures (..., H, W, C) in [0, 1], the mean over channels.
+    """Structural similarity of pictures (..., H, W, C) in [0, 1]: the mean of `ssim_map`.
 
-    Wang, Bovik, Sheikh, Simoncelli 2004, eq. 13, with data range 1. ``gaussian``: window of 11x11, sigma 1.5, averaged
-    over all pixels, the picture mirrored at its border, as torchmetrics does. ``uniform``: window of 7x7, unbiased
-    variances, the border of 3 px left out, as scikit-image does by default. With ``where`` (..., H, W) averaged over
-    the pixels that are true there; NaN for a picture without any.
+    With ``where`` (..., H, W) over the pixels that are true there; NaN for a picture without any.
+    """
+    return mean_similarity(ssim_map(pred, truth, window), where)
+
+
+def ssim_map(pred: ArrayLike, truth: ArrayLike, window: SsimWindow = "gaussian") -> Array:
+    """Structural similarity at each pixel (..., H, W), the mean over channels; NaN where the window does not count.
+
+    Wang, Bovik, Sheikh, Simoncelli 2004, eq. 13, with data range 1. ``gaussian``: window of 11x11, sigma 1.5, the
+    picture mirrored at its border, as torchmetrics does. ``uniform``: window of 7x7, unbiased variances, and the border of 3 px
+    does not count, as scikit-image does by default.
     """
     x, y = _paired(pred, truth)
     mean_x, mean_y = _blurred(x, window), _blurred(y, window)
@@ -58,11 +65,17 @@ def ssim(pred: ArrayLike, truth: ArrayLike, window: SsimWindow = "gaussian", whe
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     similarity = similarity.mean(axis=-1)
-    inner = slice(_UNIFORM_PX // 2, -(_UNIFORM_PX // 2)) if window == "uniform" else slice(None)
-    similarity = similarity[..., inner, inner]
-    if where is None:
-        return similarity.mean(axis=(-2, -1))
-    return _mean_where(similarity, np.asarray(where)[..., inner, inner])
+    if window == "uniform":
+        border = np.ones(similarity.shape[-2:], dtype=bool)
+        border[_UNIFORM_PX // 2 : -(_UNIFORM_PX // 2), _UNIFORM_PX // 2 : -(_UNIFORM_PX // 2)] = False
+        similarity[..., border] = np.nan
+    return similarity
+
+
+def mean_similarity(similarity: Array, where: ArrayLike | None = None) -> Array:
+    """The mean of a map (..., H, W) where it counts, and where ``where`` is true; NaN for none."""
+    counts = np.isfinite(similarity)
+    return _mean_where(np.where(counts, similarity, 0), counts if where is None else counts & np.asarray(where))
 
 
 def silhouette(alpha: ArrayLike) -> NDArray[np.bool_]:
