@@ -51,8 +51,8 @@ def ssim_map(pred: ArrayLike, truth: ArrayLike, window: SsimWindow = "gaussian")
     """Structural similarity at each pixel (..., H, W), the mean over channels; NaN where the window does not count.
 
     Wang, Bovik, Sheikh, Simoncelli 2004, eq. 13, with data range 1. ``gaussian``: window of 11x11, sigma 1.5, the
-    picture mirrored at its border, as torchmetrics does. ``uniform``: window of 7x7, unbiased variances, and the border of 3 px
-    does not count, as scikit-image does by default.
+    picture mirrored at its border, as torchmetrics does. ``uniform``: window of 7x7, unbiased variances, and the border
+    of 3 px does not count, as scikit-image does by default.
     """
     x, y = _paired(pred, truth)
     mean_x, mean_y = _blurred(x, window), _blurred(y, window)
