@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from eval.results import Method, ObjectResult, Result, as_column, describe_versi
 from eval.score import Candidate, ScoreCache, ScoreSettings, check_same_views, on_background, score_objects
 from eval.views import Order, Views, ViewSource
 from mv3d.errors import Mv3dError
-from mv3d.orbit import composite
+from mv3d.orbit import Frames, composite
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def score_contest(
     return Result(
         protocol=describe_protocol(contest.protocol),
         versions=describe_versions(),
-        command=shlex.join(["python", "-m", "eval", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "eval", *map(_without_place, sys.argv[1:])]),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         methods=[*contest.methods, *methods],
         objects=objects,
@@ -141,6 +141,11 @@ def describe_protocol(protocol: Protocol | None) -> dict[str, Any]:
         "input_counts": protocol["input_counts"],
         "settings": protocol.described(),
     }
+
+
+def _without_place(word: str) -> str:
+    """Shorten an absolute path to its last name: a result is read elsewhere, and where it was made is nobody's matter."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def _check_apart(contest: Contest) -> None:
@@ -179,8 +184,8 @@ def _make_baselines(
         except Mv3dError as error:
             absent |= {MEAN: str(error), NEAREST: str(error)}
         else:
-            makers[MEAN] = lambda _, truth: mean_orbit(survey, truth)
-            makers[NEAREST] = lambda name, truth: nearest_orbit(matches[name], truth)
+            makers[MEAN] = lambda name, truth: mean_orbit(survey, _known(name, truth, matches))
+            makers[NEAREST] = lambda name, truth: nearest_orbit(matches[name], _known(name, truth, matches))
             count = len(contest.training)
             about[MEAN] = {"training_orbits": count}
             about[NEAREST] = {"training_orbits": count, "retrieval": "mean squared error on white, over all views"}
@@ -190,12 +195,29 @@ def _make_baselines(
 
 
 def _survey(contest: Contest) -> tuple[Survey, dict[str, Match]]:
-    truths = {name: _load_truth(contest, name) for name in contest.truths}
-    like = next(iter(truths.values()))
-    alike = {name: truth for name, truth in truths.items() if truth.frames.shape == like.frames.shape}
-    inputs = np.stack([composite(truth.frames[input_view(truth)]) for truth in alike.values()])
-    survey = survey_training(contest.training, inputs, like)
-    return survey, dict(zip(alike, survey.matches, strict=True))
+    """One pass over the training orbits, for all true orbits that are like the first that can be read."""
+    inputs: dict[str, Frames] = {}
+    like: Views | None = None
+    for name in contest.truths:
+        try:
+            truth = _load_truth(contest, name)
+        except Mv3dError:  # scoring says why
+            continue
+        like = like or truth
+        if truth.frames.shape == like.frames.shape:
+            inputs[name] = composite(truth.frames[input_view(truth)])
+    if like is None:
+        raise Mv3dError("no true views to compare them with")
+    survey = survey_training(contest.training, np.stack(list(inputs.values())), like)
+    return survey, dict(zip(inputs, survey.matches, strict=True))
+
+
+def _known(name: str, truth: Views, matches: Mapping[str, Match]) -> Views:
+    if name not in matches:
+        raise Mv3dError(
+            "its views differ from the other objects' in number or size: score them apart, or without --train"
+        )
+    return truth
 
 
 def _load_truth(contest: Contest, name: str) -> Views:
@@ -203,7 +225,7 @@ def _load_truth(contest: Contest, name: str) -> Views:
     if contest.protocol is not None:
         _check_protocol(views, contest.protocol)
         if views.input_index is None:  # truths are rendered from the input view on
-            return Views(views.frames, views.cameras, 0, views.seconds)
+            return replace(views, input_index=0)
     return views
 
 

@@ -103,7 +103,7 @@ def nearest_orbit(match: Match, truth: Views) -> Views:
 
 
 def _like(truth: Views, frames: Frames) -> Views:
-    return replace(truth, frames=frames.astype(np.float32), input_index=input_view(truth), seconds={})
+    return replace(truth, frames=frames.astype(np.float32), input_index=input_view(truth))
 
 
 def _from_view(orbit: Orbit, first: int) -> Orbit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,6 @@ class Views:
     cameras: tuple[Camera, ...] | None = None
     input_index: int | None = None
     """Which view shows the picture the others were made from; None if nobody says."""
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -90,7 +89,7 @@ class ViewSource:
             for path in _frame_paths(self.path):
                 load_picture(path)  # load_orbit makes eight bits of everything
             orbit = load_orbit(self.path)
-            return Views(orbit.frames, orbit.cameras, orbit.facts.input_index, orbit.facts.seconds)
+            return Views(orbit.frames, orbit.cameras, orbit.facts.input_index)
         if self.kind == "video":
             return Views(load_video(self.path))
         if self.kind == "strip":
