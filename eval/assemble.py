@@ -116,7 +116,7 @@ def score_contest(
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         methods=[*contest.methods, *methods],
         objects=objects,
-        absent=missing,
+        absent={key: why.replace(str(Path.home()), "~") for key, why in missing.items()},
         warnings=_warnings(contest, orders),
         left_out=left_out,
     )
@@ -144,7 +144,7 @@ def describe_protocol(protocol: Protocol | None) -> dict[str, Any]:
 
 
 def _without_place(word: str) -> str:
-    """Shorten an absolute path to its last name: a result is read elsewhere, and where it was made is nobody's matter."""
+    """Shorten an absolute path to its last name: a result is read on other machines."""
     return Path(word).name if Path(word).is_absolute() else word
 
 
@@ -214,9 +214,7 @@ def _survey(contest: Contest) -> tuple[Survey, dict[str, Match]]:
 
 def _known(name: str, truth: Views, matches: Mapping[str, Match]) -> Views:
     if name not in matches:
-        raise Mv3dError(
-            "its views differ from the other objects' in number or size: score them apart, or without --train"
-        )
+        raise Mv3dError("its views differ from the others' in number or size; score them apart or without --train")
     return truth
 
 
