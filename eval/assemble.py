@@ -27,11 +27,12 @@ from eval.baselines import (
     show_nothing,
     survey_training,
 )
+from eval.cache import ScoreCache
 from eval.networks import Network
 from eval.order import OrderErrors, find_better_order
 from eval.protocol import Protocol
 from eval.results import Method, ObjectResult, Result, as_column, describe_versions
-from eval.score import Candidate, ScoreCache, ScoreSettings, check_same_views, on_background, score_objects
+from eval.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects
 from eval.views import Order, Views, ViewSource
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Frames, composite

@@ -1,27 +1,22 @@
-"""Objects and their true views: the one module of this room that knows the renderer.
-
-Google Scanned Objects come as they are downloaded: a folder or a zip for each, with ``meshes/model.obj``, its texture
-apart in ``materials/textures`` and Z up. They are unpacked into a folder of ordinary OBJ files first.
-"""
+"""Objects and their true views: the one module of this room that knows the renderer."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from eval.protocol import Protocol
+from eval.scans import unpack_scans
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file, whole_folder
+from mv3d.files import whole_file
 from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, save_orbit
 from render import VERSION
@@ -34,7 +29,6 @@ from render.sources import SourceObject, find_objects
 from render.split import identify, split_of
 
 _SEED = 0
-_SCAN_MESH, _SCAN_TEXTURES = "meshes/model.obj", "materials/textures"
 _INDEX = "splits.json"
 _FEW = 16  # objects that are not worth starting processes for
 
@@ -45,7 +39,7 @@ def list_objects(folder: Path, split: str | None, work: Path) -> list[SourceObje
     Raises:
         Mv3dError: if there are none.
     """
-    objects = find_objects(_without_scans(folder, work))
+    objects = find_objects(unpack_scans(folder, work / "scans"))
     if split is None:
         return objects
     sides = _load_sides(objects, work / _INDEX)
@@ -214,59 +208,3 @@ def _side_of(item: SourceObject) -> str | None:
         return split_of(identify(item, scene))
     except Exception:  # an object that cannot be loaded is on no side; rendering says why
         return None
-
-
-# -------------------------------------------------------------------------------------------------
-# Google Scanned Objects.
-
-
-def _without_scans(folder: Path, work: Path) -> Path:
-    """The folder itself, or where its scanned objects are unpacked."""
-    if not folder.is_dir():
-        return folder
-    scans = sorted(path.parents[1] for path in folder.glob(f"*/{_SCAN_MESH}"))
-    archives = [path for path in sorted(folder.glob("*.zip")) if _is_scan(path)]
-    if not scans and not archives:
-        return folder
-    unpacked = work / "scans"
-    for scan in scans:
-        _unpack(scan.name, {p.relative_to(scan).as_posix(): p for p in scan.rglob("*") if p.is_file()}, unpacked)
-    for archive in archives:
-        with zipfile.ZipFile(archive) as content:
-            members = {name: zipfile.Path(content, name) for name in content.namelist() if not name.endswith("/")}
-            _unpack(archive.stem, members, unpacked)
-    return unpacked
-
-
-def _is_scan(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _SCAN_MESH in archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise Mv3dError(f"{path} is no readable zip ({error}); download it again") from error
-
-
-def _unpack(name: str, files: dict[str, Path] | dict[str, zipfile.Path], unpacked: Path) -> None:
-    """Write one scan as an OBJ file with Y up, its materials and pictures beside it."""
-    if (unpacked / name).is_dir():
-        return
-    with whole_folder(unpacked / name) as partial:
-        (partial / f"{name}.obj").write_bytes(_with_y_up(files[_SCAN_MESH].read_bytes()))
-        for member, file in files.items():
-            inside = PurePosixPath(member)
-            if inside.suffix == ".mtl" or str(inside.parent) == _SCAN_TEXTURES:
-                with file.open("rb") as source, (partial / inside.name).open("wb") as target:
-                    shutil.copyfileobj(source, target)
-
-
-def _with_y_up(text: bytes) -> bytes:
-    """Turn the places and normals of an OBJ file with Z up: (x, y, z) becomes (x, z, -y)."""
-    lines = []
-    for line in text.split(b"\n"):
-        parts = line.split()
-        if len(parts) >= 4 and parts[0] in (b"v", b"vn"):
-            key, x, y, z, *rest = parts
-            turned_y = y[1:] if y.startswith(b"-") else b"-" + y
-            line = b" ".join([key, x, z, turned_y, *rest])
-        lines.append(line)
-    return b"\n".join(lines)

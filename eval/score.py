@@ -7,30 +7,25 @@ changes the numbers without a trace. Distances are not compared: a picture does 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.cache import ScoreCache
 from eval.metrics.images import SsimWindow, mean_similarity, mse, psnr, silhouette, silhouette_iou, ssim_map
+from eval.metrics.names import Columns
 from eval.networks import Network, compare_pictures
 from eval.order import OrderErrors, order_errors
 from eval.protocol import Protocol
 from eval.views import Views
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
 from mv3d.orbit import Frames, composite, from_uint8, to_uint8
 
 ANGLE_TOLERANCE_DEG = 0.1
 _VIEWS_AT_ONCE = 84  # of several objects together, so that small orbits fill the networks' batches too
-
-Columns = dict[str, NDArray[np.float64]]
-"""By metric, one value for each view; NaN where it is undefined."""
 
 
 @dataclass(frozen=True)
@@ -64,42 +59,6 @@ class ObjectScores:
     name: str
     scores: dict[str, Columns]
     orders: dict[str, OrderErrors]
-
-
-class ScoreCache:
-    """Scores by what they are of: pixels of both sides, settings, networks and the code. Equal views are scored once.
-
-    So a run that was killed goes on, and baselines are not scored again for the next model.
-    """
-
-    def __init__(self, folder: Path, networks: Sequence[Network], settings: ScoreSettings) -> None:
-        """Keep scores made with these networks and settings in ``folder``."""
-        self._folder = folder
-        made_with = hashlib.blake2b(repr(([network.key for network in networks], settings)).encode())
-        for path in sorted([*(Path(__file__).parent / "metrics").glob("*.py"), Path(__file__)]):
-            made_with.update(path.read_bytes())
-        self._made_with = made_with
-
-    def load(self, predicted: Views, truth: Views) -> Columns | None:
-        """The scores of these views, if they are known."""
-        path = self._path(predicted, truth)
-        if not path.is_file():
-            return None
-        known = json.loads(path.read_text())
-        return {key: np.array([np.nan if v is None else v for v in values]) for key, values in known.items()}
-
-    def save(self, predicted: Views, truth: Views, columns: Mapping[str, NDArray[np.float64]]) -> None:
-        """Keep scores."""
-        values = {key: [float(v) if np.isfinite(v) else None for v in column] for key, column in columns.items()}
-        with whole_file(self._path(predicted, truth)) as partial:
-            partial.write_text(json.dumps(values))
-
-    def _path(self, predicted: Views, truth: Views) -> Path:
-        digest = self._made_with.copy()
-        for views in (predicted, truth):
-            digest.update(str(views.frames.shape).encode() + np.ascontiguousarray(views.frames).tobytes())
-        name = digest.hexdigest()[:32]
-        return self._folder / name[:2] / f"{name}.json"
 
 
 def score_objects(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 ABSENT = "absent"
+
+Columns = dict[str, NDArray[np.float64]]
+"""Scores by metric, one value for each view; NaN where it is undefined."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import sys
+import types
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +225,25 @@ def test_results_survive_the_file(runs, tmp_path):
     save_result(result, tmp_path / "copy.json")
     assert load_result(tmp_path / "copy.json") == result
     assert isinstance(result.methods[0], Method)
+
+
+def test_means_and_page_go_to_wandb(runs, monkeypatch):
+    """Only the service is stood in for: what is sent, and under which names, is ours."""
+    from eval.report.wandb import upload_report
+
+    sent = types.SimpleNamespace(summary={}, logged={}, finished=False)
+    sent.log = sent.logged.update
+    sent.finish = lambda: setattr(sent, "finished", True)
+    service = types.ModuleType("wandb")
+    service.init = lambda **started: sent.__dict__.update(started) or sent  # pyright: ignore[reportAttributeAccessIssue]
+    service.Html = lambda path, inject: Path(path).read_text()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "wandb", service)
+    result = load_result(runs[0])
+    upload_report(result, runs[0], "views")
+    estimate = result.estimate("pred", BY_KEY["psnr"], with_input=False)
+    assert estimate is not None
+    assert sent.summary["pred/psnr"] == estimate.mean
+    assert sent.summary[f"{WHITE}/ssim"] < sent.summary["pred/ssim"]
+    assert sent.project == "views"
+    assert sent.logged["report"] == (runs[0] / "report.html").read_text()
+    assert sent.finished
