@@ -93,6 +93,7 @@ def _means(
         ]
         for method in result.methods
     ]
+    rows = [row for row in rows if any(cell != ABSENT for cell in row[1:])]
     table = Table(title, ["method", *(m.heading for m in metrics)], rows, INTERVALS)
     return _without_empty_columns(table)
 
