@@ -64,9 +64,15 @@ class DiffusionStage:
     p_std: float = 1.6
     condition_dropout: float = 0.1
     cond_aug: float = 1e-5
+    lpips_weight: float = 0.0
+    """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
+    lpips_frames: int = 2
+    """Frames of each clip that are decoded for it."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
     guidance_high: float = 1.0
 
 

@@ -39,6 +39,11 @@ def loss_weight(sigma: Tensor) -> Tensor:
     return (1 + sigma**2) / sigma**2
 
 
+def weighted_error(denoised: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's loss (B,) of clips (B, F, C, H, W) denoised from levels ``sigma`` (B,)."""
+    return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+
+
 def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
     """Draw log-normal noise levels (num_clips,) (EDM, section 5)."""
     normal = torch.randn(num_clips, generator=generator, device=generator.device)
@@ -72,10 +77,8 @@ class Denoiser:
             conditions, noisy = conditions.turned(-1), noisy.roll(-1, dims=1)
         noisy, sigma = noisy.float(), sigma.float()
         level = sigma.view(-1, 1, 1, 1, 1)
-        # Where the coarse views are the mean, what is left to find is the deviation from them.
-        mean: Tensor | float = 0.0
-        if conditions.coarse_latents is not None and self.unet.config["coarse_mean"]:
-            mean = self.latent_scale * conditions.coarse_latents.float()
+        known = self.mean(conditions)
+        mean = 0.0 if known is None else known
         deviation = noisy - mean
         inputs = [
             (c_in(level) * deviation).to(self.unet.dtype),
@@ -93,7 +96,13 @@ class Denoiser:
         denoised = mean + c_skip(level) * deviation + c_out(level) * raw.float()
         return denoised.roll(1, dims=1) if self.unet.config["input_last"] else denoised
 
+    def mean(self, conditions: Conditions) -> Tensor | None:
+        """Scaled latents (B, F, C, H, W) of the coarse views if deviations from them are diffused, else None."""
+        if conditions.coarse_latents is None or not self.unet.config["coarse_mean"]:
+            return None
+        return self.latent_scale * conditions.coarse_latents.float()
+
     def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""
         denoised = self(latents + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, conditions)
-        return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+        return weighted_error(denoised, latents, sigma)
