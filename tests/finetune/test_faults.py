@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -40,8 +41,9 @@ def wait_for_step(child: int, run: Path, step: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_recipe, tmp_path, fork):
-    steps = ["--set", f"loop.steps={2 * KILLS}", "--set", "loop.save_every=1"]
+    steps = ["--set", f"loop.steps={5 * KILLS}", "--set", "loop.save_every=1"]
     calm, killed = str(write_recipe("calm", LORA)), str(write_recipe("killed", LORA))
     assert main([calm, *steps]) == 0
     run, moments = tmp_path / "killed", random.Random(1)
