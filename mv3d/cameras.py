@@ -161,6 +161,18 @@ class Camera:
         y = (np.arange(self.height_px * per_side) + 0.5) / per_side
         return np.stack(np.meshgrid(x, y), axis=-1)
 
+    def sample_rays(self, per_side: int = 1) -> tuple[Array, Array]:
+        """Directions in the world through `pixel_grid`, split into parts (columns, 3) and (rows, 3) that add up.
+
+        The ray through row r and column c is ``columns[c] + rows[r]``, and 1 long along the viewing axis, so that a
+        distance measured in it is a depth.
+        """
+        right, up, backward = self.world_from_cam[:3, :3].T
+        x = (np.arange(self.width_px * per_side) + 0.5) / per_side
+        y = (np.arange(self.height_px * per_side) + 0.5) / per_side
+        columns = (x - self.cx_px)[:, None] / self.focal_px * right - backward
+        return columns, (self.cy_px - y)[:, None] / self.focal_px * up
+
 
 # -------------------------------------------------------------------------------------------------
 # Orbits: sequences of cameras. N views stand 360/N apart; the first is not repeated.

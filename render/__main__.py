@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mv3d.errors import Mv3dError
 from render.farm import Settings, render_sources
-from render.sources import find_objects
+from render.sources import SourceObject, find_objects, limit_skins
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,8 +37,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     orbits.set_defaults(run=_orbits)
+    depth = verbs.add_parser("depth", help="add depth maps to the orbits of SOURCE that DIR holds")
+    depth.set_defaults(run=_depth)
+    depth.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the orbit folders are")
+    for verb in (listing, orbits, depth):
+        verb.add_argument(
+            "source", metavar="SOURCE", type=Path, help="mesh file, library, game data, or a folder of them"
+        )
     for verb in (listing, orbits):
-        verb.add_argument("source", metavar="SOURCE", type=Path, help="mesh file, .sh3f library, or folder of them")
+        verb.add_argument(
+            "--skins-per-shape",
+            type=int,
+            metavar="N",
+            help="at most N objects that differ in their skin alone; all if not given",
+        )
     plain = Settings()
     orbits.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="where the orbit folders and the manifest go"
@@ -58,13 +70,23 @@ def _parser() -> argparse.ArgumentParser:
     orbits.add_argument(
         "--yaw", type=float, help="turn every object by this many degrees; drawn per orbit if not given"
     )
-    orbits.add_argument("--workers", type=int, help="processes; one per core if not given")
-    orbits.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")
+    for verb in (orbits, depth):
+        verb.add_argument("--workers", type=int, help="processes; one per core if not given")
+        verb.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")
     return parser
 
 
+def _objects(options: argparse.Namespace) -> list[SourceObject]:
+    objects = find_objects(options.source)
+    if options.skins_per_shape is None:
+        return objects
+    if options.skins_per_shape < 1:
+        raise Mv3dError("--skins-per-shape must be positive")
+    return limit_skins(objects, options.skins_per_shape)
+
+
 def _list(options: argparse.Namespace) -> int:
-    for item in find_objects(options.source):
+    for item in _objects(options):
         print("\t".join((item.object_id, item.name, item.category or "-", item.licence or "-")))
     return 0
 
@@ -81,7 +103,7 @@ def _orbits(options: argparse.Namespace) -> int:
         yaw_deg=options.yaw,
     )
     entries = render_sources(
-        find_objects(options.source),
+        _objects(options),
         options.out,
         settings,
         num_orbits=options.num_orbits,
@@ -95,6 +117,15 @@ def _orbits(options: argparse.Namespace) -> int:
     for reason, count in reasons.most_common():
         print(f"{count} not rendered: {reason}")
     return 0
+
+
+def _depth(options: argparse.Namespace) -> int:
+    from render.depth import add_depth
+
+    failed = add_depth(find_objects(options.source), options.out, workers=options.workers, timeout_s=options.timeout)
+    for object_id, reason in failed.items():
+        print(f"{object_id}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _stop(*_: object) -> None:

@@ -14,12 +14,13 @@ from mv3d.orbit import Frames
 from render.colour import linear_to_srgb
 from render.lights import Lights
 from render.scene import RenderScene
-from render.textures import TextureStack
+from render.surface import Surface
 
 _MAX_LAYERS = 12  # see-through surfaces one behind the other
 _STEP = 1e-4  # how far behind a see-through hit the ray goes on
 _OPAQUE = 0.995
 _GAP = 2e-5  # between surfaces modelled back to back in one place
+_RAYS_AT_A_TIME = 1 << 15  # what is known about so many hits fits into a core's cache
 
 
 def render_orbit(
@@ -32,105 +33,80 @@ def render_orbit(
     """
     embree = EmbreeScene()
     TriangleMesh(embree, _separate_back_to_back(scene.corners))
-    textures = TextureStack(scene.textures)
-    facing = np.cross(scene.corners[:, 1] - scene.corners[:, 0], scene.corners[:, 2] - scene.corners[:, 0])
-    footprint = cameras[0].radius / cameras[0].focal_px / samples_per_side
-    levels = _texture_levels(scene, textures, footprint)
-    surface = _Surface(scene, textures, facing, levels, lights)
-    return np.stack([_render_view(surface, embree, camera, samples_per_side) for camera in cameras])
+    surface = Surface(scene, lights, cameras[0].radius / cameras[0].focal_px / samples_per_side)
+    box = scene.corners.min(axis=(0, 1)), scene.corners.max(axis=(0, 1))
+    return np.stack([_render_view(surface, embree, camera, samples_per_side, box) for camera in cameras])
 
 
-class _Surface:
-    """Colour of the surface at hits."""
-
-    def __init__(
-        self, scene: RenderScene, textures: TextureStack, facing: NDArray, levels: NDArray, lights: Lights | None
-    ) -> None:
-        self.scene, self.textures, self.facing, self.levels, self.lights = scene, textures, facing, levels, lights
-
-    def shade(self, triangle: NDArray, u: NDArray, v: NDArray, directions: NDArray) -> NDArray[np.float32]:
-        """Premultiplied linear RGBA (N, 4) of hits seen along ``directions`` (N, 3)."""
-        weights = np.stack([1 - u - v, u, v], axis=-1)[:, :, None].astype(np.float32)
-        rgba = (self.scene.colours[triangle] * weights).sum(axis=1)
-        rgba[:, :3] *= rgba[:, 3:]
-        texture = self.scene.texture[triangle]
-        painted = np.flatnonzero(texture >= 0)
-        if len(painted):
-            uv = (self.scene.uv[triangle[painted]] * weights[painted]).sum(axis=1)
-            rgba[painted] *= self.textures.lookup(texture[painted], self.levels[triangle[painted]], uv)
-        if self.lights is not None:
-            normals = (self.scene.normals[triangle] * weights).sum(axis=1)
-            normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-20)
-            facing = self.facing[triangle]
-            # The side that is seen is the side that is lit, whichever way the triangle was wound.
-            facing = facing * -np.sign((facing * directions).sum(axis=-1, keepdims=True))
-            normals = normals * np.where((normals * facing).sum(axis=-1, keepdims=True) < 0, -1, 1)
-            rgba[:, :3] *= self.lights.irradiance(normals)[:, None]
-        return rgba
-
-
-def _render_view(surface: _Surface, embree: EmbreeScene, camera: Camera, samples_per_side: int) -> Frames:
-    rows, columns = camera.height_px * samples_per_side, camera.width_px * samples_per_side
-    grid = camera.pixel_grid(samples_per_side)
-    window = _window(surface.scene, camera, samples_per_side)
-    directions = camera.directions(grid[window]).reshape(-1, 3).astype(np.float32)
-    out = np.zeros((rows, columns, 4), dtype=np.float32)
-    if len(directions):
-        origins = np.broadcast_to(camera.position.astype(np.float32), directions.shape)
-        colours = _trace(surface, embree, np.ascontiguousarray(origins), directions)
-        out[window] = colours.reshape(*out[window].shape)
-    pixels = out.reshape(camera.height_px, samples_per_side, camera.width_px, samples_per_side, 4).mean(axis=(1, 3))
+def _render_view(
+    surface: Surface, embree: EmbreeScene, camera: Camera, samples_per_side: int, box: tuple[NDArray, NDArray]
+) -> Frames:
+    frame = np.zeros((camera.height_px, camera.width_px, 4), dtype=np.float32)
+    window = _window(box, camera)
+    columns, rows = camera.sample_rays(samples_per_side)
+    rows, columns = (
+        rays[s.start * samples_per_side : s.stop * samples_per_side].astype(np.float32)
+        for rays, s in zip((rows, columns), window, strict=True)
+    )
+    if not len(rows) or not len(columns):
+        return frame
+    directions = np.empty((len(rows), len(columns), 3), dtype=np.float32)
+    for axis in range(3):
+        np.add(rows[:, None, axis], columns[None, :, axis], out=directions[..., axis])
+    directions = directions.reshape(-1, 3)
+    samples = np.zeros((len(directions), 4), dtype=np.float32)
+    origins = np.tile(camera.position.astype(np.float32), (min(len(directions), _RAYS_AT_A_TIME), 1))
+    for start in range(0, len(directions), _RAYS_AT_A_TIME):
+        some = slice(start, start + _RAYS_AT_A_TIME)
+        _trace(surface, embree, origins[: len(directions[some])], directions[some], samples[some])
+    samples = samples.reshape(len(rows) // samples_per_side, samples_per_side, -1, samples_per_side, 4)
+    # Slices are added one by one because numpy's sum over a short axis is several times slower.
+    lines = sum(samples[:, k] for k in range(1, samples_per_side)) + samples[:, 0]
+    pixels = sum(lines[:, :, k] for k in range(1, samples_per_side)) + lines[:, :, 0]
+    pixels *= np.float32(1 / samples_per_side**2)
     alpha = pixels[..., 3:]
     rgb = linear_to_srgb(np.clip(pixels[..., :3] / np.maximum(alpha, 1e-6), 0, 1))
-    return np.concatenate([np.where(alpha > 0, rgb, 0), np.minimum(alpha, 1)], axis=-1).astype(np.float32)
+    frame[window] = np.concatenate([np.where(alpha > 0, rgb, 0), np.minimum(alpha, 1)], axis=-1)
+    return frame
 
 
-def _trace(surface: _Surface, embree: EmbreeScene, origins: NDArray, directions: NDArray) -> NDArray[np.float32]:
-    """Premultiplied linear RGBA (N, 4) along rays."""
-    out = np.zeros((len(directions), 4), dtype=np.float32)
-    active = np.arange(len(directions))
-    for _ in range(_MAX_LAYERS):
+def _trace(surface: Surface, embree: EmbreeScene, origins: NDArray, directions: NDArray, out: NDArray) -> None:
+    """Put premultiplied linear RGBA along rays into ``out`` (N, 4), which is zero."""
+    active: NDArray | None = None  # rays that go on; all if None
+    for layer in range(_MAX_LAYERS):
         hits = embree.run(origins, directions, query="INTERSECT", output=1)
         hit = np.flatnonzero(hits["primID"] >= 0)
         if not len(hit):
-            break
-        active, directions = active[hit], directions[hit]
-        layer = surface.shade(hits["primID"][hit], hits["u"][hit], hits["v"][hit], directions)
-        out[active] += layer * (1 - out[active, 3:])
-        through = np.flatnonzero(out[active, 3] < _OPAQUE)
+            return
+        active = hit if active is None else active[hit]
+        along = directions.take(hit, axis=0)
+        colours = surface.shade(
+            hits["primID"].take(hit), hits["u"].take(hit), hits["v"].take(hit), hits["Ng"].take(hit, axis=0), along
+        )
+        if layer:
+            before = out[active]
+            colours *= 1 - before[:, 3:]
+            colours += before
+        out[active] = colours
+        if surface.opaque:
+            return
+        through = np.flatnonzero(colours[:, 3] < _OPAQUE)
         if not len(through):
-            break
-        origins = origins[hit][through] + directions[through] * (hits["tfar"][hit][through, None] + np.float32(_STEP))
-        active, directions = active[through], np.ascontiguousarray(directions[through])
-    return out
+            return
+        active, directions, hit = active[through], along[through], hit[through]
+        origins = origins[hit] + directions * (hits["tfar"][hit, None] + np.float32(_STEP))
 
 
-def _window(scene: RenderScene, camera: Camera, samples_per_side: int) -> tuple[slice, slice]:
-    """The part of the sample grid that the object's bounding box covers."""
-    low, high = scene.corners.min(axis=(0, 1)), scene.corners.max(axis=(0, 1))
-    box = np.stack(np.meshgrid(*zip(low, high, strict=True)), axis=-1).reshape(-1, 3)
-    pixels, depth = camera.project(box)
+def _window(box: tuple[NDArray, NDArray], camera: Camera) -> tuple[slice, slice]:
+    """The rows and columns of pixels that the bounding box covers."""
+    corners = np.stack(np.meshgrid(*zip(*box, strict=True)), axis=-1).reshape(-1, 3)
+    pixels, depth = camera.project(corners)
     if (depth <= 0).any():
-        return slice(None), slice(None)
-    first = np.maximum(np.floor(pixels.min(axis=0)).astype(int) - 1, 0) * samples_per_side
-    last = np.maximum(np.ceil(pixels.max(axis=0)).astype(int) + 1, 0) * samples_per_side
+        return slice(0, camera.height_px), slice(0, camera.width_px)
+    size = (camera.width_px, camera.height_px)
+    first = np.clip(np.floor(pixels.min(axis=0)).astype(int) - 1, 0, size)
+    last = np.clip(np.ceil(pixels.max(axis=0)).astype(int) + 1, 0, size)
     return slice(first[1], last[1]), slice(first[0], last[0])
-
-
-def _texture_levels(scene: RenderScene, textures: TextureStack, footprint: float) -> NDArray[np.int64]:
-    """The halving at which one texel is about as large as one sample seen at the origin's distance, (T,)."""
-    levels = np.zeros(len(scene.corners), dtype=np.int64)
-    painted = np.flatnonzero(scene.texture >= 0)
-    if not len(painted):
-        return levels
-    texels = scene.uv[painted].astype(np.float64) * textures.level_sizes(scene.texture[painted])[:, None]
-    a, b = texels[:, 1] - texels[:, 0], texels[:, 2] - texels[:, 0]
-    texel_area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
-    corners = scene.corners[painted].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
-    texels_per_sample = np.sqrt(texel_area / np.maximum(area, 1e-20)) * footprint
-    levels[painted] = np.clip(np.round(np.log2(np.maximum(texels_per_sample, 1e-9))), 0, 30)
-    return levels
 
 
 def _separate_back_to_back(corners: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,13 +16,9 @@ _DECIMALS = 3
 
 
 def identify(item: SourceObject, scene: RenderScene) -> str:
-    """Fingerprint an object by the faces its file stores.
-
-    How concave faces are cut is our choice, and may be made better; no object may change sides for that.
-    """
-    if not item.has_polygons:
-        return hash_geometry(scene)
-    return hash_geometry(make_scene(item.load(cut_faces=False), linear_colours=item.linear_colours))
+    """Fingerprint an object by what its source says it is, or else by all of it."""
+    stored = item.load_identity()
+    return hash_geometry(scene if stored is None else make_scene(stored, linear_colours=item.linear_colours))
 
 
 def hash_geometry(scene: RenderScene) -> str:

@@ -38,27 +38,53 @@ class TextureStack:
                 level = _halve(level)
             levels.append(len(widths) - first_level[-1])
         self._texels = np.concatenate(texels) if texels else np.zeros((0, 4), np.float32)
-        self._widths, self._heights, self._starts = np.array(widths), np.array(heights), np.array(starts)
+        self._widths, self._heights, self._starts = (np.array(x, dtype=np.int32) for x in (widths, heights, starts))
         self._first_level, self._levels = np.array(first_level), np.array(levels)
+        self.opaque = all((picture[..., 3] == 255).all() for picture in pictures)
+        """Whether no texture lets anything through."""
 
-    def level_sizes(self, texture: NDArray) -> NDArray:
+    def sizes(self, texture: NDArray) -> NDArray:
         """Width and height in texels of the full pictures, (..., 2)."""
         first = self._first_level[texture]
         return np.stack([self._widths[first], self._heights[first]], axis=-1)
 
-    def lookup(self, texture: NDArray, level: NDArray, uv: NDArray) -> NDArray:
-        """Bilinear colours (N, 4), premultiplied linear, at wrapped ``uv`` (N, 2); level 0 is the full picture."""
-        index = self._first_level[texture] + np.clip(level, 0, self._levels[texture] - 1)
-        width, height, start = self._widths[index], self._heights[index], self._starts[index]
-        x = uv[:, 0] % 1 * width - 0.5
-        y = (-uv[:, 1]) % 1 * height - 0.5
-        x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-        fx, fy = (x - x0)[:, None].astype(np.float32), (y - y0)[:, None].astype(np.float32)
-        left, right = x0 % width, (x0 + 1) % width
-        upper, lower = start + y0 % height * width, start + (y0 + 1) % height * width
-        top = self._texels[upper + left] * (1 - fx) + self._texels[upper + right] * fx
-        bottom = self._texels[lower + left] * (1 - fx) + self._texels[lower + right] * fx
-        return top * (1 - fy) + bottom * fy
+    def copies(self, texture: NDArray, halvings: NDArray) -> NDArray[np.int32]:
+        """Which reduced copy to look into: the pictures' numbers and how often they are halved, as far as they can."""
+        return (self._first_level[texture] + np.clip(halvings, 0, self._levels[texture] - 1)).astype(np.int32)
+
+    def lookup(self, copy: NDArray[np.int32], u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bilinear colours (N, 4), premultiplied linear, at the wrapped texture coordinates ``u`` and ``v`` (N,)."""
+        width, height, start = self._widths.take(copy), self._heights.take(copy), self._starts.take(copy)
+        left, right, fx = _neighbours(u, width)
+        upper, lower, fy = _neighbours(-v, height)
+        upper *= width
+        upper += start
+        lower *= width
+        lower += start
+        top = self._between(upper + left, upper + right, fx)
+        bottom = self._between(lower + left, lower + right, fx)
+        bottom -= top
+        bottom *= fy[:, None]
+        bottom += top
+        return bottom
+
+    def _between(self, first: NDArray, second: NDArray, share: NDArray) -> NDArray[np.float32]:
+        low, mixed = self._texels.take(first, axis=0), self._texels.take(second, axis=0)
+        mixed -= low
+        mixed *= share[:, None]
+        mixed += low
+        return mixed
+
+
+def _neighbours(coordinate: NDArray[np.float32], count: NDArray[np.int32]) -> tuple[NDArray, NDArray, NDArray]:
+    """The texels before and after a wrapped coordinate, and how near it is to the second."""
+    at = (coordinate - np.floor(coordinate)) * count.astype(np.float32) - np.float32(0.5)
+    floor = np.floor(at)
+    before = floor.astype(np.int32)
+    after = before + 1
+    after -= count * (after >= count)
+    before += count * (before < 0)
+    return before, after, at - floor
 
 
 def _halve(level: NDArray) -> NDArray:

@@ -139,3 +139,13 @@ def test_spiral_and_keyframe_orbits_pass_through_their_ends():
 def test_empty_orbits_are_refused(make):
     with pytest.raises(ValueError, match="at least"):
         make()
+
+
+@pytest.mark.parametrize("per_side", [1, 3])
+def test_sample_rays_are_the_rays_through_the_pixel_grid(per_side: int) -> None:
+    camera = replace(Camera.looking_at_origin(70, -20, 3, size_px=(9, 7)), cx_px=3.3)
+    columns, rows = camera.sample_rays(per_side)
+    rays = rows[:, None] + columns[None, :]
+    unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    np.testing.assert_allclose(unit, camera.directions(camera.pixel_grid(per_side)), atol=1e-12)
+    np.testing.assert_allclose(rays @ camera.cam_from_world[2, :3], -1, atol=1e-12)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import render.sources
+import render.sources.obj
 from render.scene import make_scene
 from render.sources import find_objects
 from render.split import hash_geometry, identify
@@ -30,7 +30,7 @@ def test_identity_survives_another_way_of_cutting_faces(prism: Path, monkeypatch
     (item,) = find_objects(prism)
     scene = make_scene(item.load(), linear_colours=False)
     identity = identify(item, scene)
-    monkeypatch.setattr(render.sources, "cut_concave_faces", lambda text: text)
+    monkeypatch.setattr(render.sources.obj, "cut_concave_faces", lambda text: text)
     uncut = make_scene(item.load(), linear_colours=False)
     assert hash_geometry(uncut) != hash_geometry(scene)  # the cut matters for this shape
     assert identify(item, uncut) == identity

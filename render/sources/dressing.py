@@ -1,0 +1,132 @@
+"""0 A.D.'s archive, and actors put together from it."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from render.errors import Unusable
+from render.sources.actors import Actor, read_actor
+from render.sources.base import Z_UP_FROM_Y_UP
+from render.sources.pmd import PmdMesh, read_pmd
+
+if TYPE_CHECKING:
+    import trimesh
+    from PIL import Image
+
+_DEEPEST = 6  # props of props
+_NO_PROPS = ("particle/", "special/", "props/structures/decals/", "props/special/")
+_SEE_THROUGH = ("basic_trans", "trans_wind", "blend", "basic_glow")
+_NOT_SHOWN = ("aura", "waterfall", "player_water")
+_PLAYER_COLOURS = ((46, 86, 160), (150, 30, 30), (56, 120, 40), (200, 170, 40), (110, 60, 130), (200, 110, 30))
+_FROM_GAME = np.diag([1.0, 1.0, -1.0, 1.0])  # the game's axes are left-handed
+
+
+class Archive:
+    """``public.zip``, read file by file."""
+
+    def __init__(self, path: Path) -> None:
+        self._zip = zipfile.ZipFile(path)
+        self.names = frozenset(self._zip.namelist())
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes; a `KeyError` if there is none."""
+        return self._zip.read(name)
+
+    def mesh(self, name: str) -> PmdMesh:
+        """A mesh by the name actors use."""
+        try:
+            return read_pmd(self.read(f"art/meshes/{name}.cached.pmd"), name)
+        except KeyError:
+            raise Unusable(f"mesh {name} is missing") from None
+
+    def has_texture(self, name: str) -> bool:
+        """Whether a picture is there."""
+        return self._texture_path(name) in self.names
+
+    def texture(self, name: str) -> Image.Image:
+        """A picture by the name actors use."""
+        from PIL import Image
+
+        try:
+            return Image.open(BytesIO(self.read(self._texture_path(name))))
+        except (KeyError, OSError) as error:
+            raise Unusable(f"texture {name} is missing or damaged: {error}") from error
+
+    def _texture_path(self, name: str) -> str:
+        return f"art/textures/skins/{name}.cached.dds"
+
+
+def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> trimesh.Scene:
+    """Put an actor and its props (not if ``alone``) together, Z up.
+
+    Args:
+        archive: the game's data.
+        name: of the actor, inside art/actors.
+        seed: draws the colour of the player whose the object is.
+        alone: leave the props away.
+
+    Raises:
+        Unusable: if the actor's own mesh or picture is missing or damaged.
+    """
+    import trimesh
+
+    draw = hashlib.sha256(seed.encode()).digest()[0]
+    scene = trimesh.Scene()
+    _hang(scene, archive, name, np.eye(4), _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)], 0 if alone else _DEEPEST)
+    scene.apply_transform(Z_UP_FROM_Y_UP @ _FROM_GAME)
+    return scene
+
+
+def _hang(
+    scene: trimesh.Scene, archive: Archive, name: str, place: NDArray, player: tuple[int, int, int], depth: int
+) -> None:
+    actor = read_actor(name, archive.read)
+    if actor.material.startswith(_NOT_SHOWN):
+        return
+    places: dict[str, NDArray] = {}
+    if actor.mesh is not None:
+        mesh = archive.mesh(actor.mesh)
+        places = mesh.props
+        if actor.texture is not None:
+            scene.add_geometry(_textured(mesh, _paint(archive.texture(actor.texture), actor, player)), transform=place)
+    if depth == 0:
+        return
+    for point, props in actor.props.items():
+        offset = places.get(point, np.eye(4) if point == "root" else None)
+        for prop in props:
+            if offset is not None and not prop.startswith(_NO_PROPS):
+                _hang(scene, archive, prop, place @ offset, player, depth - 1)
+
+
+def _textured(mesh: PmdMesh, picture: Image.Image) -> trimesh.Trimesh:
+    import trimesh
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import SimpleMaterial
+
+    return trimesh.Trimesh(
+        mesh.vertices,
+        mesh.faces,
+        vertex_normals=mesh.normals,
+        visual=TextureVisuals(uv=mesh.uv, material=SimpleMaterial(image=picture)),
+        process=False,
+    )
+
+
+def _paint(picture: Image.Image, actor: Actor, player: tuple[int, int, int]) -> Image.Image:
+    """Alpha means what the material says: transparency, where the player's colour goes, or nothing."""
+    from PIL import Image
+
+    rgba = picture.convert("RGBA")
+    if actor.material.startswith(_SEE_THROUGH):
+        return rgba
+    if not actor.material.startswith(("player", "objectcolor")):
+        return rgba.convert("RGB")
+    colour = actor.colour if actor.material.startswith("objectcolor") else player
+    return Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size, colour), rgba.getchannel("A"))
