@@ -174,6 +174,7 @@ def sample_views(
         scales = from_sv3d_order(scales)
     sigmas = karras_sigmas(settings.steps or facts.num_steps, facts.sigma_min, facts.sigma_max)
     denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
-    latents = sample_euler(guided(denoiser, conditions, scales), noise, sigmas, on_step)[0]
+    mean = denoiser.mean(conditions)
+    latents = sample_euler(guided(denoiser, conditions, scales), noise, sigmas, on_step, mean=mean)[0]
     latents = latents / model.vae.config["scaling_factor"]
     return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])

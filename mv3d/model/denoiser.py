@@ -77,10 +77,8 @@ class Denoiser:
             conditions, noisy = conditions.turned(-1), noisy.roll(-1, dims=1)
         noisy, sigma = noisy.float(), sigma.float()
         level = sigma.view(-1, 1, 1, 1, 1)
-        # Where the coarse views are the mean, what is left to find is the deviation from them.
-        mean: Tensor | float = 0.0
-        if conditions.coarse_latents is not None and self.unet.config["coarse_mean"]:
-            mean = self.latent_scale * conditions.coarse_latents.float()
+        known = self.mean(conditions)
+        mean = 0.0 if known is None else known
         deviation = noisy - mean
         inputs = [
             (c_in(level) * deviation).to(self.unet.dtype),
@@ -97,6 +95,12 @@ class Denoiser:
         )
         denoised = mean + c_skip(level) * deviation + c_out(level) * raw.float()
         return denoised.roll(1, dims=1) if self.unet.config["input_last"] else denoised
+
+    def mean(self, conditions: Conditions) -> Tensor | None:
+        """Scaled latents (B, F, C, H, W) of the coarse views if deviations from them are diffused, else None."""
+        if conditions.coarse_latents is None or not self.unet.config["coarse_mean"]:
+            return None
+        return self.latent_scale * conditions.coarse_latents.float()
 
     def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""

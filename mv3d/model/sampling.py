@@ -34,14 +34,21 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
 
 
 def sample_euler(
-    denoise: Denoise, noise: Tensor, sigmas: Tensor, on_step: Callable[[int, int], None] | None = None
+    denoise: Denoise,
+    noise: Tensor,
+    sigmas: Tensor,
+    on_step: Callable[[int, int], None] | None = None,
+    *,
+    mean: Tensor | None = None,
 ) -> Tensor:
     """Follow the probability flow from unit noise (B, F, C, H, W) to clean latents (EDM, algorithm 1 without churn).
 
-    ``on_step`` is called after each step with the steps done and their number.
+    ``mean`` is what the clips deviate from, where the network diffuses the deviation (`Denoiser.mean`); ``on_step`` is
+    called after each step with the steps done and their number.
     """
     levels = sigmas.tolist()
-    x = noise * (levels[0] ** 2 + 1) ** 0.5  # data of variance 1 at that level, as SVD starts
+    # Data of variance 1 at that level, as SVD starts; or the mean itself, of which a low level keeps most.
+    x = noise * (levels[0] ** 2 + 1) ** 0.5 if mean is None else mean + noise * levels[0]
     for k, (level, next_level) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
         denoised = denoise(x, torch.full((len(x),), level, device=x.device))
         x = x + (next_level - level) / level * (x - denoised)

@@ -43,6 +43,7 @@ diffusion:
   id_embed_dim: 16
   pose_embed_dim: 16
   sampling_steps: 2
+  lpips_weight: 0.1
   loop: {loop}
 """
 LOOP = "{steps: 4, batch_size: 2, learning_rate: 1.0e-3, log_every: 1, save_every: 2, validate_every: 4}"

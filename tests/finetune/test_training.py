@@ -77,6 +77,12 @@ def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path
     preview = generate_orbit(picture, model, GenerateSettings(num_views=4, preview=True))
     assert preview.frames.shape == orbit.frames.shape
 
+    heir = tmp_path / "heir"
+    begin = ("--set", f"start_from={run / 'model'}", "--stage", "volume", "--set", "volume.loop.steps=0")
+    assert _train(config_file, heir, *begin) == 0
+    inherited, given = _weights(heir, "volume"), load_file(run / "model" / "volume" / "model.safetensors")
+    assert all(torch.equal(inherited[f"network.{key}"], value.float()) for key, value in given.items())
+
 
 def test_a_stage_of_another_shape_is_refused_with_its_keys(
     config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture

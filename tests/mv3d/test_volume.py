@@ -55,6 +55,19 @@ def test_rays_do_not_depend_on_the_cameras_distance():
     assert torch.allclose(near.directions, far.directions, atol=1e-6)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-60, 60))
+def test_colour_of_what_the_picture_shows_is_the_pictures(elevation_deg: float):
+    """Points taken to look as the picture does have the colour of the pixels they project to."""
+    network = CoarseVolume(CONFIG)
+    field = _field(_disc_picture(), elevation_deg, density=0.0, source=1)
+    points = (torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.8
+    camera = Camera.looking_at_origin(0, elevation_deg, size_px=32)
+    pixels, _ = camera.project(points[0].numpy() * camera.radius * sin(radians(camera.fov_deg) / 2))
+    colour = network.colour(field, points)[0].T
+    assert np.allclose(colour[:, :2].numpy(), pixels / 32, atol=1e-4)  # the picture's red and green are its x and y
+
+
 def test_fast_rendering_equals_rendering(network: CoarseVolume):
     cameras = static_orbit(3, 15, size_px=64)
     with torch.no_grad():
