@@ -93,7 +93,7 @@ def _samples(shard: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                 if data is not None and ".." not in inside and "/" not in inside:
                     files[_unpacked(inside)] = data.read()
     except tarfile.TarError as error:
-        raise Mv3dError(f"{shard} is no tar shard, or a damaged one: {error}") from None
+        raise Mv3dError(f"{shard} is no tar shard, or a damaged one: {' '.join(str(error).split())}") from None
     if current is not None:
         yield current, files
 

@@ -89,7 +89,9 @@ def test_passes_agree_with_the_frames_and_cameras(rendered: Path) -> None:
         assert (axes[:, 2] > 0).all()  # towards the camera
         assert (normal[depth == 0] == 0).all()
     albedo = np.asarray(Image.open(folder / "albedo/000.png"))
-    assert set(np.unique(albedo[albedo[..., 3] == 255][:, :3])) == {0, 255}  # the cube's pure colours, no shade
+    values = albedo[albedo[..., 3] == 255][:, :3]
+    # The cube's pure colours without shade; where faces meet, quarters of linear light.
+    assert {0, 255} <= set(np.unique(values)) <= {0, 137, 188, 225, 255}
 
 
 def test_sheets_show_each_object_once(rendered: Path, tmp_path: Path, capsys) -> None:
