@@ -46,21 +46,14 @@ class Archive:
         except KeyError:
             raise Unusable(f"mesh {name} is missing") from None
 
-    def has_texture(self, name: str) -> bool:
-        """Whether a picture is there."""
-        return self._texture_path(name) in self.names
-
     def texture(self, name: str) -> Image.Image:
         """A picture by the name actors use."""
         from PIL import Image
 
         try:
-            return Image.open(BytesIO(self.read(self._texture_path(name))))
+            return Image.open(BytesIO(self.read(f"art/textures/skins/{name}.cached.dds")))
         except (KeyError, OSError) as error:
             raise Unusable(f"texture {name} is missing or damaged: {error}") from error
-
-    def _texture_path(self, name: str) -> str:
-        return f"art/textures/skins/{name}.cached.dds"
 
 
 def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> trimesh.Scene:
