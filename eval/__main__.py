@@ -1,158 +1,196 @@
-"""The command line of the room: ``python -m eval weights | predict | score | compare``."""
+"""The command line of the room: ``python -m eval weights | run | score | table | protocols``."""
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from eval.weights import LPIPS_NETS, LpipsNet, fetch_lpips
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
 
 _OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+_Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+_OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+_Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 def weights(cache: _OptionalFolder = None) -> None:
-    """Fetch and convert the weights of LPIPS, once.
+    """Fetch and convert the weights of LPIPS and DISTS, once.
 
     Args:
         cache: Folder to keep them in; $MV3D_CACHE or ~/.cache/mv3d if not given.
     """
-    for path in fetch_lpips(cache):
+    from eval.weights import fetch_weights
+
+    for path in fetch_weights(cache):
         print(path)
+
+
+def protocols() -> None:
+    """List the protocols, what each states, and how many published rows it has."""
+    from eval.protocol import list_protocols, load_protocol
+
+    for name in list_protocols():
+        protocol = load_protocol(name)
+        unknown = [key.replace("_", " ") for key, setting in protocol.settings.items() if setting.stated is None]
+        print(f"{name}: {protocol.title}; {len(protocol.published)} published rows")
+        print(f"    {protocol.citation}; not stated: {', '.join(unknown) or 'nothing'}")
+
+
+def run(
+    protocol: str,
+    objects: _Folder,
+    out: _Folder,
+    model: str = "mini",
+    work: _Folder = Path("runs/eval"),
+    train: _OptionalFolder = None,
+    train_log: _OptionalFile = None,
+    limit: int | None = None,
+    preview: _Flag = False,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    dists: _Flag = False,
+    device: str = "cpu",
+    workers: int | None = None,
+    wandb: str | None = None,
+    overwrite: _Flag = False,
+) -> None:
+    """Render the truth, run a model on it, score it beside the baselines, and write a report. Again to go on.
+
+    Args:
+        protocol: A name that python -m eval protocols lists, or a YAML file.
+        objects: Folder of meshes or libraries; Google Scanned Objects as they are downloaded, folders or zips.
+        out: Folder for report.html, report.md, scores.json and scores.csv.
+        model: mini, a model folder, or owner/name on the hub.
+        work: What is kept between runs: rendered truth, predictions by model.
+        train: Rendered training orbits for two baselines; of the objects' own train split if not given.
+        train_log: A training run's log.jsonl; its curves go into the report.
+        limit: Only so many objects, for a trial.
+        preview: Stop after the coarse stage.
+        steps: Sampling steps; the model's default if not given.
+        guidance: Guidance scale; the model's default if not given.
+        seed: Of the sampling noise.
+        dists: Score DISTS too.
+        device: Where to run the model.
+        workers: Processes for rendering and lifting; one for each core if not given.
+        wandb: Project to send the means and the report to.
+        overwrite: Replace the report if it exists.
+    """
+    from eval.predict import load_predictor
+    from eval.protocol import load_protocol
+    from eval.report.page import save_report
+    from eval.report.text import format_result
+    from eval.run import Run, run_benchmark
+    from mv3d.files import check_free
+    from mv3d.generate import GenerateSettings
+
+    check_free(out, overwrite=overwrite)
+    chosen = load_protocol(protocol)
+    settings = GenerateSettings(steps=steps, guidance=guidance, seed=seed, preview=preview)
+    predictor = load_predictor(model, settings, device)
+    finished = run_benchmark(Run(chosen, objects, work, train, limit, workers, dists), predictor)
+    save_report(
+        finished.result,
+        out,
+        protocol=chosen,
+        truths=finished.truths,
+        predictions=finished.predictions,
+        training_log=train_log,
+        overwrite=overwrite,
+    )
+    if wandb is not None:
+        from eval.report.wandb import upload_report
+
+        upload_report(finished.result, out, wandb)
+    print(format_result(finished.result, chosen.published), end="")
 
 
 def score(
     predicted: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTED")],
     truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")],
     /,
-    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
-    lpips: tuple[LpipsNet, ...] = LPIPS_NETS,
-) -> None:
-    """Score predicted views against true ones: PSNR, SSIM, LPIPS and silhouettes, per view and mean.
-
-    Args:
-        predicted: An orbit folder, or a folder of orbit folders.
-        truth: The same, with the true views; folders are matched by relative path.
-        json: File to write all numbers and the protocol to.
-        lpips: Networks for LPIPS.
-    """
-    from eval.metrics.lpips import load_present
-    from eval.report import format_scores, make_protocol, scores_as_json
-    from eval.score import score_folders
-
-    networks, absent = load_present(lpips)
-    scores = score_folders(predicted, truth, networks)
-    protocol = make_protocol(
-        list(scores.objects.values()), networks, num_objects=len(scores.objects), input_view="both ways, by row"
-    )
-    if json is not None:
-        with whole_file(json) as partial:
-            text = json_format.dumps(scores_as_json(scores, protocol, absent), indent=1, allow_nan=False)
-            partial.write_text(text + "\n")
-    print(format_scores(scores, protocol, absent), end="")
-
-
-def predict(
-    truth: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    model: str = "mini",
-    split: str = "test",
-    preview: tyro.conf.FlagCreatePairsOff[bool] = False,
-    steps: int | None = None,
-    guidance: float | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> None:
-    """Run a model on the input view of every held-out orbit; made orbits are kept, so a killed run continues.
-
-    Args:
-        truth: Folder of true orbits as python -m render writes them.
-        out: Folder for the predicted orbits, by the same relative paths.
-        model: mini, a model folder, or owner/name on the hub.
-        split: Which side of the collection.
-        preview: Stop after the coarse stage.
-        steps: Sampling steps; the model's default if not given.
-        guidance: Guidance scale; the model's default if not given.
-        seed: Of the sampling noise.
-        device: Where to run.
-    """
-    from eval.predict import predict_orbits
-    from mv3d.generate import GenerateSettings
-    from mv3d.model.checkpoints import load_model
-
-    settings = GenerateSettings(steps=steps, guidance=guidance, seed=seed, preview=preview)
-    made = predict_orbits(load_model(model, device), truth, out, split, settings)
-    print(f"{made} orbits made in {out}")
-
-
-def compare(
-    truth: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    train: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=DIR")] = (),
+    protocol: str | None = None,
+    order: str = "input-first",
+    name: str | None = None,
+    train: _OptionalFolder = None,
+    lpips: tuple[str, ...] = ("alex", "vgg"),
+    dists: _Flag = False,
     out: _OptionalFolder = None,
-    lpips: tuple[LpipsNet, ...] = ("alex",),
-    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False,
+    overwrite: _Flag = False,
 ) -> None:
-    """Compare methods with each other and with three baselines on held-out objects, the input view left out.
+    """Score anybody's views against true ones.
 
     Args:
-        truth: Folder of true orbits; of a rendered collection its test split is taken.
-        train: Folder of training orbits for the baselines; of a rendered collection its train split is taken.
-        method: A name and its folder of predicted orbits, repeated for more; the first is compared with all others.
-        out: Folder for report.md, report.json and sheets of the best, median and worst objects.
-        lpips: Networks for LPIPS.
-        overwrite: Replace the folder if it exists.
+        predicted: An orbit folder, a folder of numbered pictures, a strip of views, a video, or a folder of these.
+        truth: The same, with the true views; objects are matched by relative path.
+        protocol: What to check the truth against and score by; without one, as the views are, on white.
+        order: input-first, or input-last as SV3D writes its views.
+        name: What to call the method; the folder's name if not given.
+        train: Training orbits for two of the baselines.
+        lpips: Networks for LPIPS, where no protocol names them.
+        dists: Score DISTS too.
+        out: Folder for the report; without one it is printed only.
+        overwrite: Replace the report if it exists.
     """
-    from eval.compare import gather_contest, score_contest
-    from eval.compare_report import format_comparison, save_comparison
-    from eval.metrics.lpips import load_present
-    from eval.report import make_protocol
+    from eval.given import score_given
+    from eval.protocol import load_protocol
+    from eval.report.page import save_report
+    from eval.report.text import format_result
+    from eval.views import parse_order
     from mv3d.files import check_free
 
-    methods = _parse_methods(method)
     if out is not None:
         check_free(out, overwrite=overwrite)
-    networks, absent = load_present(lpips)
-    contest = gather_contest(truth, train, methods)
-    comparison = score_contest(contest, networks)
-    protocol = make_protocol(
-        comparison.orbits,
-        networks,
-        num_objects=len(comparison.objects),
-        input_view="left out",
-        averaging="views of an orbit, orbits of an object, then objects",
+    chosen = None if protocol is None else load_protocol(protocol)
+    finished = score_given(
+        predicted, truth, chosen, parse_order(order), name or predicted.name, train, lpips, dists=dists
     )
     if out is not None:
-        save_comparison(comparison, contest, protocol, absent, out, overwrite=overwrite)
-    print(format_comparison(comparison, protocol, absent), end="")
+        save_report(
+            finished.result,
+            out,
+            protocol=chosen,
+            truths=finished.truths,
+            predictions=finished.predictions,
+            order=parse_order(order),
+            overwrite=overwrite,
+        )
+    print(format_result(finished.result, chosen.published if chosen else ()), end="")
 
 
-def _parse_methods(pairs: tuple[str, ...]) -> dict[str, Path]:
-    methods = {}
-    for pair in pairs:
-        name, equals, folder = pair.partition("=")
-        if not (name and equals and folder):
-            raise Mv3dError(f"--method {pair} is not of the form NAME=DIR")
-        methods[name] = Path(folder)
-    return methods
+def table(
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")],
+    /,
+    out: _OptionalFile = None,
+) -> None:
+    """Set runs of one protocol side by side, with paired differences and what others published under it.
+
+    Args:
+        runs: Folders of reports, or their scores.json.
+        out: Markdown file to write too.
+    """
+    from eval.given import format_runs
+    from mv3d.files import whole_file
+
+    text = format_runs(runs)
+    if out is not None:
+        with whole_file(out) as partial:
+            partial.write_text(text)
+    print(text, end="")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code; a user's mistake is one line and code 2."""
+    verbs = {"weights": weights, "protocols": protocols, "run": run, "score": score, "table": table}
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"weights": weights, "predict": predict, "score": score, "compare": compare},
-            prog="python -m eval",
-            description="Scores of predicted orbits against true ones.",
-            args=arguments,
+            verbs, prog="python -m eval", description="Scores of views against the truth.", args=arguments
         )
     except Mv3dError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""What a prediction has to beat: orbits made without a model, from the input view or from the training orbits.
+"""What a prediction has to beat: views made without a model, from the input view or from the training orbits.
 
 The training orbits are read one at a time, whatever their number. Any of a training orbit's views can be its first, so
 retrieval looks at all of them, and the orbit found is turned until the retrieved view is its first.
@@ -14,8 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.score import ANGLE_TOLERANCE_DEG
+from eval.views import Views
+from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Frames, Orbit, load_orbit
+
+REPEATED, WHITE, MEAN, NEAREST, LIFTED = (
+    "input view repeated",
+    "white",
+    "mean training orbit",
+    "nearest training orbit",
+    "true views, lifted",
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +47,13 @@ class Survey:
     """One for each input view."""
 
 
-def input_view(truth: Orbit) -> int:
-    """Which view of the truth a prediction starts from: what its facts say, or the first."""
-    return truth.facts.input_index or 0
+def input_view(views: Views | Orbit) -> int:
+    """Which view a prediction starts from: what is known about it, or the first."""
+    index = views.input_index if isinstance(views, Views) else views.facts.input_index
+    return index or 0
 
 
-def survey_training(folders: Sequence[Path], inputs: Frames, like: Orbit) -> Survey:
+def survey_training(folders: Sequence[Path], inputs: Frames, like: Views) -> Survey:
     """Read every training orbit once: take their mean, and find the view nearest to each of ``inputs`` (Q, H, W, 3).
 
     Raises:
@@ -53,7 +64,7 @@ def survey_training(folders: Sequence[Path], inputs: Frames, like: Orbit) -> Sur
     wanted_norms = np.square(wanted).sum(axis=1)
     total = np.zeros(like.frames.shape, dtype=np.float64)
     matches = [Match(folders[0], 0, np.inf)] * len(inputs)
-    _check_spacing(like, "the truth")
+    _check_spacing(like.cameras or (), "the truth")
     for folder in folders:
         orbit = load_orbit(folder)
         _check_layout(orbit, like, folder)
@@ -69,43 +80,48 @@ def survey_training(folders: Sequence[Path], inputs: Frames, like: Orbit) -> Sur
     return Survey(_straight(total / len(folders)), tuple(matches))
 
 
-def repeat_input(truth: Orbit) -> Orbit:
+def repeat_input(truth: Views) -> Views:
     """Show the input view from every side."""
-    return _like(truth, np.repeat(truth.frames[[input_view(truth)]], len(truth), axis=0), "input view repeated")
+    return _like(truth, np.repeat(truth.frames[[input_view(truth)]], len(truth), axis=0))
 
 
-def mean_orbit(survey: Survey, truth: Orbit) -> Orbit:
+def show_nothing(truth: Views) -> Views:
+    """Show the background."""
+    return _like(truth, np.zeros_like(truth.frames))
+
+
+def mean_orbit(survey: Survey, truth: Views) -> Views:
     """Show the mean of the training orbits."""
-    return _like(truth, np.roll(survey.mean_frames, input_view(truth), axis=0), "mean training orbit")
+    return _like(truth, np.roll(survey.mean_frames, input_view(truth), axis=0))
 
 
-def nearest_orbit(match: Match, truth: Orbit) -> Orbit:
+def nearest_orbit(match: Match, truth: Views) -> Views:
     """Show the training orbit whose view ``match.start`` is nearest to the input view, turned to begin there."""
     orbit = load_orbit(match.folder)
     found = _from_view(orbit, (input_view(orbit) + match.start) % len(orbit))
-    return _like(truth, np.roll(found.frames, input_view(truth), axis=0), "nearest training orbit")
+    return _like(truth, np.roll(found.frames, input_view(truth), axis=0))
 
 
-def _like(truth: Orbit, frames: Frames, made_by: str) -> Orbit:
-    facts = replace(truth.facts, input_index=input_view(truth), made_by=made_by, seconds={}, extra={})
-    return Orbit(frames.astype(np.float32), truth.cameras, facts)
+def _like(truth: Views, frames: Frames) -> Views:
+    return replace(truth, frames=frames.astype(np.float32), input_index=input_view(truth))
 
 
 def _from_view(orbit: Orbit, first: int) -> Orbit:
     return orbit.select([(first + k) % len(orbit) for k in range(len(orbit))])
 
 
-def _check_layout(orbit: Orbit, truth: Orbit, folder: Path) -> None:
+def _check_layout(orbit: Orbit, truth: Views, folder: Path) -> None:
     if orbit.frames.shape != truth.frames.shape:
-        ours, theirs = (f"{len(o)} views of {o.frames.shape[2]}x{o.frames.shape[1]} px" for o in (orbit, truth))
+        ours, theirs = (f"{len(f)} views of {f.shape[2]}x{f.shape[1]} px" for f in (orbit.frames, truth.frames))
         raise Mv3dError(f"training orbit {folder} has {ours}, the truth {theirs}; render both alike")
-    _check_spacing(orbit, f"training orbit {folder}")
+    _check_spacing(orbit.cameras, f"training orbit {folder}")
 
 
-def _check_spacing(orbit: Orbit, name: str) -> None:
-    azimuths = np.array([camera.azimuth_deg for camera in orbit.cameras])
-    off_deg = (azimuths - azimuths[0] - 360 * np.arange(len(orbit)) / len(orbit) + 180) % 360 - 180
-    if np.abs(off_deg).max() > ANGLE_TOLERANCE_DEG:
+def _check_spacing(cameras: Sequence[Camera], name: str) -> None:
+    azimuths = np.array([camera.azimuth_deg for camera in cameras])
+    even = 360 * np.arange(len(azimuths)) / max(len(azimuths), 1)
+    off_deg = (azimuths - azimuths[:1] - even + 180) % 360 - 180
+    if not len(azimuths) or np.abs(off_deg).max() > ANGLE_TOLERANCE_DEG:
         raise Mv3dError(f"{name} is not evenly spaced over one turn, as the training baselines need; use static orbits")
 
 

@@ -1,39 +1,128 @@
-"""Running a model on held-out objects: one view of each true orbit in, the whole orbit out, a folder for each."""
+"""Running a model on the input view of every object: one view of the truth in, all views out, a folder for each."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
-from eval.folders import find_orbits
+import mv3d
+from eval.protocol import Protocol
 from mv3d.errors import Mv3dError
-from mv3d.generate import GenerateSettings, generate_orbit
-from mv3d.model.checkpoints import OrbitModel
 from mv3d.orbit import load_orbit, save_orbit
 
+if TYPE_CHECKING:
+    from mv3d.generate import GenerateSettings
+    from mv3d.model.checkpoints import OrbitModel
 
-def predict_orbits(model: OrbitModel, truth: Path, out: Path, split: str, settings: GenerateSettings) -> int:
-    """Predict every true orbit of a split from its input view; returns how many were made now.
+_CODE = ("generate.py", "model")
 
-    The number of views and the elevation are the true orbit's; those of ``settings`` are not used. An orbit that is
-    there already is left as it is, so a run that was killed continues.
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model and how it is asked."""
+
+    model: OrbitModel
+    settings: GenerateSettings
+    fingerprint: str
+    """Of the weights, the settings and the code that makes views: predictions of another one are never reused."""
+
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        return self.model.facts.name + (" coarse" if self.settings.preview else "")
+
+
+def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str) -> Predictor:
+    """Load a model with its fingerprint.
 
     Raises:
-        Mv3dError: if a true orbit does not begin at its input view or has another size than the model.
+        Mv3dError: if there is no such model.
     """
-    made = 0
-    for name, folder in tqdm(find_orbits(truth, split).items(), desc="predicting", unit="orbit"):
-        if (out / name / "transforms.json").is_file():
-            continue
-        true = load_orbit(folder)
-        if true.facts.input_index != 0:
-            raise Mv3dError(f"{folder} does not begin at its input view; its input_index must be 0")
-        if true.frames.shape[1] != model.facts.resolution_px:
-            true = true.resized(model.facts.resolution_px)
-        wanted = replace(settings, num_views=len(true), elevation_deg=true.cameras[0].elevation_deg)
-        orbit = generate_orbit(true.frames[0], model, wanted)
-        save_orbit(replace(orbit, cameras=true.cameras), out / name, for_people=False)
-        made += 1
-    return made
+    from mv3d.model.checkpoints import load_model
+
+    model = load_model(name_or_folder, device)
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    for network in (model.unet, model.vae, model.image_encoder, model.volume):
+        for name, tensor in network.state_dict().items() if network is not None else ():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    for path in sorted(p for code in _CODE for p in _python_files(Path(mv3d.__file__).parent / code)):
+        digest.update(path.read_bytes())
+    return Predictor(model, settings, digest.hexdigest()[:8])
+
+
+def predict_all(
+    predictor: Predictor, truths: Mapping[str, Path], protocol: Protocol, out: Path
+) -> tuple[dict[str, Path], dict[str, str | float]]:
+    """Predict every object's views; an orbit that is there already is left, so a run that was killed continues.
+
+    Returns the orbit folders by object, and what is known about the run: sizes, median seconds, memory.
+
+    Raises:
+        Mv3dError: if the protocol asks for views that the model does not make.
+    """
+    if protocol["path"] != "static" or protocol["azimuths_deg"] != "even":
+        raise Mv3dError(
+            f"{predictor.name} makes static, even orbits; {protocol.name} wants {protocol['path']} ones with azimuths "
+            f"{protocol['azimuths_deg']}: score views made elsewhere with python -m eval score"
+        )
+    folders = {name: out / name for name in truths}
+    for name, folder in tqdm(truths.items(), desc="predicting", unit="object"):
+        if not (out / name / "transforms.json").is_file():
+            _predict(predictor, folder, folders[name])
+    seconds = [sum(load_orbit_seconds(folder).values()) for folder in folders.values()]
+    size_px = predictor.model.facts.resolution_px
+    about: dict[str, str | float] = {
+        "resolution_px": size_px,
+        "fingerprint": predictor.fingerprint,
+        "seconds_median": round(float(np.median(seconds)), 2),
+        "peak_memory_gb": round(_peak_memory_gb(predictor.model.unet.device.type), 2),
+        "device": predictor.model.unet.device.type,
+    }
+    if size_px != protocol["resolution_px"]:
+        about["resized"] = f"views of {size_px} px are enlarged or reduced to {protocol['resolution_px']} px"
+    about |= {key: value for key, value in asdict(predictor.settings).items() if value is not None}
+    return folders, {key: value for key, value in about.items() if key not in ("num_views", "elevation_deg")}
+
+
+def load_orbit_seconds(folder: Path) -> dict[str, float]:
+    """How long an orbit took, by stage, from its facts."""
+    return json.loads((folder / "transforms.json").read_text()).get("mv3d", {}).get("seconds", {})
+
+
+def _predict(predictor: Predictor, true_folder: Path, folder: Path) -> None:
+    from mv3d.generate import generate_orbit
+
+    truth = load_orbit(true_folder)
+    model_px, wanted_px = predictor.model.facts.resolution_px, truth.frames.shape[1]
+    given = truth.select([0])
+    if model_px != wanted_px:
+        given = given.resized(model_px)
+    wanted = replace(predictor.settings, num_views=len(truth), elevation_deg=truth.cameras[0].elevation_deg)
+    orbit = generate_orbit(given.frames[0], predictor.model, wanted)
+    if model_px != wanted_px:
+        orbit = orbit.resized(wanted_px)
+    # Its distance and lens are the truth's: a picture tells neither, and they change no pixel.
+    save_orbit(replace(orbit, cameras=truth.cameras), folder, for_people=False)
+
+
+def _python_files(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _peak_memory_gb(device: str) -> float:
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,4 +1,7 @@
-"""``python -m finetune CONFIG``: train every stage of a model, or one, continuing where the last leg stopped."""
+"""``python -m finetune CONFIG``: train a model's stages, or adapt a model, continuing where the last leg stopped.
+
+Several processes: ``torchrun --nproc-per-node N -m finetune CONFIG``, or ``accelerate launch -m finetune CONFIG``.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,19 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mv3d.errors import Mv3dError
+
+if TYPE_CHECKING:
+    from finetune.config import RunConfig
+    from finetune.log import TrainingLog
+    from finetune.processes import Processes
+    from finetune.recipe import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. volume.loop.steps=10"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved config, parameters, memory and steps per day"
+    )
     options = parser.parse_args(arguments)
     try:
         return _run(options)
@@ -35,32 +48,93 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from finetune.config import load_config
+    from finetune.recipe import Recipe
 
     deadline = time.monotonic() + 60 * options.minutes
     config = load_config(options.config, options.set)
-    resolved = json.dumps(dataclasses.asdict(config), indent=1, default=str)
+    if isinstance(config, Recipe) and options.stage:
+        raise Mv3dError(f"--stage {options.stage}: {options.config} adapts a model and has no stages")
+    resolved = dataclasses.asdict(config)
     if options.dry_run:
-        print(resolved)
+        from finetune.dry_run import describe
+
+        found = describe(config, int(os.environ.get("WORLD_SIZE", "1")))
+        print(json.dumps(resolved | {"estimate": found}, indent=1, default=str))
         return 0
 
+    from finetune.processes import joined_processes
+
+    with joined_processes() as processes:
+        if processes.is_main:
+            config.run.mkdir(parents=True, exist_ok=True)
+            (config.run / "config.json").write_text(json.dumps(resolved, indent=1, default=str) + "\n")
+        if isinstance(config, Recipe):
+            _adapt(config, deadline, processes)
+        else:
+            _train_stages(config, (options.stage,) if options.stage else None, deadline, processes)
+    return 0
+
+
+def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: float, processes: Processes) -> None:
     from finetune.assemble import assemble_model
+    from finetune.checkpoint import latest_checkpoint
     from finetune.data import pack_orbits
-    from finetune.log import TrainingLog
     from finetune.loop import train
     from finetune.stages import STAGES
 
-    config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / "config.json").write_text(resolved + "\n")
-    pack = pack_orbits(config.data, config.run / f"pack-{config.resolution_px}", config.resolution_px)
-    for name in (options.stage,) if options.stage else tuple(STAGES):
+    folder = config.run / f"pack-{config.resolution_px}"
+    if processes.is_main:
+        pack_orbits(config.data, folder, config.resolution_px)
+    processes.wait()
+    pack = pack_orbits(config.data, folder, config.resolution_px)
+    for name in names or tuple(STAGES):
         stage = STAGES[name](config, pack)
+        if config.start_from is not None and latest_checkpoint(config.run / name) is None:
+            stage.start_from(config.start_from)
         loop = getattr(config, name).loop
-        log = TrainingLog(config.run / name, wandb_project=config.wandb_project, config=json.loads(resolved))
-        if not train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline):
-            print(f"finetune: {name} stopped before step {loop.steps}; the same command continues it", file=sys.stderr)
+        log = _open_log(config, config.run / name, processes)
+        done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
+        log.close()
+        if not done:
+            _say_stopped(name, loop.steps, processes)
             break
-    assemble_model(config, pack)
-    return 0
+    if processes.is_main:
+        assemble_model(config, pack)
+
+
+def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
+    from finetune.assemble import save_adaptation
+    from finetune.loop import train
+    from finetune.stages.adapt import AdaptTraining
+
+    stage = AdaptTraining(recipe, processes)
+    if processes.is_main:
+        print(f"finetune: licence of {recipe.base}: {stage.model.facts.licence}", file=sys.stderr)
+    run = recipe.run / "adapt"
+    log = _open_log(recipe, run, processes)
+    try:
+        if not train(stage, recipe.loop, run, log, seed=recipe.seed, deadline=deadline, processes=processes):
+            _say_stopped("adapt", recipe.loop.steps, processes)
+    finally:
+        stage.close()
+        log.close()
+    if not processes.is_main:
+        return
+    if recipe.loop.shard and processes.count > 1:  # this process holds slices only: put it together from the files
+        stage = AdaptTraining(recipe, dataclasses.replace(processes, count=1))
+    print(save_adaptation(recipe, stage))
+
+
+def _open_log(config: RunConfig | Recipe, run: Path, processes: Processes) -> TrainingLog:
+    from finetune.log import TrainingLog
+
+    settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return TrainingLog(run, wandb_project=config.wandb_project, config=settings, enabled=processes.is_main)
+
+
+def _say_stopped(name: str, steps: int, processes: Processes) -> None:
+    if processes.is_main:
+        print(f"finetune: {name} stopped before step {steps}; the same command continues it", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""Putting the averaged weights of a run's stages together as one model folder."""
+"""Putting the averaged weights of a run together: a model folder, or a LoRA, with the licences that they carry."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.data import Pack, read_manifest
-from finetune.loop import latest_checkpoint, load_ema
+from finetune.recipe import Recipe
+from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
-from mv3d.model.checkpoints import save_model
+from mv3d.model.checkpoints import licence_files, resolve_model, save_model
+from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
+from mv3d.model.unet import OrbitUNet
 
 
 def assemble_model(run: RunConfig, pack: Pack) -> None:
@@ -18,11 +26,40 @@ def assemble_model(run: RunConfig, pack: Pack) -> None:
         stage = DiffusionTraining(run, pack)
         network = load_ema(run.run / "diffusion", stage.network)
         save_model(stage.model(network), run.run / "model", overwrite=True)
-        (run.run / "model" / "ATTRIBUTION.txt").write_text(_attribution(run, pack))
+        trained_on = {pack.entries[k].object_id for k in pack.indices("train")}
+        (run.run / "model" / "ATTRIBUTION.txt").write_text(_attribution(run.data, trained_on))
 
 
-def _attribution(run: RunConfig, pack: Pack) -> str:
-    trained_on = {pack.entries[k].object_id for k in pack.indices("train")}
-    manifest = read_manifest(run.data)
+def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
+    """Write what a recipe made so far: ``run/model``, or ``run/lora`` with a LoRA; returns the folder or the file.
+
+    The base's licence lies beside it, and ``ATTRIBUTION.txt``.
+    """
+    unet = load_ema(recipe.run / "adapt", stage.network)
+    assert isinstance(unet, OrbitUNet)
+    base = resolve_model(recipe.base)
+    if recipe.lora is None:
+        made = folder = recipe.run / "model"
+        save_model(stage.model, folder, overwrite=True)
+    else:
+        folder = recipe.run / "lora"
+        made = folder / LORA_FILE
+        facts = LoraFacts(
+            base=base.stem if base.is_file() else base.name,
+            licence=stage.model.facts.licence,
+            rank=recipe.lora.rank,
+            alpha=recipe.lora.alpha,
+            targets=targets_pattern(recipe.lora.targets),
+            pose=stage.pose_base is not None,
+        )
+        save_lora(unet, made, facts, pose_base=stage.pose_base)
+    for path in licence_files(base):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "ATTRIBUTION.txt").write_text(_attribution(recipe.data, stage.trained_on))
+    return made
+
+
+def _attribution(folders: Sequence[Path], trained_on: Iterable[str]) -> str:
+    manifest = {object_id: line for folder in folders for object_id, line in read_manifest(folder).items()}
     lines = [f"{manifest[name].get('attribution')}; {manifest[name].get('licence')}" for name in sorted(trained_on)]
     return "\n".join(lines) + "\n"

@@ -38,7 +38,7 @@ def weights_digest(*modules: nn.Module) -> str:
     for module in modules:
         for key, value in sorted(module.state_dict().items()):
             digest.update(key.encode())
-            digest.update(value.contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:8]
 
 

@@ -12,30 +12,11 @@ from typing import Any, Literal
 
 import yaml
 
+from finetune.recipe import LoopConfig, Recipe
 from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolumeConfig
 
 StageName = Literal["autoencoder", "volume", "diffusion"]
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """Optimisation, the same for every stage. Progress is counted in steps of ``batch_size`` samples."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_after_steps: int = 1_000_000
-    """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    bfloat16: bool = False
-    """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
-    ema_decay: float = 0.999
-    log_every: int = 20
-    save_every: int = 200
-    validate_every: int = 500
 
 
 @dataclass(frozen=True)
@@ -57,11 +38,14 @@ class VolumeStage:
     network: CoarseVolumeConfig = field(default_factory=CoarseVolumeConfig)
     render_px: int = 48
     num_samples: int = 48
-    views_per_object: int = 3
     mask_weight: float = 0.5
-    hull_weight: float = 0.05
-    hull_points: int = 16384
-    """Points per object at which the density is compared with the visual hull of the orbit's silhouettes."""
+    lpips_weight: float = 0.1
+    occupancy_weight: float = 0.3
+    occupancy_points: int = 8192
+    """Points per object at which the density is compared with what the orbit's views show to be empty."""
+    colour_weight: float = 0.5
+    colour_points: int = 4096
+    """Points on the object's visible surface at which the colour is compared with the pixel that shows them."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +64,15 @@ class DiffusionStage:
     p_std: float = 1.6
     condition_dropout: float = 0.1
     cond_aug: float = 1e-5
+    lpips_weight: float = 0.0
+    """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
+    lpips_frames: int = 2
+    """Frames of each clip that are decoded for it."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
     guidance_high: float = 1.0
 
 
@@ -90,8 +80,8 @@ class DiffusionStage:
 class RunConfig:
     """One model: where its data is, where it grows, and its stages in the order they are trained."""
 
-    data: Path
-    """A folder of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes it."""
+    data: tuple[Path, ...]
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
     run: Path
     """Caches, checkpoints, logs and the assembled model; a leg of any length continues here."""
     autoencoder: AutoencoderStage
@@ -99,14 +89,18 @@ class RunConfig:
     diffusion: DiffusionStage
     resolution_px: int = 128
     seed: int = 0
+    start_from: Path | None = None
+    """A model folder whose weights the stages begin with instead of random ones."""
     validation_objects: int = 8
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
     wandb_project: str | None = None
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
+def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:
     """Read a YAML file; ``overrides`` are ``section.key=value`` with YAML values.
+
+    With a ``base`` it is a `Recipe`, which adapts a model that there is; else a `RunConfig`, which trains a new one.
 
     Raises:
         Mv3dError: for a file that is no YAML mapping, an unknown key, a missing key or a value of another type.
@@ -124,7 +118,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         if not equals:
             raise Mv3dError(f"--set wants key=value, got {override!r}")
         _put(tree, name.split("."), yaml.safe_load(value))
-    return _build(RunConfig, tree, str(path))
+    return _build(Recipe if "base" in tree else RunConfig, tree, str(path))
 
 
 def _put(tree: dict, names: list[str], value: Any) -> None:
@@ -159,9 +153,16 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         kinds = [k for k in typing.get_args(kind) if k is not type(None)]
         return None if value is None else _convert(kinds[0], value, where)
     if origin is tuple:
+        kind = typing.get_args(kind)[0]
+        if kind is Path and isinstance(value, str):  # one folder needs no brackets
+            value = [value]
         if not isinstance(value, list):
             raise Mv3dError(f"{where} must be a list, got {value!r}")
-        return tuple(_convert(typing.get_args(kind)[0], v, where) for v in value)
+        return tuple(_convert(kind, v, where) for v in value)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise Mv3dError(f"{where} must be one of {', '.join(map(str, typing.get_args(kind)))}, got {value!r}")
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):

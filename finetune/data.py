@@ -1,6 +1,7 @@
 """Rendered orbits, packed once into memory-mapped arrays that every stage reads at random.
 
-A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``cameras.npy`` (orbits, views, 3)
+A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``depth.npy`` (orbits, views, S, S)
+float16 in world units (0 where nothing is, all 0 for an orbit without depth maps), ``cameras.npy`` (orbits, views, 3)
 float64 of azimuth_deg, elevation_deg, radius, and ``index.json``. All orbits have equally many views and one field of
 view.
 """
@@ -8,6 +9,7 @@ view.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mv3d.cameras import Camera
+from mv3d.depth import load_depth
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.orbit import load_orbit, to_uint8
@@ -26,16 +29,17 @@ class PackedOrbit:
 
     object_id: str
     orbit: str
-    """The orbit folder, relative to the rendered folder."""
+    """The orbit folder, with the rendered folder it lies in."""
     split: str
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """All orbits of a rendered folder at one resolution."""
+    """All orbits of some rendered folders at one resolution."""
 
     entries: tuple[PackedOrbit, ...]
     frames: np.ndarray
+    depth: np.ndarray
     cameras: np.ndarray
 
     def indices(self, split: str) -> list[int]:
@@ -72,40 +76,65 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     return {line["object_id"]: line for line in lines}
 
 
-def pack_orbits(folder: Path, pack: Path, size_px: int) -> Pack:
-    """Pack the orbits of a rendered folder, or open the pack if it is there and complete."""
+def list_orbits(folders: Sequence[Path], category: str | None = None) -> list[PackedOrbit]:
+    """All orbits of some rendered folders, or those of one category.
+
+    Raises:
+        Mv3dError: if there is none.
+    """
+    entries, categories = [], set()
+    for folder in folders:
+        for object_id, line in read_manifest(folder).items():
+            categories.add(line.get("category"))
+            if line["orbits"] and category in (None, line.get("category")):
+                found = sorted((folder / object_id).glob("*/transforms.json"))
+                entries += [PackedOrbit(object_id, str(p.parent), line["split"]) for p in found]
+    if not entries:
+        known = f" of category {category}; there are {', '.join(sorted(map(str, categories)))}" if category else ""
+        raise Mv3dError(f"{', '.join(map(str, folders))}: no rendered orbit in there{known}")
+    return entries
+
+
+def pack_orbits(folders: Sequence[Path], pack: Path, size_px: int) -> Pack:
+    """Pack the orbits of rendered folders, or open the pack if it is there and complete."""
     if not (pack / "index.json").is_file():
-        _write_pack(folder, pack, size_px)
+        _write_pack(folders, pack, size_px)
     index = json.loads((pack / "index.json").read_text())
     return Pack(
         tuple(PackedOrbit(**entry) for entry in index),
         np.load(pack / "frames.npy", mmap_mode="r"),
+        np.load(pack / "depth.npy", mmap_mode="r"),
         np.load(pack / "cameras.npy"),
     )
 
 
-def _write_pack(folder: Path, pack: Path, size_px: int) -> None:
-    entries = []
-    for object_id, line in read_manifest(folder).items():
-        if line["orbits"]:
-            found = sorted((folder / object_id).glob("*/transforms.json"))
-            entries += [PackedOrbit(object_id, str(p.parent.relative_to(folder)), line["split"]) for p in found]
-    if not entries:
-        raise Mv3dError(f"{folder} holds no rendered orbit")
-    num_views = len(load_orbit(folder / entries[0].orbit))
+def _write_pack(folders: Sequence[Path], pack: Path, size_px: int) -> None:
+    entries = list_orbits(folders)
+    num_views = len(load_orbit(Path(entries[0].orbit)))
     with whole_folder(pack, overwrite=True) as partial:
-        shape = (len(entries), num_views, size_px, size_px, 4)
-        frames = np.lib.format.open_memmap(partial / "frames.npy", mode="w+", dtype=np.uint8, shape=shape)
+        shape = (len(entries), num_views, size_px, size_px)
+        frames = np.lib.format.open_memmap(partial / "frames.npy", mode="w+", dtype=np.uint8, shape=(*shape, 4))
+        depth = np.lib.format.open_memmap(partial / "depth.npy", mode="w+", dtype=np.float16, shape=shape)
         cameras = np.empty((len(entries), num_views, 3))
         for k, entry in enumerate(tqdm(entries, desc="packing orbits", unit="orbit")):
-            orbit = load_orbit(folder / entry.orbit)
+            orbit = load_orbit(Path(entry.orbit))
             if len(orbit) != num_views:
                 raise Mv3dError(f"{entry.orbit} has {len(orbit)} views, the first orbit has {num_views}")
+            maps = load_depth(Path(entry.orbit))
+            if maps is not None:
+                depth[k] = _nearest(maps, size_px)
             frames[k] = to_uint8((orbit if orbit.frames.shape[1] == size_px else orbit.resized(size_px)).frames)
             cameras[k] = [(c.azimuth_deg, c.elevation_deg, c.radius) for c in orbit.cameras]
         frames.flush()
+        depth.flush()
         np.save(partial / "cameras.npy", cameras)
         (partial / "index.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=0))
+
+
+def _nearest(maps: np.ndarray, size_px: int) -> np.ndarray:
+    """Resample depth (N, H, W) to squares; a mean of near and far would be a surface that is nowhere."""
+    rows, columns = (((np.arange(size_px) + 0.5) * side / size_px).astype(int) for side in maps.shape[1:])
+    return maps[:, rows[:, None], columns]
 
 
 def draw(count: int, population: int, seed: int, step: int) -> np.ndarray:

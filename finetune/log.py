@@ -10,17 +10,40 @@ from pathlib import Path
 class TrainingLog:
     """Appends one JSON object a line to ``run/log.jsonl``."""
 
-    def __init__(self, run: Path, *, wandb_project: str | None = None, config: dict | None = None) -> None:
-        run.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, run: Path, *, wandb_project: str | None = None, config: dict | None = None, enabled: bool = True
+    ) -> None:
         self._path = run / "log.jsonl"
-        self._wandb = _start_wandb(run, wandb_project, config or {}) if wandb_project else None
+        self._enabled = enabled
+        if enabled:
+            run.mkdir(parents=True, exist_ok=True)
+        self._wandb = _start_wandb(run, wandb_project, config or {}) if wandb_project and enabled else None
 
     def write(self, *, step: int, **figures: float) -> None:
         """Record the figures of a step."""
+        if not self._enabled:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **figures, "time": round(time.time())}) + "\n")
         if self._wandb is not None:
             self._wandb.log(figures, step=step)
+
+    def show(self, *, step: int, sheet: Path) -> None:
+        """Send a validation's sheet, and the video beside it (truth above the model's views), to wandb."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        media = {"sheet": wandb.Image(str(sheet))} if sheet.is_file() else {}
+        video = sheet.with_suffix(".mp4")
+        if video.is_file():
+            media["orbits"] = wandb.Video(str(video), format="mp4")
+        self._wandb.log(media, step=step)
+
+    def close(self) -> None:
+        """End the run; nothing is lost if this is never called."""
+        if self._wandb is not None:
+            self._wandb.finish()
 
 
 def _start_wandb(run: Path, project: str, config: dict):

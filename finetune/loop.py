@@ -1,97 +1,122 @@
 """One training loop for every stage: AdamW, EMA, JSON-lines log, atomic checkpoints, exact resume.
 
 Nothing is drawn from a global random state: batch and noise of step k are functions of (seed, k). So a run that is
-killed and started again makes, bit for bit, the steps an uninterrupted run would have made.
+killed and started again makes, bit for bit, the steps an uninterrupted run would have made, and a batch may be divided
+among processes or taken part after part without changing what is drawn.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from finetune.config import LoopConfig
+from finetune.average import Average
+from finetune.checkpoint import (
+    TrainingState,
+    checkpoint_folder,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from finetune.log import TrainingLog
+from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
+from finetune.recipe import LoopConfig
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
-from mv3d.model.checkpoints import load_strict
-
-Network = TypeVar("Network", bound=nn.Module)
+from mv3d.model.unet import OrbitUNet
 
 
 class Stage(Protocol):
     """What the loop needs to know of a stage."""
 
     network: nn.Module
-    """Everything that is trained."""
+    """Everything that is trained; parameters that do not require gradients stay as they are."""
+    divisible: bool
+    """Whether `loss` can be asked for parts of a batch."""
+    images_per_sample: int
+    """For figures of throughput."""
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one batch, and figures worth logging."""
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+        """The mean loss of one part of a batch, and figures worth logging."""
+        ...
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects the whole batch shows."""
         ...
 
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """Score ``network`` (the EMA of `network`) on the validation split and write a picture to ``sheet``."""
+        """Score ``network`` (holding the averages) on the validation split and write a picture to ``sheet``."""
         ...
 
 
-@dataclass
-class TrainingState:
-    """What a checkpoint holds besides its three files of tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
-
-
 def train(
-    stage: Stage, loop: LoopConfig, run: Path, log: TrainingLog, *, seed: int, deadline: float = math.inf
+    stage: Stage,
+    loop: LoopConfig,
+    run: Path,
+    log: TrainingLog,
+    *,
+    seed: int,
+    deadline: float = math.inf,
+    processes: Processes | None = None,
 ) -> bool:
     """Train until ``loop.steps`` are done or ``time.monotonic()`` passes ``deadline``; returns whether all are done.
 
     Raises:
-        Mv3dError: when the loss is not finite; the last checkpoint stays as it was.
+        Mv3dError: when loss or gradient is not finite (the batch's objects are named; the last checkpoint stays as it
+            was), or when data cannot be read (all steps so far are saved first).
     """
+    processes = processes or Processes()
+    parts = _parts(stage, loop, processes)
+
     # ---- State: new, or where the last leg stopped.
     network = stage.network
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=loop.learning_rate, betas=(0.9, 0.99), weight_decay=loop.weight_decay
-    )
-    ema = copy.deepcopy(network).eval().requires_grad_(False)
-    state = load_checkpoint(run, network, ema, optimizer) or TrainingState()
+    if loop.checkpointing:
+        _checkpoint_activations(network)
+    if loop.shard and processes.count > 1:
+        shard_parameters(network, processes)
+    optimizer = make_optimizer(network, loop)
+    average = Average(network)
+    state = load_checkpoint(run, network, average, optimizer) or TrainingState()
+    objective: nn.Module = _Objective(stage, seed, loop)
+    if loop.compile:
+        for module in network.modules():
+            if isinstance(module, OrbitUNet):
+                module.compile()
+    if processes.count > 1 and not loop.shard:
+        objective = nn.parallel.DistributedDataParallel(objective)
 
     # ---- Steps.
-    bar = tqdm(total=loop.steps, initial=state.step, desc=run.name, unit="step", smoothing=0.05)
+    bar = tqdm(total=loop.steps, initial=state.step, desc=run.name, unit="step", smoothing=0.05, **_quiet(processes))
     started = time.monotonic() - state.seconds
     window: list[dict[str, float]] = []
+    window_started = time.monotonic()
     with _stop_requests() as stop_requested:
-        while state.step < loop.steps and time.monotonic() < deadline and not stop_requested():
+        while state.step < loop.steps and not processes.any(time.monotonic() > deadline or stop_requested()):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(loop, state.step)
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=loop.bfloat16):
-                loss, figures = stage.loss(state.step, generator)
-            if not torch.isfinite(loss):
-                raise Mv3dError(
-                    f"{run}: the loss is {loss.item()} at step {state.step}; lower the learning rate and run again"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(network.parameters(), loop.max_grad_norm)
+            try:
+                loss, figures = _backward(objective, state.step, parts, processes)
+            except Mv3dError:
+                if state.step and latest_checkpoint(run) != checkpoint_folder(run, state.step):
+                    save_checkpoint(run, network, average, optimizer, state, processes)
+                raise
+            trained = [p for p in network.parameters() if p.requires_grad]
+            norm = whole(nn.utils.clip_grad_norm_(trained, loop.max_grad_norm))
+            for name, value in (("loss", loss), ("gradient", norm)):
+                if not torch.isfinite(value):
+                    raise Mv3dError(_not_finite(name, value.item(), stage, state.step, run))
             optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             state.step += 1
-            update_ema(ema, network, min(loop.ema_decay, (1 + state.step) / (10 + state.step)))
+            average.update(min(loop.ema_decay, (1 + state.step) / (10 + state.step)))
             bar.update()
 
             # ---- Side doors: log, checkpoint, validation.
@@ -99,24 +124,29 @@ def train(
             window.append({"loss": loss.item(), "grad_norm": norm.item(), **figures})
             if state.step % loop.log_every == 0:
                 mean = {key: sum(line[key] for line in window) / len(window) for key in window[0]}
-                bar.set_postfix_str(f"loss {mean['loss']:.4f}")
-                samples = state.step * loop.batch_size
+                images = len(window) * loop.batch_size * stage.images_per_sample
+                rate = images / max(time.monotonic() - window_started, 1e-9)
+                bar.set_postfix_str(f"loss {mean['loss']:.4f}, {rate:.1f} images/s")
                 log.write(
                     step=state.step,
-                    samples=samples,
+                    samples=state.step * loop.batch_size,
                     seconds=round(state.seconds),
                     lr=learning_rate(loop, state.step),
+                    images_per_s=round(rate, 2),
                     **mean,
                 )
-                window = []
-            if state.step % loop.validate_every == 0:
-                scores = stage.validate(ema, run / "sheets" / f"{state.step:07d}.jpg")
+                window, window_started = [], time.monotonic()
+            if state.step % loop.validate_every == 0 and (processes.is_main or loop.shard):
+                sheet = run / "sheets" / f"{state.step:07d}.jpg"
+                with average.applied(network):
+                    scores = stage.validate(network, sheet)
                 log.write(step=state.step, **{f"val_{key}": value for key, value in scores.items()})
+                log.show(step=state.step, sheet=sheet)
             if state.step % loop.save_every == 0:
-                save_checkpoint(run, network, ema, optimizer, state)
+                save_checkpoint(run, network, average, optimizer, state, processes)
     bar.close()
-    if latest_checkpoint(run) != run / _checkpoint_name(state.step):
-        save_checkpoint(run, network, ema, optimizer, state)
+    if latest_checkpoint(run) != checkpoint_folder(run, state.step):
+        save_checkpoint(run, network, average, optimizer, state, processes)
     return state.step >= loop.steps
 
 
@@ -126,81 +156,86 @@ def learning_rate(loop: LoopConfig, step: int) -> float:
     return loop.learning_rate * warmup * min(1.0, math.sqrt(loop.decay_after_steps / (step + 1)))
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the averaged parameters towards the current ones; buffers are copied."""
-    averaged, current = list(ema.parameters()), list(network.parameters())
-    for target, source in zip(averaged, current, strict=True):
-        target.lerp_(source, 1 - decay)
-    for target, source in zip(ema.buffers(), network.buffers(), strict=True):
-        target.copy_(source)
-
-
-# -------------------------------------------------------------------------------------------------
-# Checkpoints: run/step-0000200/{network,ema,optimizer}.safetensors and state.json. A folder that has the name is whole.
-
-
-def _checkpoint_name(step: int) -> str:
-    return f"step-{step:07d}"
-
-
-def latest_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run."""
-    return max(run.glob("step-*"), default=None)
-
-
-def save_checkpoint(
-    run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
-) -> None:
-    """Write a checkpoint, then delete the older ones."""
-    target = run / _checkpoint_name(state.step)
-    with whole_folder(target, overwrite=True) as partial:
-        save_file(_tensors(network), partial / "network.safetensors")
-        save_file(_tensors(ema), partial / "ema.safetensors")
-        save_file(_optimizer_tensors(optimizer), partial / "optimizer.safetensors")
-        (partial / "state.json").write_text(json.dumps({"step": state.step, "seconds": state.seconds}))
-    for old in run.glob("step-*"):
-        if old != target:
-            shutil.rmtree(old)
-
-
-def load_checkpoint(
-    run: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingState | None:
-    """Bring everything to the newest checkpoint; None if the run has none.
+def make_optimizer(network: nn.Module, loop: LoopConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trained, its moments in 8 bits if wanted (Dettmers et al. 2022).
 
     Raises:
-        Mv3dError: when the checkpoint is of another shape than the config makes (the keys are listed).
+        Mv3dError: if 8 bits are wanted and bitsandbytes is not there.
     """
-    folder = latest_checkpoint(run)
-    if folder is None:
-        return None
-    load_strict(network, load_file(folder / "network.safetensors"), str(folder))
-    load_strict(ema, load_file(folder / "ema.safetensors"), str(folder))
-    moments = load_file(folder / "optimizer.safetensors")
-    parameters = optimizer.param_groups[0]["params"]
-    for k, parameter in enumerate(parameters):
-        if f"{k}.step" in moments:
-            optimizer.state[parameter] = {key: moments[f"{k}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    return TrainingState(**json.loads((folder / "state.json").read_text()))
+    trained = [p for p in network.parameters() if p.requires_grad]
+    given: dict[str, Any] = {"lr": loop.learning_rate, "betas": loop.adam_betas, "weight_decay": loop.weight_decay}
+    if not loop.adam_8bit:
+        return torch.optim.AdamW(trained, **given)
+    try:
+        import bitsandbytes  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise Mv3dError("adam_8bit needs bitsandbytes: pip install -e '.[adam8bit]'") from error
+    return bitsandbytes.optim.AdamW8bit(trained, **given)
 
 
-def load_ema(run: Path, network: Network) -> Network:
-    """The averaged weights of a run's newest checkpoint, frozen, in evaluation mode."""
-    folder = latest_checkpoint(run)
-    if folder is None:
-        raise Mv3dError(f"{run} holds no checkpoint yet; train this stage first")
-    load_strict(network, load_file(folder / "ema.safetensors"), str(folder))
-    return network.eval().requires_grad_(False)
+class _Objective(nn.Module):
+    """A stage's loss as a module, which is what DDP synchronises the gradients of."""
+
+    def __init__(self, stage: Stage, seed: int, loop: LoopConfig) -> None:
+        super().__init__()
+        self.network = stage.network
+        self._loss = stage.loss
+        self._seed = seed
+        self._bfloat16 = loop.bfloat16
+
+    def forward(self, step: int, part: Part) -> tuple[Tensor, dict[str, float]]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        device = next(self.network.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
+            return self._loss(step, generator, part)
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().contiguous() for key, value in module.state_dict().items()}
+def _parts(stage: Stage, loop: LoopConfig, processes: Processes) -> list[Part]:
+    """The parts of every batch that are this process's."""
+    count = processes.count * loop.accumulate
+    if count > 1 and not stage.divisible:
+        raise Mv3dError("this stage trains whole batches in one process: start it without torchrun, accumulate: 1")
+    if loop.batch_size % count:
+        raise Mv3dError(
+            f"batch_size {loop.batch_size} is no multiple of {count} = {processes.count} processes x {loop.accumulate} "
+            "accumulated parts; change one of them"
+        )
+    return [Part(processes.rank * loop.accumulate + k, count) for k in range(loop.accumulate)]
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    parameters = optimizer.param_groups[0]["params"]
-    return {f"{k}.{key}": value for k, p in enumerate(parameters) for key, value in optimizer.state.get(p, {}).items()}
+def _backward(
+    objective: nn.Module, step: int, parts: list[Part], processes: Processes
+) -> tuple[Tensor, dict[str, float]]:
+    """Gradients of a whole batch, part after part; returns its loss and its first part's figures."""
+    total, figures = torch.zeros((), device=processes.device), {}
+    for k, part in enumerate(parts):
+        last = k == len(parts) - 1
+        ddp = isinstance(objective, nn.parallel.DistributedDataParallel)
+        with nullcontext() if last or not ddp else objective.no_sync():
+            loss, found = objective(step, part)
+            (loss if len(parts) == 1 else loss / len(parts)).backward()
+        total = total + loss.detach().float().to(total.device) / len(parts)
+        figures = figures or found
+    return processes.mean(total), figures
+
+
+def _not_finite(name: str, value: float, stage: Stage, step: int, run: Path) -> str:
+    kept = latest_checkpoint(run)
+    return (
+        f"{run}: the {name} is {value} at step {step}, on {', '.join(stage.object_ids(step))}; lower the learning rate"
+        f" or leave these objects out, and run again: it goes on from {kept.name if kept else 'the start'}"
+    )
+
+
+def _checkpoint_activations(network: nn.Module) -> None:
+    """Keep only the blocks' inputs and compute the rest again on the way back: less memory, a third more time."""
+    for module in network.modules():
+        if hasattr(module, "enable_gradient_checkpointing"):
+            module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
+
+
+def _quiet(processes: Processes) -> dict[str, Any]:
+    return {} if processes.is_main else {"disable": True}
 
 
 @contextmanager

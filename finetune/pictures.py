@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,25 @@ def recoloured(rgba: Tensor, generator: torch.Generator) -> Tensor:
     gamma = torch.exp(0.25 * torch.randn((), generator=generator))
     rgb = rgba[..., order, :, :].clamp(min=1e-4) ** gamma
     return torch.cat([rgb, rgba[..., 3:, :, :]], dim=-3)
+
+
+def save_rows_video(rows: list[Tensor], path: Path, frames_per_second: int = 7) -> None:
+    """Write rows of frames (N, 3 or 4, H, W) in [0, 1] as one video on white: N frames, the rows in two columns."""
+    import imageio_ffmpeg
+
+    rows = [to_autoencoder(row, 3) / 2 + 0.5 if row.shape[1] == 4 else row for row in rows]
+    columns = [torch.cat(rows[k::2], dim=2) for k in range(min(2, len(rows)))]
+    video = (torch.cat(columns, dim=3).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    height, width = (side // 2 * 2 for side in video.shape[1:3])  # H.264 wants even sides
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        writer = imageio_ffmpeg.write_frames(
+            str(partial), (width, height), fps=frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
+        )
+        with closing(writer):
+            writer.send(None)
+            for frame in video:
+                writer.send(np.ascontiguousarray(frame[:height, :width]))
 
 
 def save_rows(rows: list[Tensor], path: Path) -> None:

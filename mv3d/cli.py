@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from mv3d.jobs import Job, Result
+    from mv3d.model.checkpoints import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,15 @@ class Orbit:
         command = shlex.join(["mv3d", *sys.argv[1:]])
         bar = _StepBar()
         failed = False
-        for result in make_orbits(
-            jobs, self.options, keep_existing=is_batch(self.images), command=command, on_step=bar.update
-        ):
+        results = make_orbits(
+            jobs,
+            self.options,
+            keep_existing=is_batch(self.images),
+            command=command,
+            on_step=bar.update,
+            on_model=None if self.options.model == "mini" else _print_licence,
+        )
+        for result in results:
             bar.close()
             if result.error:
                 failed = True
@@ -143,6 +150,10 @@ def _print_error(error: Exception, *, verbose: bool) -> None:
     if verbose:
         traceback.print_exception(error)
     print("mv3d:", " ".join(str(error).split()), file=sys.stderr)
+
+
+def _print_licence(facts: ModelFacts) -> None:
+    print(f"mv3d: model {facts.name}; licence of its weights: {facts.licence}", file=sys.stderr)
 
 
 def _as_json(result: Result) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 import mv3d
 from mv3d.cameras import Camera, static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.model.autoencoder import Autoencoder, decode_latents, encode_frames, to_autoencoder
+from mv3d.model.autoencoder import Autoencoder, decode_latents, encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
@@ -84,7 +84,7 @@ def generate_orbit(
         frames = upsample(frames, size_px)
         seconds = {"coarse": time.perf_counter() - started}
     else:
-        conditions = make_conditions(model, given, cameras)
+        conditions = make_conditions(model, given, cameras, settings.seed)
         seconds = {"conditions": time.perf_counter() - started}
         frames, stages = sample_views(model, conditions, settings, on_step), "coarse volume and diffusion"
         seconds["diffusion"] = time.perf_counter() - started - seconds["conditions"]
@@ -100,10 +100,10 @@ def generate_orbit(
     return Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
 
 
-def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera]) -> Conditions:
+def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0) -> Conditions:
     """Everything the diffusion stage is told about one object: a batch of one clip.
 
-    ``picture`` is (4, S, S) straight RGBA; the first camera is the picture's.
+    ``picture`` is (4, S, S) straight RGBA; the first camera is the picture's; ``seed`` draws the noise that SVD adds.
     """
     on_white = to_autoencoder(picture[None], 3)
     coarse = None
@@ -113,12 +113,24 @@ def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera
         coarse = coarse_latents(model.vae, model.volume, picture, cameras)[None]
     ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
     return Conditions(
-        image_latents=encode_frames(model.vae, picture[None]),
+        image_latents=_picture_latents(model, picture, seed),
         image_embedding=embed_image(model.image_encoder, on_white / 2 + 0.5),
         added_time_ids=ids,
         poses=poses_of(cameras)[None].to(picture.device) if model.unet.config["pose_embed_dim"] else None,
         coarse_latents=coarse,
     )
+
+
+def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
+    """Latents of the input picture with the noise that the model is told of (SVD, appendix D; SV3D: nearly none).
+
+    The mini model's autoencoder, which carries alpha, was trained beside a UNet that saw pictures without noise.
+    """
+    if model.vae.config["in_channels"] == 4:
+        return encode_frames(model.vae, picture[None])
+    seen = to_autoencoder(picture[None], 3)
+    noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
+    return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
 
 
 def coarse_latents(vae: Autoencoder, volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:

@@ -7,11 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import Device, OrbitOptions
 from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
+
+if TYPE_CHECKING:
+    from mv3d.model.checkpoints import ModelFacts
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
@@ -75,6 +79,7 @@ def make_orbits(
     keep_existing: bool,
     command: str | None = None,
     on_step: Callable[[Job, int, int], None] | None = None,
+    on_model: Callable[[ModelFacts], None] | None = None,
 ) -> Iterator[Result]:
     """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
 
@@ -86,6 +91,7 @@ def make_orbits(
         keep_existing: an orbit folder that is there already is a result, not an error.
         command: recorded in the orbit folders.
         on_step: called with the job, its sampling steps done and in all.
+        on_model: called with the model's facts once it is loaded.
 
     Raises:
         Mv3dError: for what concerns all pictures: the model, the device, the settings.
@@ -101,7 +107,10 @@ def make_orbits(
         except Mv3dError as error:
             yield Result(job, error=error)
             continue
-        generate = generate or _Generator(options)
+        if generate is None:
+            generate = _Generator(options)
+            if on_model:
+                on_model(generate.model.facts)
         try:
             mesh = generate(picture, job, command, on_step)
         except Mv3dError as error:
@@ -150,7 +159,14 @@ class _Generator:
             preview=options.preview,
         )
         self.options = options
-        self.model = load_model(options.model, _pick_device(options.device))
+        if not options.lora:
+            self.model = load_model(options.model, _pick_device(options.device))
+            return
+        from mv3d.model.lora import parse_lora, with_loras
+
+        uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
+        model = load_model(options.model, _pick_device(options.device))
+        self.model = with_loras(model, uses, fuse=not options.unfused)
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import UseAppendAction, arg
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Matte = Literal["auto", "alpha", "plain", "u2net"]
@@ -26,7 +28,11 @@ class OrbitOptions:
     seed: int = 0
     """Draws the diffusion stage's noise: equal seeds give equal pixels."""
     model: str = "mini"
-    """The bundled model (mini), a model folder, or owner/name on the Hugging Face hub."""
+    """The bundled model (mini), a model folder, a .safetensors file of SV3D or SVD, or owner/name on the hub."""
+    lora: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE[:SCALE]")] = ()
+    """A LoRA for the model, 1 as trained and 0 not at all; several add up."""
+    unfused: bool = False
+    """Keep LoRAs as layers of their own, not added to the weights: slower, to compare with."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mesh: bool = False

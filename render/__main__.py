@@ -15,7 +15,7 @@ from render.sources import SourceObject, find_objects, limit_skins
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (2 for a mistake of the user's, told in one line)."""
-    verbs = {"list": _list, "orbits": _orbits, "sheet": _sheet, "pack": _pack, "curate": _curate}
+    verbs = {"list": _list, "orbits": _orbits, "sheet": _sheet, "pack": _pack, "curate": _curate, "depth": _depth}
     options = make_parser(verbs, __doc__).parse_args(arguments)
     try:
         return options.run(options)
@@ -100,6 +100,15 @@ def _curate(options: argparse.Namespace) -> int:
     for line in curate(options.place, options.rules):
         print(line)
     return 0
+
+
+def _depth(options: argparse.Namespace) -> int:
+    from render.depth import add_depth
+
+    failed = add_depth(_objects(options), options.out, workers=options.workers, timeout_s=options.timeout)
+    for object_id, reason in failed.items():
+        print(f"{object_id}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _stop(*_: object) -> None:

@@ -38,7 +38,7 @@ def render_job(job: Job) -> Entry:
     from mv3d.orbit import Facts, Orbit, save_orbit
     from render.errors import Unusable
     from render.lights import make_lights
-    from render.passes import DEPTH_UNIT, draw_passes
+    from render.passes import draw_passes
     from render.paths import draw_cameras
     from render.scene import make_scene
     from render.split import identify, split_of
@@ -82,8 +82,6 @@ def render_job(job: Job) -> Entry:
         "object_yaw_deg": round(yaw_deg, 6),
         "triangles": len(scene.corners),
     }
-    if "depth" in settings.passes:
-        extra["depth_unit"] = DEPTH_UNIT
     facts = Facts(
         input_index=0,
         source=item.object_id,

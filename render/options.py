@@ -29,6 +29,10 @@ def make_parser(verbs: Mapping[str, Run], description: str | None) -> argparse.A
     _add_source(orbits)
     _add_settings(orbits)
     _add_farm(orbits)
+    depth = add("depth", "add depth maps to the orbits of SOURCE that DIR holds")
+    _add_source(depth)
+    depth.add_argument("--out", metavar="DIR", type=Path, required=True, help="where the orbit folders are")
+    _add_workers(depth)
     sheet = add("sheet", "draw a contact sheet of rendered objects")
     sheet.add_argument("place", metavar="DIR", type=Path, help="rendered orbits, or shards of them")
     sheet.add_argument("--out", type=Path, default=Path("sheet.png"), help="the picture")
@@ -97,8 +101,12 @@ def _add_settings(verb: argparse.ArgumentParser) -> None:
 def _add_farm(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--out", metavar="DIR", type=Path, required=True, help="orbit folders and manifest go here")
     verb.add_argument("--num-orbits", type=int, default=1, help="orbits per object")
-    verb.add_argument("--workers", type=int, help="processes; one per core if not given")
-    verb.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")
+    _add_workers(verb)
     verb.add_argument("--shard", metavar="I/N", help="only every N-th object from I on, for job arrays; I from 0")
     verb.add_argument("--ray", metavar="ADDRESS", help="work on a Ray cluster (auto, or host:port)")
     verb.add_argument("--dry-run", action="store_true", help="render five objects, say what all will cost, and stop")
+
+
+def _add_workers(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--workers", type=int, help="processes; one per core if not given")
+    verb.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit per orbit")

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mv3d.cameras import Camera
+from mv3d.depth import DEPTH_FOLDER, DEPTH_STEP
 from mv3d.orbit import to_uint8
 from render import raycast
 from render.scene import RenderScene
-
-DEPTH_UNIT = 1e-4
-"""World lengths in one step of a depth picture's 16 bits."""
 
 
 def trace_geometry(scene: RenderScene, camera: Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -49,7 +47,7 @@ def trace_geometry(scene: RenderScene, camera: Camera) -> tuple[NDArray[np.float
 def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[str], samples: int) -> dict[str, bytes]:
     """Pictures of the named passes as files of an orbit folder.
 
-    ``depth/000.png``: 16 bit, in steps of `DEPTH_UNIT`, 0 for nothing. ``normal/000.png``: camera axes, -1 to 1 on 0 to
+    ``depth/000.png``: as `mv3d.depth` reads it. ``normal/000.png``: camera axes, -1 to 1 on 0 to
     255, alpha 0 for nothing. ``albedo/000.png``: like frames, without light.
     """
     files = {}
@@ -57,8 +55,8 @@ def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[s
         for k, camera in enumerate(cameras):
             depth, normal = trace_geometry(scene, camera)
             if "depth" in names:
-                steps = np.clip(np.rint(depth / DEPTH_UNIT), 0, 65535).astype(np.uint16)
-                files[f"depth/{k:03d}.png"] = _png(steps)
+                steps = np.clip(np.rint(depth / DEPTH_STEP), 0, 65535).astype(np.uint16)
+                files[f"{DEPTH_FOLDER}/{k:03d}.png"] = _png(steps)
             if "normal" in names:
                 rgba = np.concatenate([normal / 2 + 0.5, depth[..., None] > 0], axis=-1)
                 files[f"normal/{k:03d}.png"] = _png(to_uint8(rgba * (depth > 0)[..., None]))

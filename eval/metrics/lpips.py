@@ -1,12 +1,12 @@
 """LPIPS, the learned perceptual distance, in plain torch.
 
 Zhang, Isola, Efros, Shechtman, Wang: The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018;
-version 0.1 of the linear layers, on the AlexNet (Krizhevsky 2014) or VGG16 (Simonyan and Zisserman 2015) feature stack.
+version 0.1 of the linear layers, on the feature stack of AlexNet (Krizhevsky 2014), VGG16 (Simonyan and Zisserman 2015)
+or SqueezeNet 1.1 (Iandola et al. 2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,8 +24,10 @@ _INPUT_SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for pi
 _INPUT_SCALE = (0.458, 0.448, 0.450)
 
 # A network is a sequence of stages, and the features after each stage are compared: a max-pool over so many pixels with
-# stride 2 (0: none), then convolutions (out channels, kernel, stride, padding), each followed by a ReLU.
-_Stage = tuple[int, tuple[tuple[int, int, int, int], ...]]
+# stride 2 (0: none), then layers, each followed by a ReLU: a convolution (out channels, kernel, stride, padding), or a
+# fire module (squeezed channels, expanded channels): a 1x1 convolution and then, side by side, a 1x1 and a 3x3 one.
+_Layer = tuple[int, int, int, int] | tuple[int, int]
+_Stage = tuple[int, tuple[_Layer, ...]]
 _ALEX: tuple[_Stage, ...] = (
     (0, ((64, 11, 4, 2),)),
     (3, ((192, 5, 1, 2),)),
@@ -40,7 +42,16 @@ _VGG: tuple[_Stage, ...] = (
     (2, ((512, 3, 1, 1),) * 3),
     (2, ((512, 3, 1, 1),) * 3),
 )
-_STAGES: dict[LpipsNet, tuple[_Stage, ...]] = {"alex": _ALEX, "vgg": _VGG}
+_SQUEEZE: tuple[_Stage, ...] = (
+    (0, ((64, 3, 2, 0),)),
+    (3, ((16, 64),) * 2),
+    (3, ((32, 128),) * 2),
+    (3, ((48, 192),)),
+    (0, ((48, 192),)),
+    (0, ((64, 256),)),
+    (0, ((64, 256),)),
+)
+_STAGES: dict[LpipsNet, tuple[_Stage, ...]] = {"alex": _ALEX, "vgg": _VGG, "squeeze": _SQUEEZE}
 
 
 class Lpips(nn.Module):
@@ -54,16 +65,19 @@ class Lpips(nn.Module):
         super().__init__()
         self.net: LpipsNet = net
         self._stages = _STAGES[net]
-        convolutions = [convolution for _, stage in self._stages for convolution in stage]
-        inputs = [3, *(convolution[0] for convolution in convolutions[:-1])]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, kernel, stride, padding)
-            for before, (after, kernel, stride, padding) in zip(inputs, convolutions, strict=True)
-        )
-        self.lins = nn.ModuleList(nn.Conv2d(stage[-1][0], 1, 1, bias=False) for _, stage in self._stages)
+        layers = [layer for _, stage in self._stages for layer in stage]
+        inputs = [3, *(_out_channels(layer) for layer in layers[:-1])]
+        plain = [_convolutions(before, layer) for before, layer in zip(inputs, layers, strict=True)]
+        self.convs = nn.ModuleList(convolution for convolutions in plain for convolution in convolutions)
+        self.lins = nn.ModuleList(nn.Conv2d(_out_channels(stage[-1]), 1, 1, bias=False) for _, stage in self._stages)
         self.register_buffer("shift", torch.tensor(_INPUT_SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(_INPUT_SCALE).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
+
+    @property
+    def key(self) -> str:
+        """The metric's name."""
+        return f"lpips_{self.net}"
 
     def forward(self, pred: Tensor, truth: Tensor) -> Tensor:
         """Distances (B,) between pictures (B, 3, H, W) in [0, 1]; eq. 1 of the paper.
@@ -72,25 +86,49 @@ class Lpips(nn.Module):
             Mv3dError: if the pictures are smaller than the network's last feature map allows.
         """
         assert pred.shape == truth.shape, (pred.shape, truth.shape)
-        if min(pred.shape[-2:]) < MIN_SIDE_PX:
-            height, width = pred.shape[-2:]
-            raise Mv3dError(f"LPIPS needs pictures of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
-        distance = pred.new_zeros(len(pred))
-        for linear, a, b in zip(self.lins, self._features(pred), self._features(truth), strict=True):
-            distance = distance + linear((_normalise(a) - _normalise(b)).square()).mean(dim=(1, 2, 3))
-        return distance
+        return self.compare(self.features(pred), self.features(truth))
 
-    def _features(self, pictures: Tensor) -> list[Tensor]:
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What `compare` takes of pictures (B, 3, H, W) in [0, 1]: each stage's features, of unit length per pixel.
+
+        Raises:
+            Mv3dError: if the pictures are smaller than the network's last feature map allows.
+        """
+        if min(pictures.shape[-2:]) < MIN_SIDE_PX:
+            height, width = pictures.shape[-2:]
+            raise Mv3dError(f"LPIPS needs pictures of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
         x = (2 * pictures - 1 - self.shift) / self.scale
         convolutions = iter(self.convs)
         compared = []
         for pool, stage in self._stages:
             if pool:
-                x = F.max_pool2d(x, pool, stride=2)
-            for _ in stage:
+                x = F.max_pool2d(x, pool, stride=2, ceil_mode=self.net == "squeeze")
+            for layer in stage:
                 x = F.relu(next(convolutions)(x))
-            compared.append(x)
+                if len(layer) == 2:
+                    x = torch.cat([F.relu(next(convolutions)(x)), F.relu(next(convolutions)(x))], dim=1)
+            compared.append(_normalise(x))
         return compared
+
+    def compare(self, pred: list[Tensor], truth: list[Tensor]) -> Tensor:
+        """Distances (B,) between what `features` made of two lots of pictures."""
+        distance = pred[0].new_zeros(len(pred[0]))
+        for linear, a, b in zip(self.lins, pred, truth, strict=True):
+            distance = distance + linear((a - b).square()).mean(dim=(1, 2, 3))
+        return distance
+
+
+def _out_channels(layer: _Layer) -> int:
+    return 2 * layer[1] if len(layer) == 2 else layer[0]
+
+
+def _convolutions(before: int, layer: _Layer) -> list[nn.Conv2d]:
+    if len(layer) == 2:
+        squeezed, expanded = layer
+        sizes = [(before, squeezed, 1, 0), (squeezed, expanded, 1, 0), (squeezed, expanded, 3, 1)]
+        return [nn.Conv2d(inputs, outputs, kernel, padding=padding) for inputs, outputs, kernel, padding in sizes]
+    after, kernel, stride, padding = layer
+    return [nn.Conv2d(before, after, kernel, stride, padding)]
 
 
 def _normalise(features: Tensor) -> Tensor:
@@ -110,10 +148,3 @@ def load_lpips(net: LpipsNet, cache: Path | None = None) -> Lpips:
     model = Lpips(net)
     model.load_state_dict(load_file(path))
     return model
-
-
-def load_present(nets: Sequence[LpipsNet]) -> tuple[list[Lpips], list[LpipsNet]]:
-    """Load the networks whose weights are in the cache, onto the GPU if there is one, and name the others."""
-    absent: list[LpipsNet] = [net for net in nets if not lpips_file(net).is_file()]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [load_lpips(net).to(device) for net in nets if net not in absent], absent

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 from finetune.config import RunConfig
 from finetune.data import Pack
@@ -11,7 +13,16 @@ from finetune.stages.autoencoder import AutoencoderTraining
 from finetune.stages.diffusion import DiffusionTraining
 from finetune.stages.volume import VolumeTraining
 
-STAGES: dict[str, Callable[[RunConfig, Pack], Stage]] = {
+
+class NewStage(Stage, Protocol):
+    """A stage of a model that is made anew."""
+
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        ...
+
+
+STAGES: dict[str, Callable[[RunConfig, Pack], NewStage]] = {
     "autoencoder": AutoencoderTraining,
     "volume": VolumeTraining,
     "diffusion": DiffusionTraining,

@@ -13,6 +13,7 @@ from eval.metrics.lpips import load_lpips
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import augmented, save_rows, to_tensor
+from finetune.processes import WHOLE, Part
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -21,6 +22,7 @@ from mv3d.model.autoencoder import (
     encode_frames,
     to_autoencoder,
 )
+from mv3d.model.weights import load_strict, load_weights
 
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
@@ -30,6 +32,9 @@ def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
 
 class AutoencoderTraining:
     """Single frames of the training orbits in, themselves out."""
+
+    divisible = False
+    images_per_sample = 1
 
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.autoencoder
@@ -43,11 +48,14 @@ class AutoencoderTraining:
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        load_strict(self._autoencoder, load_weights(model / "vae", torch.float32), str(model / "vae"))
+
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of a batch of frames, each of another orbit."""
         views = self._pack.frames.shape[1]
-        chosen = draw(self._config.loop.batch_size, len(self._orbits) * views, self._seed, step)
-        frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])
+        frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in self._chosen(step)])
         rgba = augmented(to_tensor(frames), generator)
         truth = to_autoencoder(rgba, 4)
         posterior = encode(self._autoencoder, truth)
@@ -57,6 +65,15 @@ class AutoencoderTraining:
         kl = posterior.kl().mean()
         loss = l1 + self._config.lpips_weight * lpips + self._config.kl_weight * kl
         return loss, {"l1": l1.item(), "lpips": lpips.item(), "kl": kl.item()}
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        views = self._pack.frames.shape[1]
+        return [self._pack.entries[self._orbits[k // views]].object_id for k in self._chosen(step)]
+
+    def _chosen(self, step: int) -> np.ndarray:
+        views = self._pack.frames.shape[1]
+        return draw(self._config.loop.batch_size, len(self._orbits) * views, self._seed, step)
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:

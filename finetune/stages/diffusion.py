@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,21 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from eval.metrics.lpips import load_lpips
 from finetune.cache import DiskCache, weights_digest
+from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
-from finetune.loop import load_ema
 from finetune.pictures import save_rows, to_tensor
+from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
+from mv3d.cameras import Camera
 from mv3d.generate import GenerateSettings, coarse_latents, make_conditions, sample_views
-from mv3d.model.autoencoder import encode_frames, to_autoencoder
+from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
-from mv3d.model.denoiser import Denoiser, sample_sigmas
+from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
+from mv3d.model.weights import load_strict, load_weights
 
 _SCALING_FRAMES = 256
 
@@ -40,6 +44,8 @@ class DiffusionNetworks(nn.Module):
 class DiffusionTraining:
     """Whole orbits, each beginning at one of its views; autoencoder and coarse volume are the run's own, frozen."""
 
+    divisible = True
+
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.diffusion
         torch.manual_seed(run.seed)  # initial weights only
@@ -50,6 +56,7 @@ class DiffusionTraining:
         self._run = run
         self._config = config
         self._pack = pack
+        self.images_per_sample = pack.frames.shape[1]
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
@@ -66,27 +73,51 @@ class DiffusionTraining:
         self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        for name, network in (("unet", self._networks.unet), ("image_encoder", self._networks.image_encoder)):
+            load_strict(network, load_weights(model / name, torch.float32), str(model / name))
+
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """EDM's weighted loss of a batch of orbits."""
         config = self._config
         inputs = config.inputs_per_orbit
         chosen = draw(config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
-        samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen]
+        samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen[part.slice]]
         latents = torch.stack([latents for latents, _, _ in samples])
-        pictures = torch.stack([picture for _, _, picture in samples])
+        frames = torch.stack([frames for _, _, frames in samples])
         conditions = [conditions for _, conditions, _ in samples]
         joined = conditions[0]
         for other in conditions[1:]:
             joined = joined.joined(other)
-        embedding = embed_image(self._networks.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
-        dropped = torch.rand(len(samples), generator=generator) < config.condition_dropout
+        embedding = embed_image(self._networks.image_encoder, to_autoencoder(frames[:, 0], 3) / 2 + 0.5)
+        # Drawn for the whole batch, whichever part of it is wanted.
+        dropped = torch.rand(len(chosen), generator=generator)[part.slice] < config.condition_dropout
         joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
-        sigma = sample_sigmas(len(samples), config.p_mean, config.p_std, generator)
-        noise = torch.randn(latents.shape, generator=generator)
+        sigma = sample_sigmas(len(chosen), config.p_mean, config.p_std, generator)[part.slice]
+        noise = torch.randn(len(chosen), *latents.shape[1:], generator=generator)[part.slice]
         scaled = latents * self.vae.config["scaling_factor"]
         denoiser = Denoiser(self._networks.unet, self.vae.config["scaling_factor"])
-        losses = denoiser.loss(scaled, sigma, noise, joined)
-        return losses.mean(), {}
+        denoised = denoiser(scaled + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, joined)
+        loss = weighted_error(denoised, scaled, sigma).mean()
+        if not config.lpips_weight:
+            return loss, {}
+        order = torch.rand(len(chosen), latents.shape[1], generator=generator)[part.slice].argsort(dim=1)
+        lpips = self._perceptual(denoised / self.vae.config["scaling_factor"], frames, order[:, : config.lpips_frames])
+        return loss + config.lpips_weight * lpips, {"edm": loss.item(), "lpips": lpips.item()}
+
+    def _perceptual(self, latents: Tensor, frames: Tensor, which: Tensor) -> Tensor:
+        """LPIPS of a few decoded frames, ``which`` (B, n) of each clip."""
+        clips = torch.arange(len(which))[:, None]
+        output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
+        truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
+        return self._lpips(output / 2 + 0.5, truth / 2 + 0.5).mean()
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        inputs = self._config.inputs_per_orbit
+        chosen = draw(self._config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
+        return [self._pack.entries[self._orbits[k // inputs]].object_id for k in chosen]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
@@ -115,8 +146,8 @@ class DiffusionTraining:
             resolution_px=run.resolution_px,
             num_views=self._pack.frames.shape[1],
             added_time_ids=(self._config.cond_aug,),
-            sigma_min=0.02,
-            sigma_max=80.0,
+            sigma_min=self._config.sigma_min,
+            sigma_max=self._config.sigma_max,
             num_steps=self._config.sampling_steps,
             guidance="triangle",
             guidance_low=1.0,
@@ -125,15 +156,14 @@ class DiffusionTraining:
         return OrbitModel(network.unet, self.vae, network.image_encoder, self.volume, facts)
 
     def _sample(self, orbit: int, which: int) -> tuple[Tensor, Conditions, Tensor]:
-        """Unscaled latents (F, C, h, w), conditions of one clip, and the picture (4, S, S)."""
+        """Unscaled latents (F, C, h, w), conditions of one clip, and its frames (F, 4, S, S), the picture first."""
         views = self._pack.frames.shape[1]
         start = int(np.random.default_rng([self._run.seed, orbit, which]).integers(views))
-        frames = self._pack.frames_from(orbit, start)
+        frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
-        picture = to_tensor(frames[0])
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
         row = orbit * self._config.inputs_per_orbit + which
-        coarse = self._coarse.get(row, lambda: coarse_latents(self.vae, self.volume, picture, cameras))
+        coarse = self._coarse.get(row, lambda: self._coarse_latents(frames[0], cameras))
         conditions = Conditions(
             image_latents=latents[:1],
             image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
@@ -141,7 +171,11 @@ class DiffusionTraining:
             poses=poses_of(cameras)[None],
             coarse_latents=coarse[None],
         )
-        return latents, conditions, picture
+        return latents, conditions, frames
+
+    @torch.no_grad()
+    def _coarse_latents(self, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+        return coarse_latents(self.vae, self.volume, picture, cameras)
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eval.metrics.lpips import load_lpips
 from finetune.config import RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
-from mv3d.cameras import Camera
+from finetune.processes import WHOLE, Part
+from finetune.space import SeenSpace
+from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
+from mv3d.model.weights import load_strict, load_weights
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """One view of an orbit as the picture, another as the truth, and points in space."""
+
+    picture: Tensor
+    elevation_rad: Tensor
+    truth: Tensor
+    rays: Rays
+    asked: Tensor
+    occupancy: Tensor
+    surface: Tensor
+    colour: Tensor
+
+    def mirrored(self) -> _Sample:
+        """Mirror the object left to right: pictures flip, and so does the world's X."""
+        mirror = torch.tensor([-1.0, 1.0, 1.0])
+        return replace(
+            self,
+            picture=self.picture.flip(-1),
+            truth=self.truth.flip(-1),
+            rays=Rays(self.rays.origins * mirror, (self.rays.directions * mirror).flip(-2)),
+            asked=self.asked * mirror,
+            surface=self.surface * mirror,
+        )
 
 
 class VolumeTraining:
-    """Each sample: an orbit, one of its views as the picture, a few others as the truth."""
+    """Each sample: an orbit, one of its views as the picture, another as the truth, and what all show of space."""
+
+    divisible = False
+    images_per_sample = 1
 
     def __init__(self, run: RunConfig, pack: Pack) -> None:
         config = run.volume
@@ -28,42 +61,67 @@ class VolumeTraining:
         self._config = config
         self._pack = pack
         self._seed = run.seed
-        self._orbits = pack.indices("train")
+        self._orbits = [k for k in pack.indices("train") if shows_surface(pack, k)]
+        if not self._orbits:
+            raise Mv3dError("no training orbit has depth maps; add them with: python -m render depth SOURCE --out DIR")
         self._validation = validation_orbits(pack, run.validation_objects)
+        self._lpips = load_lpips("alex") if config.lpips_weight else None
 
-    def loss(self, step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Squared error on white, squared error of the silhouette, and cross-entropy with the visual hull."""
-        config = self._config
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        load_strict(self._volume, load_weights(model / "volume", torch.float32), str(model / "volume"))
+
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+        """Rendered views against true ones, and the field itself against what the orbit shows of space."""
+        config, volume = self._config, self._volume
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
-        pictures, truths, elevations, origins, directions, points, hulls = [], [], [], [], [], [], []
-        for orbit in (self._orbits[k] for k in chosen):
-            views = self._pack.frames.shape[1]
-            start = int(torch.randint(views, (), generator=generator))
-            targets = torch.randperm(views, generator=generator)[: config.views_per_object].numpy()
-            cameras = self._pack.cameras_from(orbit, start)
-            frames = self._pack.frames[orbit, (np.concatenate([[0], targets]) + start) % views]
-            rgba = recoloured(to_tensor(frames), generator)
-            rays = make_rays([cameras[k] for k in targets], config.render_px)
-            at = torch.rand(config.hull_points, 3, generator=generator) * 2 - 1
-            alphas = to_tensor(np.roll(self._pack.frames[orbit], -start, axis=0))[:, 3]
-            hulls.append(hull_occupancy(alphas, cameras, at))
-            if torch.rand((), generator=generator) < 0.5:
-                rgba, rays, at = mirrored(rgba, rays, at)
-            points.append(at)
-            pictures.append(rgba[0])
-            truths.append(downsampled(rgba[1:], config.render_px))
-            elevations.append(np.radians(cameras[0].elevation_deg))
-            origins.append(rays.origins)
-            directions.append(rays.directions)
-        field = self._volume(torch.stack(pictures), torch.tensor(np.array(elevations), dtype=torch.float32))
-        rays = Rays(torch.stack(origins), torch.stack(directions))
-        output, truth = self._volume.render(field, rays, config.num_samples, generator), torch.stack(truths)
-        colour = F.mse_loss(on_white(output), on_white(truth))
-        mask = F.mse_loss(output[:, :, 3], truth[:, :, 3])
-        opacity = self._volume.opacity(field, torch.stack(points), 2 / config.num_samples).clamp(1e-4, 1 - 1e-4)
-        hull = F.binary_cross_entropy(opacity, torch.stack(hulls))
-        loss = colour + config.mask_weight * mask + config.hull_weight * hull
-        return loss, {"psnr": -10 * colour.log10().item(), "mask": mask.item(), "hull": hull.item()}
+        samples = [self._sample(self._orbits[k], generator) for k in chosen]
+        rays = Rays(*(torch.stack(parts) for parts in zip(*(sample.rays for sample in samples), strict=True)))
+        names = [f.name for f in fields(_Sample) if f.name != "rays"]
+        batch = {name: torch.stack([getattr(sample, name) for sample in samples]) for name in names}
+        field = volume(batch["picture"], batch["elevation_rad"])
+        output = volume.render(field, rays, config.num_samples, generator)
+        squared = F.mse_loss(on_white(output), on_white(batch["truth"]))
+        mask = F.mse_loss(output[:, :, 3], batch["truth"][:, :, 3])
+        opacity = volume.opacity(field, batch["asked"], 2 / config.num_samples).clamp(1e-4, 1 - 1e-4)
+        occupancy = F.binary_cross_entropy(opacity, batch["occupancy"])
+        colour = F.mse_loss(volume.colour(field, batch["surface"]), batch["colour"])
+        loss = squared + config.mask_weight * mask
+        loss = loss + config.occupancy_weight * occupancy + config.colour_weight * colour
+        figures = {"mask": mask.item(), "occupancy": occupancy.item(), "colour": colour.item()}
+        if self._lpips is not None:
+            pairs = [_enlarged(on_white(views).flatten(0, 1)) for views in (output, batch["truth"])]
+            lpips = self._lpips(*pairs).mean()
+            loss = loss + config.lpips_weight * lpips
+            figures["lpips"] = lpips.item()
+        return loss, {"psnr": -10 * squared.log10().item(), **figures}
+
+    def _sample(self, orbit: int, generator: torch.Generator) -> _Sample:
+        config = self._config
+        views = self._pack.frames.shape[1]
+        start = int(torch.randint(views, (), generator=generator))
+        targets = torch.randint(views, (1,), generator=generator)
+        cameras = self._pack.cameras_from(orbit, start)
+        rgba = recoloured(to_tensor(self._pack.frames_from(orbit, start)), generator)
+        space = SeenSpace.of(rgba, np.roll(self._pack.depth[orbit], -start, axis=0), cameras)
+        asked = space.points_to_ask(config.occupancy_points, generator)
+        surface, colour = space.surface(config.colour_points, generator)
+        sample = _Sample(
+            picture=rgba[0],
+            elevation_rad=torch.tensor(np.radians(cameras[0].elevation_deg), dtype=torch.float32),
+            truth=downsampled(rgba[targets], config.render_px),
+            rays=make_rays([cameras[k] for k in targets], config.render_px),
+            asked=asked,
+            occupancy=space.occupancy(asked),
+            surface=surface,
+            colour=colour,
+        )
+        return sample.mirrored() if torch.rand((), generator=generator) < 0.5 else sample
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        chosen = draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
+        return [self._pack.entries[self._orbits[k]].object_id for k in chosen]
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
@@ -85,25 +143,9 @@ class VolumeTraining:
         return {"psnr": (-10 * torch.stack(errors).log10()).mean().item()}
 
 
-def hull_occupancy(alphas: Tensor, cameras: Sequence[Camera], points: Tensor) -> Tensor:
-    """Whether points (P, 3), in frame radii, lie in the visual hull of silhouettes (V, S, S); (P,) in [0, 1].
-
-    The least of all views' alpha (Laurentini 1994, softened): direct supervision of space, which the volume finds shape
-    from many times faster than from rendered views alone.
-    """
-    radius = cameras[0].radius * np.sin(np.radians(cameras[0].fov_deg) / 2)
-    seen = []
-    for alpha, camera in zip(alphas, cameras, strict=True):
-        pixels, _ = camera.project(points.numpy() * radius)
-        uv = torch.from_numpy(pixels / (camera.width_px / 2) - 1).float()
-        seen.append(F.grid_sample(alpha[None, None], uv[None, None], align_corners=False)[0, 0, 0])
-    return torch.stack(seen).amin(dim=0).clamp(0, 1)
-
-
-def mirrored(rgba: Tensor, rays: Rays, points: Tensor) -> tuple[Tensor, Rays, Tensor]:
-    """Mirror an object left to right: frames flip, and so does the world's X."""
-    mirror = torch.tensor([-1.0, 1.0, 1.0])
-    return rgba.flip(-1), Rays(rays.origins * mirror, (rays.directions * mirror).flip(-2)), points * mirror
+def shows_surface(pack: Pack, orbit: int) -> bool:
+    """Whether an orbit has depth maps, of something that can be seen."""
+    return bool(((pack.depth[orbit, 0] > 0) & (pack.frames[orbit, 0, ..., 3] > 128)).any())
 
 
 def downsampled(rgba: Tensor, size_px: int) -> Tensor:
@@ -117,3 +159,8 @@ def on_white(rgba: Tensor) -> Tensor:
     """Composite (..., 4, H, W) on white."""
     alpha = rgba[..., 3:, :, :]
     return rgba[..., :3, :, :] * alpha + (1 - alpha)
+
+
+def _enlarged(rgb: Tensor) -> Tensor:
+    """Twice as large, since LPIPS' first layer sees 11 pixels at a time."""
+    return F.interpolate(rgb, scale_factor=2.0, mode="bilinear")

@@ -2,13 +2,15 @@
 
 ``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]``. What diffusers has no
 place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to be SVD.
+Stability AI's own single files are read too, by `mv3d.model.stability`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder
 from mv3d.model.sampling import GuidanceKind
+from mv3d.model.stability import load_stability_file
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
@@ -33,6 +36,7 @@ __all__ = ["ModelFacts", "OrbitModel", "load_model", "load_module", "load_strict
 MINI = "mini"
 
 _FACTS_KEY = "mv3d"
+_PAPERS = ("*.json", "LICENSE*", "README.md")
 
 
 @dataclass(frozen=True)
@@ -90,20 +94,14 @@ def load_model(
     """Load ``"mini"``, a model folder, or ``owner/name`` on the Hugging Face hub, which is then downloaded once.
 
     A stock SVD folder becomes an `OrbitUNet` whose pose columns are zero, so it makes SVD's videos until it is trained.
+    A single file of Stability AI (SV3D_u, SV3D_p, SVD) is taken as well.
 
     Raises:
         Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
     """
-    folder = _resolve(name_or_folder)
-    index = load_json(folder / "model_index.json")
-    volume = folder / "volume"
-    model = OrbitModel(
-        unet=_load_unet(folder / "unet", dtype),
-        vae=load_module(_make_vae, folder / "vae", dtype=dtype),
-        image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
-        volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
-        facts=_load_facts(index, folder, str(name_or_folder)),
-    )
+    place = resolve_model(name_or_folder)
+    named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
+    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
     networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume]
     for network in networks:
         if network is not None:
@@ -111,15 +109,62 @@ def load_model(
     return model
 
 
-def _resolve(name_or_folder: str | Path) -> Path:
+def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> OrbitModel:
+    index = load_json(folder / "model_index.json")
+    volume = folder / "volume"
+    return OrbitModel(
+        unet=_load_unet(folder / "unet", dtype),
+        vae=load_module(_make_vae, folder / "vae", dtype=dtype),
+        image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
+        volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
+        facts=_load_facts(index, folder, name),
+    )
+
+
+def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
+    found = load_stability_file(path, dtype)
+    facts = ModelFacts(name=path.stem, licence=_licence_of(path.parent, found.kind.name))
+    if found.kind.is_sv3d:  # generative-models: scripts/sampling/configs/sv3d_p.yaml, simple_video_sample.py
+        facts = replace(facts, added_time_ids=(1e-5,), num_steps=50, guidance="triangle", guidance_high=2.5)
+    return OrbitModel(found.unet, found.vae, found.image_encoder, None, facts)
+
+
+def licence_files(place: Path) -> list[Path]:
+    """The texts of the licence that lie in a model folder, or beside a model file."""
+    folder = place.parent if place.is_file() else place
+    return sorted(path for path in folder.glob("LICENSE*") if path.is_file())
+
+
+def _licence_of(folder: Path, name: str) -> str:
+    """What a model card's head says of the licence; the name of the file that tells it where there is no card."""
+    card = folder / "README.md"
+    if card.is_file():
+        head = card.read_text(errors="replace").split("---")[1:2]
+        told = dict(re.findall(r"^(license\w*):\s*(\S.*?)\s*$", head[0], re.MULTILINE)) if head else {}
+        licence = told.get("license_name") or told.get("license")
+        if licence:
+            return f"{licence}, {told['license_link']}" if "license_link" in told else licence
+    files = licence_files(folder)
+    return f"see {files[0].name} of {name}" if files else f"Stability AI's for {name}: see where its weights came from"
+
+
+def resolve_model(name_or_folder: str | Path) -> Path:
+    """The folder or file that a model's name stands for; one on the hub is downloaded.
+
+    Raises:
+        Mv3dError: if there is none.
+    """
     if name_or_folder == MINI:
         return Path(mv3d.__file__).parent / "checkpoints" / MINI
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or (folder.is_file() and folder.suffix == ".safetensors"):
         return folder
     if isinstance(name_or_folder, str) and name_or_folder.count("/") == 1 and name_or_folder[0] not in "./~":
         return _download(name_or_folder)
-    raise Mv3dError(f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, or owner/name on the hub")
+    raise Mv3dError(
+        f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, a "
+        ".safetensors file of SV3D or SVD, or owner/name on the hub"
+    )
 
 
 def _download(repository: str) -> Path:
@@ -127,9 +172,9 @@ def _download(repository: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=["*.json", "*/*.fp16.safetensors"]))
+        folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.fp16.safetensors"]))
         if not any(folder.glob("unet/*.safetensors")):  # a model of one precision has no files by that name
-            folder = Path(snapshot_download(repository, allow_patterns=["*.json", "*/*.safetensors"]))
+            folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.safetensors"]))
     except (OSError, HFValidationError) as error:  # the first covers no connection, no such model and no permission
         reason = str(error).strip().splitlines()[0]
         raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
@@ -204,7 +249,7 @@ def _load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:
     if known is None:
         scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
         low, high = (scheduler.get(key) or getattr(ModelFacts, key) for key in ("sigma_min", "sigma_max"))
-        return ModelFacts(name=name, licence="see its model card", sigma_min=float(low), sigma_max=float(high))
+        return ModelFacts(name=name, licence=_licence_of(folder, name), sigma_min=float(low), sigma_max=float(high))
     unknown = set(known) - {f.name for f in dataclasses.fields(ModelFacts)}
     if unknown or not {"name", "licence"} <= set(known):
         raise Mv3dError(f"{folder / 'model_index.json'} has no name or licence, or unknown facts: {sorted(unknown)}")

@@ -49,6 +49,11 @@ class Conditions:
         """The clips of both in one batch."""
         return self._map(lambda name, value: torch.cat([value, getattr(other, name)]))
 
+    def turned(self, by: int) -> Conditions:
+        """Move what belongs to single frames by so many places around the orbit, as `torch.roll` does."""
+        turning = {"poses", "coarse_latents"}
+        return self._map(lambda name, value: value.roll(by, dims=1) if name in turning else value)
+
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Conditions:
         present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(self, **{name: change(name, value) for name, value in present.items()})

@@ -39,6 +39,11 @@ def loss_weight(sigma: Tensor) -> Tensor:
     return (1 + sigma**2) / sigma**2
 
 
+def weighted_error(denoised: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+    """EDM's loss (B,) of clips (B, F, C, H, W) denoised from levels ``sigma`` (B,)."""
+    return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+
+
 def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
     """Draw log-normal noise levels (num_clips,) (EDM, section 5)."""
     normal = torch.randn(num_clips, generator=generator, device=generator.device)
@@ -56,6 +61,8 @@ class Denoiser:
     def __call__(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """Denoise ``noisy`` (B, F, C, H, W) at levels ``sigma`` (B,); float32 outside the network.
 
+        Frames are in an orbit's order, the input picture's view first. A network that wants it last gets it last.
+
         Raises:
             Mv3dError: if coarse views are missing from the conditions, or given to a network without a place for them.
         """
@@ -66,6 +73,8 @@ class Denoiser:
             wanted = "needs" if coarse_channels else "takes no"
             raise Mv3dError(f"this model {wanted} coarse views (its coarse_channels are {coarse_channels})")
         conditions = conditions.to(noisy.device, self.unet.dtype)
+        if self.unet.config["input_last"]:
+            conditions, noisy = conditions.turned(-1), noisy.roll(-1, dims=1)
         noisy, sigma = noisy.float(), sigma.float()
         level = sigma.view(-1, 1, 1, 1, 1)
         # Where the coarse views are the mean, what is left to find is the deviation from them.
@@ -86,9 +95,10 @@ class Denoiser:
             conditions.added_time_ids,
             conditions.poses,
         )
-        return mean + c_skip(level) * deviation + c_out(level) * raw.float()
+        denoised = mean + c_skip(level) * deviation + c_out(level) * raw.float()
+        return denoised.roll(1, dims=1) if self.unet.config["input_last"] else denoised
 
     def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""
         denoised = self(latents + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, conditions)
-        return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
+        return weighted_error(denoised, latents, sigma)

@@ -24,6 +24,7 @@ def from_stock(
     pose_embed_dim: int = 512,
     coarse_channels: int = 0,
     cond_aug_only: bool = False,
+    input_last: bool = False,
 ) -> OrbitUNet:
     """Make an `OrbitUNet` that computes what the stock network does until its new, zero columns are trained.
 
@@ -33,6 +34,7 @@ def from_stock(
         pose_embed_dim: see `OrbitUNet`.
         coarse_channels: see `OrbitUNet`.
         cond_aug_only: keep, of SVD's three ids, only the noise added to the picture, as SV3D does; see `keep_cond_aug`.
+        input_last: see `OrbitUNet`.
 
     Raises:
         Mv3dError: if the weights do not belong to the config.
@@ -52,9 +54,49 @@ def from_stock(
     for name, count in (("add_embedding.linear_1.weight", 2 * pose_embed_dim), ("conv_in.weight", coarse_channels)):
         state[name] = widen_columns(state[name], count)
     with init_empty_weights(include_buffers=False):
-        unet = OrbitUNet(**kept, pose_embed_dim=pose_embed_dim, coarse_channels=coarse_channels)
+        unet = OrbitUNet(**kept, pose_embed_dim=pose_embed_dim, coarse_channels=coarse_channels, input_last=input_last)
     load_strict(unet, state, "the widened UNet")
     return unet
+
+
+def reconditioned(unet: OrbitUNet, *, poses: bool, cond_aug_only: bool, input_last: bool) -> OrbitUNet:
+    """Give a network other conditions than it has; it computes what it did until its new, zero columns are trained.
+
+    Args:
+        unet: is not to be used afterwards, unless it is what is returned: nothing was to be changed.
+        poses: have pose columns; trained ones are kept.
+        cond_aug_only: see `from_stock`.
+        input_last: see `OrbitUNet`.
+
+    Raises:
+        Mv3dError: if trained poses would be lost, or for a network with coarse views, which has its conditions.
+    """
+    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    width, ids = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]
+    pose_width = config.pop("pose_embed_dim")
+    cut = cond_aug_only and ids > width
+    same = poses == bool(pose_width) and not cut and input_last == config.pop("input_last")
+    coarse_channels = config.pop("coarse_channels")
+    config.pop("coarse_mean")
+    if same:
+        return unet
+    state = unet.state_dict()
+    trained = state["add_embedding.linear_1.weight"][:, ids:]
+    if coarse_channels or (bool(trained.any()) and not poses):
+        what = "its coarse views" if coarse_channels else "its trained poses"
+        raise Mv3dError(f"this base keeps {what}: leave conditions as they are, or begin with SVD")
+    state["add_embedding.linear_1.weight"] = state["add_embedding.linear_1.weight"][:, :ids].contiguous()
+    new = from_stock(
+        state,
+        config,
+        pose_embed_dim=(pose_width or 2 * width) if poses else 0,
+        cond_aug_only=cut,
+        input_last=input_last,
+    )
+    if pose_width and poses:
+        with torch.no_grad():
+            new.add_embedding.linear_1.weight[:, width if cut else ids :] = trained
+    return new
 
 
 def keep_cond_aug(state_dict: Mapping[str, Tensor], width: int) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         coarse_channels: further input channels, behind ``in_channels``, for latents of coarse views.
         coarse_mean: diffuse the deviation from the coarse views (see `Denoiser`); for networks trained from scratch,
             since SVD's weights expect the latents themselves.
+        input_last: the input picture's view is the last frame, as SV3D has it, not the first (see `Denoiser`).
 
     Raises:
         Mv3dError: for SVD's widths with other numbers of heads, which would load and compute nonsense.
@@ -59,6 +60,7 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         pose_embed_dim: int = 512,
         coarse_channels: int = 0,
         coarse_mean: bool = False,
+        input_last: bool = False,
     ) -> None:
         assert coarse_channels or not coarse_mean, "there are no coarse views to be the mean"
         heads = num_attention_heads if isinstance(num_attention_heads, int) else tuple(num_attention_heads)

@@ -121,6 +121,10 @@ class CoarseVolume(nn.Module):
         """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
 
+    def colour(self, field: Field, points: Tensor) -> Tensor:
+        """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
+        return self._colour(field, points, self._look_up(field, points))
+
     @torch.no_grad()
     def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
         """What `render` gives for the cameras of one object (B = 1), (V, 4, size, size), several times faster.

@@ -70,19 +70,28 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) 
         Mv3dError: listing the keys that are missing, unknown or of another shape; the module is then unchanged.
     """
     own = module.state_dict()
+    check_fit(own, state_dict, name)
+    module.load_state_dict(state_dict, strict=True, assign=any(value.is_meta for value in own.values()))
+
+
+def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) -> None:
+    """Compare names and shapes of the tensors that ``name`` gives with a network's own.
+
+    Raises:
+        Mv3dError: listing the keys that are missing, unknown or of another shape.
+    """
     problems = {
-        "missing": [key for key in own if key not in state_dict],
-        "unknown": [key for key in state_dict if key not in own],
+        "missing": [key for key in own if key not in given],
+        "unknown": [key for key in given if key not in own],
         "of another shape": [
-            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(value.shape)}"
+            f"{key} {tuple(given[key].shape)} instead of {tuple(value.shape)}"
             for key, value in own.items()
-            if key in state_dict and state_dict[key].shape != value.shape
+            if key in given and given[key].shape != value.shape
         ],
     }
     if any(problems.values()):
-        lists = "; ".join(f"{len(keys)} {kind}: {_shortened(keys)}" for kind, keys in problems.items() if keys)
+        lists = "; ".join(f"{len(keys)} {kind}: {shortened(keys)}" for kind, keys in problems.items() if keys)
         raise Mv3dError(f"the weights in {name} do not fit the network: {lists}")
-    module.load_state_dict(state_dict, strict=True, assign=any(value.is_meta for value in own.values()))
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -126,6 +135,7 @@ def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-def _shortened(keys: list[str]) -> str:
+def shortened(keys: list[str]) -> str:
+    """The first few of a list of keys, for an error's one line."""
     more = ", ..." if len(keys) > _LISTED_KEYS else ""
     return ", ".join(keys[:_LISTED_KEYS]) + more

@@ -71,6 +71,8 @@ def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> tri
     draw = hashlib.sha256(seed.encode()).digest()[0]
     dresser = _Dresser(archive, _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)])
     dresser.hang(name, np.eye(4), 0 if alone else _DEEPEST)
+    if not dresser.scene.geometry:
+        raise Unusable("nothing to see")  # water and auras are left out
     dresser.scene.apply_transform(Z_UP_FROM_Y_UP @ _FROM_GAME)
     return dresser.scene
 

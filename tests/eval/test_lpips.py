@@ -46,17 +46,33 @@ def test_genuine_distances(genuine, seed, height, width, expected):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("genuine", LPIPS_NETS, indirect=True)
-def test_equals_the_lpips_package_side_by_side(genuine):
-    package = pytest.importorskip("lpips", reason="the lpips package (and torchvision) is not installed")
-    theirs = package.LPIPS(net=genuine.net, pnet_rand=True, verbose=False)  # its linear layers; our convolutions
+@pytest.mark.parametrize("net", LPIPS_NETS)
+def test_equals_the_lpips_package_side_by_side(net, layer_lists):
+    """Its code and its own linear layers, on convolutions that both share: genuine ones where they are."""
+    package = pytest.importorskip("lpips", reason="pip install --no-deps lpips==0.1.4")
+    theirs = package.LPIPS(net=net, pnet_rand=True, verbose=False)
+    ours = load_lpips(net) if lpips_file(net).is_file() else Lpips(net)
     convolutions = [module for module in theirs.net.modules() if isinstance(module, torch.nn.Conv2d)]
-    for conv, ours in zip(convolutions, genuine.convs, strict=True):
-        conv.load_state_dict(ours.state_dict())
-    pictures = torch.cat([_pair(seed, 64, 96) for seed in range(4)])
+    for conv, mine in zip(convolutions, ours.convs, strict=True):
+        (conv if lpips_file(net).is_file() else mine).load_state_dict(
+            (mine if lpips_file(net).is_file() else conv).state_dict()
+        )
+    for linear, mine in zip(theirs.lins, ours.lins, strict=True):
+        if lpips_file(net).is_file():
+            torch.testing.assert_close(mine.weight, linear.model[1].weight, rtol=0, atol=0)
+        else:
+            mine.weight.copy_(linear.model[1].weight)
+    mosaics = torch.cat([_pair(seed, 64, 96) for seed in range(2)])
+    pictures = torch.cat([mosaics, _photographs()])
     with torch.no_grad():
         expected = theirs(pictures[::2], pictures[1::2], normalize=True).flatten()
-        torch.testing.assert_close(genuine(pictures[::2], pictures[1::2]), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(pictures[::2], pictures[1::2]), expected, atol=1e-5, rtol=0)
+
+
+def _photographs() -> torch.Tensor:
+    data = pytest.importorskip("skimage.data")
+    crops = np.stack([data.coffee()[40:104, 60:156], data.cat()[40:104, 60:156]])
+    return torch.from_numpy(crops.transpose(0, 3, 1, 2).astype(np.float32) / 255)
 
 
 @pytest.mark.parametrize("genuine", ["alex"], indirect=True)

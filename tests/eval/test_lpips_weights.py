@@ -9,7 +9,7 @@ import torch
 
 from eval.__main__ import main
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.weights import LPIPS_NETS, ArrayUnpickler, fetch_lpips, lpips_file
+from eval.weights import LPIPS_NETS, ArrayUnpickler, dists_file, fetch_weights, lpips_file
 
 
 def test_unpickler_reads_arrays():
@@ -61,7 +61,7 @@ def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
     (site / "torchvision" / "__init__.py").touch()
     checkpoints = tmp_path / "home" / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
-    for name in ("alexnet-owt-7be5be79.pth", "vgg16-397923af.pth"):
+    for name in ("alexnet-owt-7be5be79.pth", "vgg16-397923af.pth", "squeezenet1_1-b8a52dc0.pth"):
         (checkpoints / name).touch()
     (site / "lpips.py").write_text(
         "class LPIPS:\n"
@@ -74,6 +74,7 @@ def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "lpips", raising=False)
     import lpips  # pyright: ignore[reportMissingImports]
 
+    monkeypatch.setattr("eval.weights._dists_from_wheel", lambda: {"alpha": np.ones(1475, dtype=np.float32)})
     networks = {net: Lpips(net) for net in LPIPS_NETS}
     for net, network in networks.items():
         state = {"scaling_layer.shift": network.shift}
@@ -83,7 +84,8 @@ def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
             state |= {f"lin{k}.model.1.weight": linear.weight, f"lins.{k}.model.1.weight": linear.weight}
         lpips.LPIPS.states[net] = {name: value.detach() for name, value in state.items()}
     try:
-        assert fetch_lpips(tmp_path / "cache") == [lpips_file(net, tmp_path / "cache") for net in LPIPS_NETS]
+        written = [*(lpips_file(net, tmp_path / "cache") for net in LPIPS_NETS), dists_file(tmp_path / "cache")]
+        assert fetch_weights(tmp_path / "cache") == written
     finally:
         del sys.modules["lpips"]
     for net, network in networks.items():

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mv3d.cameras import static_orbit
+from mv3d.depth import Depth, save_depth
 from mv3d.orbit import Facts, Orbit, save_orbit
 
 SIZE_PX = 32
@@ -27,7 +32,9 @@ volume:
   network: {{picture_px: 32, grid_size: 8, image_channels: [8, 16], grid_channels: [8, 16]}}
   render_px: 8
   num_samples: 8
-  hull_points: 64
+  lpips_weight: 0
+  occupancy_points: 64
+  colour_points: 64
   loop: {loop}
 diffusion:
   channels: [32, 32]
@@ -47,7 +54,9 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     lines = []
     for k, split in enumerate(["train", "train", "train", "val"]):
-        save_orbit(_ball(seed=k), folder / f"toy/ball-{k}" / "0", for_people=False)
+        orbit, depth = _ball(seed=k)
+        save_orbit(orbit, folder / f"toy/ball-{k}" / "0", for_people=False)
+        save_depth(depth, folder / f"toy/ball-{k}" / "0")
         lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
     lines.append({"object_id": "toy/flat", "orbits": 0, "failed": "flat"})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -62,15 +71,112 @@ def config_file(rendered: Path, tmp_path: Path) -> Path:
     return path
 
 
-def _ball(seed: int) -> Orbit:
+ADAPT_CONFIG = """
+base: {base}
+model_name: toy
+data: {data}
+run: {run}
+num_views: 4
+resolution_px: 32
+validation_objects: {validation_objects}
+conditions: {conditions}
+noise: {{p_mean: 0.7, p_std: 1.6, condition_dropout: 0.2, cond_noise_mean: -3.0, cond_noise_std: 0.5}}
+cache: {{variants: 3, backgrounds: true, flip: true, recolour: true, samples_per_shard: 2, buffer_shards: 2}}
+loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_every: 1, save_every: 2,
+       validate_every: 4}}
+"""
+
+
+@pytest.fixture(scope="session")
+def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
+    import torch
+    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("svd") / "tiny-svd"
+    unet = UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 32),
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        num_attention_heads=(1, 1),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24,
+    )
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=16,
+    )
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    (folder / "LICENSE.md").write_text("Non-commercial.")
+    return folder
+
+
+@pytest.fixture
+def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes the YAML of an adaptation of the tiny SVD; without validation, which needs LPIPS weights and time."""
+
+    def write(run: str = "run", more: str = "", conditions: str = "{}", validation_objects: int = 0) -> Path:
+        path = tmp_path / f"{run}.yaml"
+        given = {"base": svd_folder, "data": rendered, "run": tmp_path / run}
+        text = ADAPT_CONFIG.format(**given, conditions=conditions, validation_objects=validation_objects)
+        path.write_text(text + more)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def fork() -> Callable[..., int]:
+    """Starts work in a child process that has everything imported already; returns its number."""
+
+    def start(work: Callable[[], int], **environment: str) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # that forking with threads is delicate
+            child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            import torch
+
+            torch.set_num_threads(1)  # the parent's threads are not here
+            os.environ.update(environment)
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+
+    return start
+
+
+def _ball(seed: int) -> tuple[Orbit, Depth]:
     cameras = static_orbit(NUM_VIEWS, 10, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
     colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
     frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)
-    for frame, camera in zip(frames, cameras, strict=True):
+    depth = np.zeros(frames.shape[:3], dtype=np.float32)
+    for frame, near, camera in zip(frames, depth, cameras, strict=True):
         directions = camera.directions(camera.pixel_grid())
         nearest = camera.position - directions * (directions @ camera.position)[..., None]
         inside = np.linalg.norm(nearest, axis=-1) < radius
         frame[inside, :3] = colours[(nearest[inside, 0] > 0).astype(int)]  # two halves, so that views differ
         frame[inside, 3] = 1
-    return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}"))
+        hits = nearest[inside] - directions[inside] * np.sqrt(radius**2 - np.square(nearest[inside]).sum(-1))[:, None]
+        _, near[inside] = camera.project(hits)
+    return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}")), depth

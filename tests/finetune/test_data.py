@@ -15,16 +15,16 @@ from mv3d.orbit import load_orbit, to_uint8
 
 
 def test_pack_holds_the_orbits_bit_for_bit(rendered: Path, tmp_path: Path):
-    pack = pack_orbits(rendered, tmp_path / "pack", 32)
+    pack = pack_orbits([rendered], tmp_path / "pack", 32)
     assert [entry.object_id for entry in pack.entries] == [f"toy/ball-{k}" for k in range(4)]
     for entry, frames in zip(pack.entries, pack.frames, strict=True):
-        assert np.array_equal(frames, to_uint8(load_orbit(rendered / entry.orbit).frames))
+        assert np.array_equal(frames, to_uint8(load_orbit(Path(entry.orbit)).frames))
     assert pack.indices("val") == [3]
 
 
 def test_orbit_from_another_view_is_the_same_orbit_turned(rendered: Path, tmp_path: Path):
-    pack = pack_orbits(rendered, tmp_path / "pack", 32)
-    truth = load_orbit(rendered / pack.entries[0].orbit)
+    pack = pack_orbits([rendered], tmp_path / "pack", 32)
+    truth = load_orbit(Path(pack.entries[0].orbit))
     cameras = pack.cameras_from(0, 3)
     assert cameras[0].azimuth_deg == pytest.approx(0, abs=1e-9)
     for k, camera in enumerate(cameras):
@@ -68,4 +68,4 @@ def test_digest_changes_with_any_weight():
 
 def test_a_folder_without_manifest_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(Mv3dError, match=r"python -m render orbits"):
-        pack_orbits(tmp_path, tmp_path / "pack", 32)
+        pack_orbits([tmp_path], tmp_path / "pack", 32)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from eval.weights import lpips_file
 from finetune.__main__ import main
-from finetune.loop import latest_checkpoint
+from finetune.checkpoint import latest_checkpoint
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
 

@@ -22,6 +22,7 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 HEAVIEST = ("torch", "diffusers", "transformers", "trimesh", "skimage")
 HEAVY = ("numpy", "PIL", "scipy", "imageio_ffmpeg", "tqdm", *HEAVIEST)
 CHAIR = "chair.png"
+LICENCE_LINE = "mv3d: model tiny; licence of its weights: CC0-1.0"
 
 
 @pytest.fixture
@@ -163,6 +164,52 @@ def test_settings_that_cannot_be_get_one_line(here, capsys, option, problem):
     assert paths_below(here) == [CHAIR]
 
 
+def test_loras_change_the_orbit_and_are_named_in_it(here, tiny_model, capsys):
+    """Two at their scales, fused and not; what is wrong with one is a line."""
+    for name in ("a", "b"):
+        make_lora(tiny_model, here / f"{name}.safetensors", seed=ord(name))
+    given = ["orbit", CHAIR, "--num-views", "2", "--model", str(tiny_model), "--overwrite", "-o", "out"]
+    frames = {}
+    for name, options in {
+        "none": [],
+        "nothing of it": ["--lora", "a.safetensors:0"],
+        "one": ["--lora", "a.safetensors:2"],
+        "both": ["--lora", "a.safetensors:2", "--lora", "b.safetensors"],
+        "both, unfused": ["--lora", "a.safetensors:2", "--lora", "b.safetensors", "--unfused"],
+    }.items():
+        assert main([*given, *options]) == 0
+        frames[name] = load_orbit(here / "out").frames
+    assert np.array_equal(frames["none"], frames["nothing of it"])
+    assert not np.array_equal(frames["none"], frames["one"])
+    assert not np.array_equal(frames["one"], frames["both"])
+    assert np.abs(frames["both"] - frames["both, unfused"]).max() <= 1.01 / 255
+    made_by = load_orbit(here / "out").facts.made_by
+    assert made_by is not None
+    assert "model tiny + a:2 + b:1" in made_by
+    capsys.readouterr()
+    for lora, message in {
+        "absent.safetensors": "there is no file absent.safetensors",
+        "a.safetensors:strong": "'strong' is no number; write FILE:SCALE, e.g. a.safetensors:0.8",
+        CHAIR: "is no readable safetensors file",
+    }.items():
+        assert main([*given, "--lora", lora]) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def make_lora(model: Path, path: Path, seed: int) -> None:
+    import torch
+
+    from mv3d.model.checkpoints import load_model
+    from mv3d.model.lora import LoraFacts, add_lora, lora_tensors, save_lora, targets_pattern
+
+    unet = load_model(model).unet
+    add_lora(unet, rank=2, alpha=2.0, targets="temporal_attention")
+    generator = torch.Generator().manual_seed(seed)
+    for value in lora_tensors(unet.state_dict(), "default").values():
+        value.copy_(torch.randn(value.shape, generator=generator))
+    save_lora(unet, path, LoraFacts("tiny", "CC0-1.0", 2, 2.0, targets_pattern("temporal_attention")))
+
+
 def test_verbose_adds_the_traceback(here, capsys):
     assert main(["orbit", "absent.png", "--verbose"]) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -176,7 +223,7 @@ def test_ctrl_c_leaves_nothing(here, capsys, monkeypatch, tiny_model):
 
     monkeypatch.setattr("mv3d.orbit.save_sheet", interrupt)  # the last thing written
     assert main(["orbit", CHAIR, "--model", str(tiny_model), "--preview"]) == 130
-    assert capsys.readouterr().err.splitlines() == ["mv3d: stopped"]
+    assert capsys.readouterr().err.splitlines() == [LICENCE_LINE, "mv3d: stopped"]
     assert paths_below(here) == [CHAIR]
 
 
@@ -221,7 +268,8 @@ def test_a_folder_becomes_a_mirrored_tree_whose_bad_pictures_do_not_stop_it(here
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert len(shown.out.splitlines()) == 2
-    assert shown.err.splitlines() == ["mv3d: photos/b.jpg is no picture mv3d can read; convert it to PNG or JPEG"]
+    unreadable = "mv3d: photos/b.jpg is no picture mv3d can read; convert it to PNG or JPEG"
+    assert shown.err.splitlines() == [LICENCE_LINE, unreadable]
     assert len(load_orbit(here / "photos" / "deep" / "c_orbit")) == 2
 
     draw_chair(here / "photos" / "b.jpg")  # mended: the same command does what is missing, and takes no frame as input

@@ -17,8 +17,10 @@ class FakeUNet:
 
     dtype = torch.float32
 
-    def __init__(self, respond, coarse_channels: int = 0, *, coarse_mean: bool = False) -> None:
-        self.config = {"coarse_channels": coarse_channels, "coarse_mean": coarse_mean}
+    def __init__(
+        self, respond, coarse_channels: int = 0, *, coarse_mean: bool = False, input_last: bool = False
+    ) -> None:
+        self.config = {"coarse_channels": coarse_channels, "coarse_mean": coarse_mean, "input_last": input_last}
         self.respond = respond
 
     def __call__(self, sample, timestep, context, ids, pose):

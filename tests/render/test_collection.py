@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mv3d.depth import load_depth
 from mv3d.orbit import load_orbit
 from render.__main__ import main
 from render.collection import iter_orbits
@@ -72,9 +73,10 @@ def test_tar_shards_hold_the_same_bytes_and_read_the_same(rendered: Path, tmp_pa
 def test_passes_agree_with_the_frames_and_cameras(rendered: Path) -> None:
     folder = rendered / "cube" / "0"
     orbit = load_orbit(folder)
-    unit = orbit.facts.extra["depth_unit"]
+    depths = load_depth(folder)
+    assert depths is not None
     for k, camera in enumerate(orbit.cameras):
-        depth = np.asarray(Image.open(folder / f"depth/{k:03d}.png")) * unit
+        depth = depths[k]
         normal = np.asarray(Image.open(folder / f"normal/{k:03d}.png")).astype(float)
         solid = orbit.frames[k, ..., 3] == 1
         assert ((depth > 0) | (orbit.frames[k, ..., 3] < 1)).all()

@@ -1,0 +1,1 @@
+"""A result for readers: Markdown, CSV and one self-contained HTML page."""

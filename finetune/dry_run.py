@@ -1,0 +1,218 @@
+"""What a run would take, before it takes it: parameters, memory and time, worked out on tensors without storage."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from finetune.config import RunConfig
+from finetune.recipe import LoopConfig, Lora, Recipe
+from mv3d.model.checkpoints import resolve_model
+from mv3d.model.conditioning import Conditions
+from mv3d.model.denoiser import Denoiser
+from mv3d.model.lora import add_lora
+from mv3d.model.stability import read_unet_config
+from mv3d.model.unet import OrbitUNet
+from mv3d.model.weights import load_json
+
+_GIB = 2**30
+_USED_RATE = 0.4
+"""Share of a processor's rate in large products that a training step is taken to reach."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The sizes of one sample of the diffusion stage."""
+
+    num_views: int
+    latent_px: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Parameters in numbers, memory of one process in bytes, work of one step in floating-point operations."""
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    moments: int
+    average: int
+    activations: int
+    flops: int
+
+    @property
+    def memory(self) -> int:
+        """All of it; moments and gradients stand beside the activations' peak."""
+        return self.weights + self.gradients + self.moments + self.average + self.activations
+
+
+def estimate(unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1) -> Estimate:
+    """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones."""
+    parameters = list(unet.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    part = max(1, loop.batch_size // (loop.accumulate * processes))
+    saved, flops = _measure(unet, clip, part, checkpointing=loop.checkpointing, bfloat16=loop.bfloat16)
+    shards = processes if loop.shard else 1
+    moment_bytes = 2 if loop.adam_8bit else 8
+    return Estimate(
+        parameters=sum(p.numel() for p in parameters),
+        trained=trained,
+        weights=sum(p.numel() * p.element_size() for p in parameters) // shards,
+        gradients=4 * trained // shards,
+        moments=moment_bytes * trained // shards,
+        average=4 * trained // shards,
+        activations=saved,
+        flops=flops * loop.accumulate,
+    )
+
+
+def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
+    """What ``--dry-run`` prints of a config besides itself."""
+    unet, clip, loop, source = _plan(config)
+    found = estimate(unet, clip, loop, processes)
+    rate, device = _measured_rate(loop.bfloat16)
+    seconds = found.flops / (_USED_RATE * rate)
+    return {
+        "network": source,
+        "parameters_million": round(found.parameters / 1e6, 2),
+        "trained_million": round(found.trained / 1e6, 2),
+        "memory_gib": {
+            name: round(getattr(found, name) / _GIB, 3)
+            for name in ("weights", "gradients", "moments", "average", "activations", "memory")
+        },
+        "tera_flop_per_step": round(found.flops / 1e12, 4),
+        "steps_per_day": round(86400 / seconds),
+        "steps_per_day_assumes": f"{_USED_RATE:.0%} of {rate / 1e12:.2f} TFLOP/s, which {device} does now in products",
+    }
+
+
+def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Clip, LoopConfig, str]:
+    with torch.device("meta"):
+        if isinstance(config, RunConfig):
+            from finetune.stages.diffusion import make_unet
+
+            unet = make_unet(config)
+            return unet, Clip(21, config.resolution_px // 8), config.diffusion.loop, "diffusion stage"
+        known, source, size_px = _base_config(config.base)
+        wanted = config.conditions
+        if not known.get("coarse_channels"):
+            width = known.get("addition_time_embed_dim", 256)
+            known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if wanted.poses else 0
+            known["input_last"] = wanted.input_last
+            if wanted.cond_aug_only:
+                known["projection_class_embeddings_input_dim"] = width
+        unet = OrbitUNet(**known)
+    if config.lora is not None:
+        _add_adapters(unet, config.lora)
+    return unet, Clip(config.num_views, (config.resolution_px or size_px) // 8), config.loop, source
+
+
+def _add_adapters(unet: OrbitUNet, lora: Lora) -> None:
+    add_lora(unet, lora.rank, lora.alpha, lora.targets)
+
+
+def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
+    """A UNet's config, where it is from, and the pictures' size; what is only on the hub is taken to be SVD's."""
+    if base.count("/") == 1 and not Path(base).expanduser().exists():
+        return {}, f"{base}, taken to be of SVD's size (it is not here to be read)", 576
+    place = resolve_model(base)
+    if place.is_file():
+        return read_unet_config(place), str(base), 576
+    config = load_json(place / "unet" / "config.json")
+    facts = load_json(place / "model_index.json").get("mv3d", {})
+    return {k: v for k, v in config.items() if not k.startswith("_")}, str(base), facts.get("resolution_px", 576)
+
+
+def _measure(unet: OrbitUNet, clip: Clip, batch: int, *, checkpointing: bool, bfloat16: bool) -> tuple[int, int]:
+    """Bytes kept for the way back at their peak, and operations there and back."""
+    unet = unet.to("meta")
+    layers = [
+        m for m in unet.modules() if type(m).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel")
+    ]
+    within: dict[nn.Module, int] = dict.fromkeys(layers, 0)
+    open_layers: list[nn.Module] = []
+    handles = [layer.register_forward_pre_hook(lambda m, _: open_layers.append(m)) for layer in layers]
+    handles += [layer.register_forward_hook(lambda *_: open_layers.pop() and None) for layer in layers]
+    seen: set[int] = {p.untyped_storage()._cdata for p in unet.parameters()}
+    kept: list[Tensor] = []  # or a storage's number would be given to another one
+    total = 0
+
+    def pack(value: Tensor) -> Tensor:
+        nonlocal total
+        number = value.untyped_storage()._cdata
+        if number not in seen:
+            seen.add(number)
+            kept.append(value)
+            size = value.untyped_storage().nbytes()
+            total += size
+            if open_layers:
+                within[open_layers[-1]] += size
+        return value
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        loss = _loss(unet, clip, batch, bfloat16=bfloat16)
+    with counter:
+        loss.backward()
+    for handle in handles:
+        handle.remove()
+    flops = counter.get_total_flops()
+    if not checkpointing:
+        return total, flops
+    # Between the layers stays what it was; within them their inputs, and once the largest layer's own.
+    between = total - sum(within.values())
+    frames = batch * clip.num_views
+    inputs = sum(_input_bytes(layer, frames, clip.latent_px, unet) for layer in layers)
+    return between + inputs + max(within.values()), round(flops * 4 / 3)
+
+
+def _input_bytes(layer: nn.Module, frames: int, latent_px: int, unet: OrbitUNet) -> int:
+    name = next(name for name, module in unet.named_modules() if module is layer)
+    levels, parts = len(unet.config["block_out_channels"]), name.split(".")
+    level = (
+        int(parts[1]) if parts[0] == "down_blocks" else levels - 1 - (int(parts[1]) if parts[0] == "up_blocks" else 0)
+    )
+    channels = next(m.num_channels for m in layer.modules() if isinstance(m, nn.GroupNorm))
+    return 4 * frames * channels * (latent_px // 2**level) ** 2
+
+
+def _loss(unet: OrbitUNet, clip: Clip, batch: int, *, bfloat16: bool) -> Tensor:
+    config, size = unet.config, clip.latent_px
+    channels = config["out_channels"]
+
+    def meta(*shape: int) -> Tensor:
+        return torch.empty(*shape, device="meta")
+
+    conditions = Conditions(
+        image_latents=meta(batch, config["in_channels"] - channels, size, size),
+        image_embedding=meta(batch, 1, config["cross_attention_dim"]),
+        added_time_ids=meta(
+            batch, config["projection_class_embeddings_input_dim"] // config["addition_time_embed_dim"]
+        ),
+        poses=meta(batch, clip.num_views, 2) if config["pose_embed_dim"] else None,
+        coarse_latents=meta(batch, clip.num_views, channels, size, size) if config["coarse_channels"] else None,
+    )
+    latents = meta(batch, clip.num_views, channels, size, size)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        return Denoiser(unet).loss(latents, meta(batch), torch.empty_like(latents), conditions).mean()
+
+
+def _measured_rate(bfloat16: bool) -> tuple[float, str]:
+    """Operations per second of a large product on this machine, and the machine's name."""
+    cuda = torch.cuda.is_available()
+    device, side = ("cuda", 8192) if cuda else ("cpu", 1024)
+    a = torch.ones(side, side, device=device, dtype=torch.bfloat16 if bfloat16 else torch.float32)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        product = a @ a
+        float(product[0, 0])  # waits for it
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best, torch.cuda.get_device_name() if cuda else f"this CPU ({torch.get_num_threads()} threads)"

@@ -1,0 +1,147 @@
+"""Orbits to shards of latents: what the autoencoder and the image encoder make of every frame, computed once.
+
+Per sample: ``latents`` (F, C, h, w), unscaled, the posterior's mode; ``embedding`` (F, D) of the image encoder;
+``noisy`` (F, C, h, w), of frames with noise added, where the recipe adds noise to the input picture; ``coarse``
+(F, C, h, w) of a base with a coarse volume, and then the orbit begins at the view that the volume was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from finetune.cache import weights_digest
+from finetune.data import PackedOrbit
+from finetune.pictures import recoloured, to_tensor
+from finetune.processes import Processes
+from finetune.recipe import Recipe
+from finetune.shards import Sample, shard_path, write_shard
+from mv3d.cameras import Camera
+from mv3d.errors import Mv3dError
+from mv3d.generate import coarse_latents
+from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
+from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.conditioning import embed_image
+from mv3d.orbit import load_orbit, to_uint8
+
+_CHUNK = 8  # frames encoded together
+
+
+@dataclass(frozen=True)
+class OrbitFrames:
+    """One orbit's pictures (F, 4, S, S) in [0, 1], straight alpha, and cameras, in order."""
+
+    rgba: Tensor
+    cameras: tuple[Camera, ...]
+
+
+def load_frames(entry: PackedOrbit, size_px: int) -> OrbitFrames:
+    """Read an orbit folder at one size."""
+    orbit = load_orbit(Path(entry.orbit))
+    orbit = orbit if orbit.frames.shape[1:3] == (size_px, size_px) else orbit.resized(size_px)
+    return OrbitFrames(to_tensor(to_uint8(orbit.frames)), orbit.cameras)
+
+
+def begun_at(frames: OrbitFrames, start: int, num_views: int) -> OrbitFrames:
+    """Thin an orbit evenly, beginning at one of its views, and turn it so that this one stands at azimuth 0.
+
+    Raises:
+        Mv3dError: if it does not divide by ``num_views``.
+    """
+    total = len(frames.cameras)
+    if total % num_views:
+        raise Mv3dError(f"an orbit of {total} views cannot be thinned to {num_views}; render or ask for another number")
+    chosen = [(start + k * (total // num_views)) % total for k in range(num_views)]
+    turn = frames.cameras[start].azimuth_deg
+    cameras = tuple(frames.cameras[k].turned(-turn) for k in chosen)
+    return OrbitFrames(frames.rgba[chosen], cameras)
+
+
+def encode_orbits(
+    model: OrbitModel, recipe: Recipe, entries: list[PackedOrbit], folder: Path, processes: Processes
+) -> Path:
+    """Write all shards of a recipe below ``folder``, those that are missing; returns where they are.
+
+    The shards' folder is named after the weights that encode and the settings, so others are never mistaken for them.
+    """
+    settings = asdict(recipe.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": recipe.seed}
+    settings |= {"cond": [recipe.noise.cond_noise_mean, recipe.noise.cond_noise_std], "views": recipe.num_views}
+    told = json.dumps([settings, [entry.orbit for entry in entries]], sort_keys=True)
+    networks = [model.vae, model.image_encoder, *([model.volume] if model.volume is not None else [])]
+    digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    shards = folder / f"latents-{digest}"
+    shards.mkdir(parents=True, exist_ok=True)
+    work = [(k, variant) for k in range(len(entries)) for variant in range(recipe.cache.variants)]
+    mixed = np.random.default_rng([recipe.seed, len(work)]).permutation(len(work))
+    size = recipe.cache.samples_per_shard
+    numbers = range(processes.rank, -(-len(work) // size), processes.count)
+    for number in tqdm(numbers, desc="encoding orbits", unit="shard", disable=not processes.is_main):
+        chosen = [work[i] for i in mixed[number * size : (number + 1) * size]]
+        write_shard(shard_path(shards, number), _samples(model, recipe, entries, chosen))
+    return shards
+
+
+def _samples(
+    model: OrbitModel, recipe: Recipe, entries: list[PackedOrbit], chosen: list[tuple[int, int]]
+) -> Iterator[Sample]:
+    for k, variant in chosen:
+        try:
+            frames = load_frames(entries[k], model.facts.resolution_px)
+            yield encode_orbit(model, recipe, frames, entries[k].object_id, (k, variant))
+        except Mv3dError as error:  # one orbit that cannot be used does not stop the others
+            tqdm.write(f"finetune: {entries[k].orbit} is left out: {error}")
+
+
+@torch.no_grad()
+def encode_orbit(
+    model: OrbitModel, recipe: Recipe, frames: OrbitFrames, object_id: str, which: tuple[int, int]
+) -> Sample:
+    """Encode one variant of an orbit; equal arguments give equal arrays."""
+    rng = np.random.default_rng([recipe.seed, *which])
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    variant = which[1]
+    start = 0
+    if model.volume is not None:
+        start = int(rng.integers(len(frames.cameras)))
+        frames = begun_at(frames, start, recipe.num_views)
+    rgba = frames.rgba
+    angles = np.array([(c.azimuth_deg, c.elevation_deg, c.radius) for c in frames.cameras])
+    if variant and recipe.cache.recolour:
+        rgba = recoloured(rgba, generator)
+    if variant % 2 and recipe.cache.flip:
+        rgba, angles = rgba.flip(-1), angles * (-1, 1, 1)
+    if variant and recipe.cache.backgrounds and model.vae.config["in_channels"] == 3:
+        colour = torch.rand(3, 1, 1, generator=generator)
+        rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])
+        rgba = torch.cat([rgb, torch.ones_like(rgba[:, 3:])], dim=1)
+    device, dtype = model.vae.device, model.vae.dtype
+    chunks = [chunk.to(device, dtype) for chunk in rgba.split(_CHUNK)]
+    arrays = {
+        "latents": torch.cat([encode_frames(model.vae, chunk) for chunk in chunks]),
+        "embedding": torch.cat(
+            [embed_image(model.image_encoder, to_autoencoder(c, 3) / 2 + 0.5)[:, 0] for c in chunks]
+        ),
+    }
+    facts = {"object_id": object_id, "variant": variant, "cameras": angles.tolist(), "start": start}
+    if recipe.noise.cond_noise_mean is not None:
+        sigma = (recipe.noise.cond_noise_mean + recipe.noise.cond_noise_std * rng.standard_normal(len(rgba))).astype(
+            "f4"
+        )
+        np.exp(sigma, out=sigma)
+        seen = to_autoencoder(rgba, model.vae.config["in_channels"])
+        noise = torch.randn(seen.shape, generator=generator)
+        noisy = (seen + torch.from_numpy(sigma)[:, None, None, None] * noise).to(device, dtype)
+        arrays["noisy"] = torch.cat([encode(model.vae, chunk).mode() for chunk in noisy.split(_CHUNK)])
+        facts["cond_aug"] = sigma.tolist()
+    if model.volume is not None:
+        flipped = tuple(Camera.looking_at_origin(*row, size_px=rgba.shape[-1]) for row in angles)
+        arrays["coarse"] = coarse_latents(model.vae, model.volume, rgba[0].to(device), flipped)
+    return Sample(facts, {name: value.float().cpu().numpy().astype(np.float16) for name, value in arrays.items()})

@@ -1,0 +1,117 @@
+"""What it is to adapt a model that there is to new orbits: SVD to SVD-MV or SV3D, or any model by a LoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mv3d.model.lora import LoraTargets
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Optimisation, the same for every stage. Progress is counted in steps of ``batch_size`` samples."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int = 100
+    decay_after_steps: int = 1_000_000
+    """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    bfloat16: bool = False
+    """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
+    adam_betas: tuple[float, ...] = (0.9, 0.99)
+    adam_8bit: bool = False
+    """Keep AdamW's moments in 8 bits (needs bitsandbytes and an NVIDIA GPU)."""
+    accumulate: int = 1
+    """Take a batch in so many parts, one after the other, for want of memory."""
+    checkpointing: bool = False
+    """Keep few activations and compute the others twice, for want of memory."""
+    shard: bool = False
+    """Of several processes each keeps a slice of weights, gradients and moments (FSDP2), not all of them (DDP)."""
+    compile: bool = False
+    ema_decay: float = 0.999
+    log_every: int = 20
+    save_every: int = 200
+    validate_every: int = 500
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the network is told, where that is to differ from its base (prior columns are kept, new ones are zero)."""
+
+    cond_aug_only: bool = False
+    """Cut SVD's three ids to the noise added to the picture, as SV3D has it; frames and motion go into the bias."""
+    poses: bool = True
+    """Polar angle and azimuth of every frame (SV3D_p); without them the network learns one kind of orbit (SV3D_u)."""
+    input_last: bool = False
+    """The input picture's view is the last frame (SV3D), not the first (SVD)."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """EDM's noise, one level per clip: ln sigma is drawn from N(p_mean, p_std^2) (Karras et al. 2022, section 5)."""
+
+    p_mean: float
+    p_std: float
+    condition_dropout: float
+    """How often a clip's picture is hidden, for classifier-free guidance."""
+    cond_noise_mean: float | None = None
+    """Mean of ln of the noise added to the input picture (SVD, appendix D); None: the base's own fixed, small value."""
+    cond_noise_std: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Train adapters instead of the weights (Hu et al. 2021)."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    targets: LoraTargets = "temporal_attention"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Latents and image embeddings, computed once per orbit and kept in WebDataset shards."""
+
+    variants: int = 1
+    """How often an orbit is encoded: first as rendered, on white, then changed as follows."""
+    backgrounds: bool = False
+    """Random plain colours behind the object, as SV3D has it (for autoencoders without alpha)."""
+    recolour: bool = False
+    """Other exposures and permuted colour channels."""
+    flip: bool = False
+    """Every second variant is mirrored left to right, and the azimuth with it."""
+    samples_per_shard: int = 64
+    buffer_shards: int = 4
+    """So many shards are held and mixed at a time; each process reads all of them."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One adaptation: of which model, to which orbits, how."""
+
+    base: str
+    """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub."""
+    data: tuple[Path, ...]
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
+    run: Path
+    """Cache, checkpoints, logs and the result; a leg of any length continues here."""
+    model_name: str
+    loop: LoopConfig
+    noise: Noise
+    conditions: Conditions = field(default_factory=Conditions)
+    lora: Lora | None = None
+    cache: Cache = field(default_factory=Cache)
+    num_views: int = 21
+    """Frames of a clip; an orbit of more views is thinned evenly, beginning at any of them."""
+    category: str | None = None
+    """Only objects that the manifest puts into this category."""
+    resolution_px: int | None = None
+    """The base's own, unless given."""
+    seed: int = 0
+    validation_split: str = "val"
+    validation_objects: int = 8
+    wandb_project: str | None = None

@@ -1,0 +1,146 @@
+"""Adapting a model that there is: EDM's loss on cached latents, of all weights or of a LoRA's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eval.metrics.lpips import load_lpips
+from finetune.data import PackedOrbit, list_orbits
+from finetune.encode import begun_at, encode_orbits, load_frames
+from finetune.processes import WHOLE, Part, Processes
+from finetune.recipe import Recipe
+from finetune.shards import Sample, ShardStream, decoded, list_shards
+from finetune.validation import score_sampled
+from mv3d.errors import Mv3dError
+from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
+from mv3d.model.conditioning import Conditions, drop_conditions
+from mv3d.model.denoiser import Denoiser, sample_sigmas
+from mv3d.model.lora import add_lora, train_pose_columns
+from mv3d.model.surgery import reconditioned
+
+
+class AdaptTraining:
+    """Whole orbits, each beginning at any of its views; everything but the UNet stays the base's."""
+
+    divisible = True
+
+    def __init__(self, recipe: Recipe, processes: Processes | None = None) -> None:
+        processes = processes or Processes()
+        self._recipe = recipe
+        self.images_per_sample = recipe.num_views
+        self.model = adapted_model(load_model(recipe.base, processes.device), recipe)
+        self.entries = list_orbits(recipe.data, recipe.category)
+        self._validation = validation_entries(self.entries, recipe)
+        training = [entry for entry in self.entries if entry.split == "train"]
+        if not training:
+            raise Mv3dError(f"no orbit of {', '.join(map(str, recipe.data))} is in the split train")
+        folder = encode_orbits(self.model, recipe, training, recipe.run, processes)
+        processes.wait()
+        shards = list_shards(folder)
+        self._stream = ShardStream(shards, recipe.seed, recipe.loop.batch_size, recipe.cache.buffer_shards)
+        self.trained_on = {name for shard in shards for name in shard.object_ids}
+        unet = self.model.unet
+        self.network: nn.Module = unet
+        self.pose_base: Tensor | None = None
+        """The pose columns before training, where a LoRA has to bring its own."""
+        unet.requires_grad_(recipe.lora is None)
+        if recipe.lora is not None:
+            first = unet.config["projection_class_embeddings_input_dim"]
+            columns = unet.add_embedding.linear_1.weight[:, first:]
+            lacking = columns.shape[1] > 0 and not bool(columns.any())
+            self.pose_base = columns.detach().clone() if lacking else None
+            add_lora(unet, recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets, recipe.seed)
+            if lacking:
+                train_pose_columns(unet)
+        self._lpips = load_lpips("alex") if self._validation else None
+
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+        """EDM's weighted loss of a part of a batch of orbits, one noise level per clip."""
+        recipe, size = self._recipe, self._recipe.loop.batch_size
+        # Drawn for the whole batch, whichever part of it is wanted.
+        starts = torch.randint(2**31, (size,), generator=generator)[part.slice]
+        dropped = torch.rand(size, generator=generator)[part.slice] < recipe.noise.condition_dropout
+        sigma = sample_sigmas(size, recipe.noise.p_mean, recipe.noise.p_std, generator)[part.slice]
+        samples = [decoded(raw) for raw in self._stream.batch(step)[part.slice]]
+        clips = [self._clip(sample, int(start)) for sample, start in zip(samples, starts, strict=True)]
+        latents = torch.stack([clip for clip, _ in clips])
+        noise = torch.randn(size, *latents.shape[1:], generator=generator)[part.slice]
+        conditions = clips[0][1]
+        for _, other in clips[1:]:
+            conditions = conditions.joined(other)
+        conditions = drop_conditions(conditions, dropped)
+        unet, scale = self.model.unet, self.model.vae.config["scaling_factor"]
+        device = unet.device
+        latents, sigma, noise = (x.to(device) for x in (latents * scale, sigma, noise))
+        return Denoiser(unet, scale).loss(latents, sigma, noise, conditions).mean(), {}
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        return self._stream.object_ids(step)
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        """Sample held-out orbits with the averages, which ``network`` holds; the input view is not scored."""
+        assert network is self.network
+        if self._lpips is None:
+            return {}
+        size_px, count = self.model.facts.resolution_px, self._recipe.num_views
+        orbits = (begun_at(load_frames(entry, size_px), 0, count) for entry in self._validation)
+        return score_sampled(self.model, orbits, self._lpips, sheet)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._stream.close()
+
+    def _clip(self, sample: Sample, start: int) -> tuple[Tensor, Conditions]:
+        """Unscaled latents (F, C, h, w) and conditions of one clip, beginning at its input view."""
+        arrays, facts = sample.arrays, self.model.facts
+        total, count = len(arrays["latents"]), self._recipe.num_views
+        if total % count:
+            raise Mv3dError(f"an orbit of {total} views cannot be thinned to {count}; see num_views")
+        first = 0 if "coarse" in arrays else start % total
+        order = (first + np.arange(count) * (total // count)) % total
+        azimuth, elevation, _ = np.array(sample.facts["cameras"])[order].T
+        poses = np.radians([90 - elevation, (azimuth - azimuth[0]) % 360]).T
+        latents = torch.from_numpy(arrays["latents"][order]).float()
+        cond_aug = sample.facts["cond_aug"][first] if "cond_aug" in sample.facts else facts.added_time_ids[-1]
+        picture = torch.from_numpy(arrays["noisy"][first]).float() if "noisy" in arrays else latents[0]
+        conditions = Conditions(
+            image_latents=picture[None],
+            image_embedding=torch.from_numpy(arrays["embedding"][first]).float()[None, None],
+            added_time_ids=torch.tensor([[*facts.added_time_ids[:-1], cond_aug]]),
+            poses=torch.from_numpy(poses).float()[None] if self.model.unet.config["pose_embed_dim"] else None,
+            coarse_latents=torch.from_numpy(arrays["coarse"]).float()[None] if "coarse" in arrays else None,
+        )
+        return latents, conditions
+
+
+def adapted_model(base: OrbitModel, recipe: Recipe) -> OrbitModel:
+    """The base with the recipe's conditions, untrained as these are, and with the facts to sample it by."""
+    wanted = recipe.conditions
+    unet = reconditioned(
+        base.unet, poses=wanted.poses, cond_aug_only=wanted.cond_aug_only, input_last=wanted.input_last
+    )
+    facts = replace(base.facts, name=recipe.model_name, num_views=recipe.num_views)
+    if recipe.resolution_px is not None:
+        facts = replace(facts, resolution_px=recipe.resolution_px)
+    if wanted.cond_aug_only and len(facts.added_time_ids) > 1:
+        facts = _sampled_as_sv3d(facts)
+    return replace(base, unet=unet.train(), facts=facts)
+
+
+def _sampled_as_sv3d(facts: ModelFacts) -> ModelFacts:
+    """SV3D, section 3 and generative-models' sv3d_p.yaml."""
+    return replace(facts, added_time_ids=(1e-5,), num_steps=50, guidance="triangle", guidance_high=2.5)
+
+
+def validation_entries(entries: list[PackedOrbit], recipe: Recipe) -> list[PackedOrbit]:
+    """One orbit of each of the first held-out objects."""
+    held_out = [entry for entry in entries if entry.split == recipe.validation_split]
+    first = {entry.object_id: entry for entry in reversed(held_out)}
+    return [first[name] for name in sorted(first)][: recipe.validation_objects]

@@ -1,0 +1,46 @@
+"""Sampling validation orbits from a model in training, and scoring them with eval's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.metrics.images import psnr, ssim
+from finetune.encode import OrbitFrames
+from finetune.pictures import save_rows, save_rows_video
+from mv3d.generate import GenerateSettings, make_conditions, sample_views
+from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.checkpoints import OrbitModel
+
+
+@torch.no_grad()
+def score_sampled(
+    model: OrbitModel, orbits: Iterable[OrbitFrames], lpips: Callable[[Tensor, Tensor], Tensor], sheet: Path
+) -> dict[str, float]:
+    """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
+
+    The picture of truth and model's views goes to ``sheet``, a video of them beside it; without orbits, nothing does.
+    """
+    rows: list[Tensor] = []
+    scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
+    device = model.unet.device
+    for orbit in orbits:
+        truth = orbit.rgba
+        conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
+        settings = GenerateSettings(num_views=len(truth))
+        output = sample_views(model, conditions, settings).float().cpu()
+        a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
+        pictures = [x.permute(0, 2, 3, 1).numpy() for x in (a, b)]
+        scores["psnr"] += psnr(*pictures).tolist()
+        scores["ssim"] += ssim(*pictures).tolist()
+        scores["lpips"] += lpips(a, b).flatten().tolist()
+        rows += [truth, output]
+    if not rows:
+        return {}
+    save_rows([row[::2] for row in rows], sheet)
+    save_rows_video(rows, sheet.with_suffix(".mp4"))
+    return {name: float(np.mean(values)) for name, values in scores.items()}

@@ -1,0 +1,227 @@
+"""Adapting a model of SVD's own format: whole and by LoRA, stopped and resumed, in parts, by several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eval.weights import lpips_file
+from finetune.__main__ import main
+from finetune.checkpoint import latest_checkpoint
+from finetune.config import load_config
+from finetune.processes import Part
+from finetune.shards import decoded
+from finetune.stages.adapt import AdaptTraining
+from mv3d.errors import Mv3dError
+from mv3d.generate import GenerateSettings, generate_orbit
+from mv3d.model.checkpoints import load_model
+from mv3d.model.lora import LoraUse, read_lora, with_loras
+
+LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
+needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    folder = latest_checkpoint(run / "adapt")
+    files = {name: load_file(folder / f"{name}.safetensors") for name in ("network", "ema", "optimizer")}
+    return {f"{name}.{key}": value for name, content in files.items() for key, value in content.items()}
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "adapt" / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+@needs_lpips
+def test_svd_becomes_a_model_that_makes_orbits(write_recipe, tmp_path, svd_folder, capsys):
+    once = write_recipe("once", validation_objects=1)
+    assert main([str(once)]) == 0
+    assert "licence of" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "once/adapt/log.jsonl").read_text().splitlines()]
+    assert {"val_psnr", "val_ssim", "val_lpips"} <= lines[-1].keys()
+    assert all("images_per_s" in line for line in lines if "loss" in line)
+    assert (tmp_path / "once/adapt/sheets/0000004.mp4").is_file()
+
+    # Two steps, then two more: the same, bit for bit, and validating in between changes nothing.
+    twice = write_recipe("twice")
+    assert main([str(twice), "--set", "loop.steps=2"]) == 0
+    assert main([str(twice)]) == 0
+    assert equal(weights(tmp_path / "once"), weights(tmp_path / "twice"))
+
+    folder = tmp_path / "once" / "model"
+    assert (folder / "LICENSE.md").read_text() == "Non-commercial."
+    assert (folder / "ATTRIBUTION.txt").is_file()
+    model = load_model(folder)
+    assert model.facts.name == "toy"
+    assert model.facts.licence == "see LICENSE.md of tiny-svd"
+    columns = model.unet.add_embedding.linear_1.weight[:, 24:]
+    assert columns.any()  # the poses were learnt
+    picture = np.ones((32, 32, 4), dtype=np.float32)
+    orbit = generate_orbit(picture, model, GenerateSettings(num_views=4, steps=2))
+    assert orbit.frames.shape == (4, 32, 32, 4)
+    assert orbit.facts.licence == "see LICENSE.md of tiny-svd"
+
+
+def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(write_recipe):
+    """Defects of others: frames per second one apart, the picture's latents scaled, a batch of one only."""
+    stage = AdaptTraining(load_config(write_recipe(more="seed: 3\n")))
+    seen = []
+    stage.model.unet.register_forward_pre_hook(lambda module, args: seen.append(args))
+    stage.loss(0, torch.Generator().manual_seed(0))
+    sample, timestep, _, ids, poses = seen[0]
+    assert sample.shape[:2] == (2, 4)
+    assert timestep.shape == (2,)  # one noise level per clip
+    assert ids[:, :2].tolist() == [list(stage.model.facts.added_time_ids[:2])] * 2
+    samples = [decoded(raw) for raw in stage._stream.batch(0)]
+    starts = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(0)) % 4
+    for k, (clip, start) in enumerate(zip(samples, starts.tolist(), strict=True)):
+        assert ids[k, 2].item() == pytest.approx(clip.facts["cond_aug"][start])
+        noisy = torch.from_numpy(clip.arrays["noisy"][start]).float()
+        shown = sample[k, :, 4:]
+        assert torch.equal(shown, noisy.expand_as(shown)) or not shown.any()  # or dropped
+        azimuth = np.array(clip.facts["cameras"])[:, 0]
+        turned = np.radians((np.roll(azimuth, -start) - azimuth[start]) % 360)
+        np.testing.assert_allclose(poses[k, :, 1], turned, atol=1e-5)
+    stage.close()
+
+
+def test_a_mirrored_variant_turns_the_other_way(write_recipe):
+    stage = AdaptTraining(load_config(write_recipe()))
+    samples = [decoded(raw) for step in range(12) for raw in stage._stream.batch(step)]
+    stage.close()
+    by_name = {(s.facts["object_id"], s.facts["variant"]): np.array(s.facts["cameras"]) for s in samples}
+    assert {variant for _, variant in by_name} == {0, 1, 2}
+    for (name, variant), cameras in by_name.items():
+        expected = by_name[name, 0] * ((-1, 1, 1) if variant == 1 else (1, 1, 1))
+        np.testing.assert_allclose(cameras, expected)
+
+
+@pytest.mark.parametrize("more", ["", LORA])
+def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
+    stage = AdaptTraining(load_config(write_recipe(more=more)))
+
+    def gradients(parts: list[Part]) -> tuple[float, dict[str, torch.Tensor]]:
+        stage.network.zero_grad()
+        total = 0.0
+        for part in parts:
+            loss, _ = stage.loss(1, torch.Generator().manual_seed(7), part)
+            (loss / len(parts)).backward()
+            total += loss.item() / len(parts)
+        return total, {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
+
+    whole, by_name = gradients([Part()])
+    divided, parts = gradients([Part(0, 2), Part(1, 2)])
+    assert divided == pytest.approx(whole, rel=1e-5)
+    assert by_name.keys() == parts.keys()
+    for name, value in by_name.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-5)
+    stage.network.enable_gradient_checkpointing()
+    again, checkpointed = gradients([Part()])
+    assert again == whole
+    assert all(torch.equal(checkpointed[name], value) for name, value in by_name.items())
+    stage.close()
+
+
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
+    more = ["--set", "loop.batch_size=4"]
+    assert main([str(write_recipe("alone")), *more]) == 0
+    recipe = str(write_recipe(how))
+    shard = ["--set", f"loop.shard={str(how == 'fsdp').lower()}"]
+    port = str(20000 + os.getpid() % 20000)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [fork(lambda: main([recipe, *more, *shard]), RANK=str(k), LOCAL_RANK=str(k), **shared) for k in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    np.testing.assert_allclose(losses(tmp_path / how), losses(tmp_path / "alone"), rtol=0, atol=1e-5)
+    assert len(losses(tmp_path / how)) == 4
+    one, two = weights(tmp_path / "alone"), weights(tmp_path / how)
+    assert one.keys() == two.keys()
+    # Adam divides small gradients by their own size: rounding shows there, bounded by the steps taken.
+    assert max((one[key] - two[key]).abs().max().item() for key in one if key.startswith("network.")) < 4e-3
+    model = load_model(tmp_path / how / "model")
+    assert torch.isfinite(model.unet.conv_in.weight).all()
+
+
+def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_folder):
+    assert main([str(write_recipe(more=LORA))]) == 0
+    path = tmp_path / "run/lora/pytorch_lora_weights.safetensors"
+    facts, tensors = read_lora(path)
+    assert (facts.base, facts.rank, facts.alpha, facts.pose) == ("tiny-svd", 2, 2.0, True)
+    assert facts.licence == "see LICENSE.md of tiny-svd"
+    assert (path.parent / "LICENSE.md").is_file()
+    assert tensors["pose.add_embedding.linear_1.weight"].any()
+    saved = weights(tmp_path / "run")
+    assert all("lora" in key or "add_embedding.linear_1.weight" in key for key in saved if key.startswith("ema."))
+
+    # What was trained is what the file gives back: the averages in the trained network, and the file on a fresh base.
+    stage = AdaptTraining(load_config(tmp_path / "run.yaml"))
+    state = {key.removeprefix("ema."): value for key, value in saved.items() if key.startswith("ema.")}
+    stage.network.load_state_dict(state, strict=False)
+    fresh = with_loras(load_model(svd_folder), [LoraUse(path)])
+    generator = torch.Generator().manual_seed(0)
+    inputs = (
+        torch.randn(1, 4, 8, 4, 4, generator=generator),
+        torch.zeros(1),
+        torch.randn(1, 1, 16, generator=generator),
+        torch.tensor([[6.0, 127.0, 0.02]]),
+        torch.rand(1, 4, 2, generator=generator),
+    )
+    with torch.no_grad():
+        trained, loaded = stage.network(*inputs), fresh.unet(*inputs)
+        untouched = load_model(svd_folder).unet(*inputs)
+    torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-5)
+    assert (trained - untouched).abs().max() > 1e-4
+    stage.close()
+
+
+def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):
+    conditions = "{cond_aug_only: true, poses: true, input_last: true}"
+    stage = AdaptTraining(load_config(write_recipe(conditions=conditions)))
+    unet, facts = stage.model.unet, stage.model.facts
+    assert tuple(unet.add_embedding.linear_1.weight.shape) == (128, 8 + 2 * 16)
+    stock = load_model(svd_folder).unet
+    assert torch.equal(unet.add_embedding.linear_1.weight[:, :8], stock.add_embedding.linear_1.weight[:, 16:24])
+    assert not unet.add_embedding.linear_1.weight[:, 8:].any()
+    assert unet.config["input_last"]
+    assert (facts.added_time_ids, facts.guidance, facts.guidance_high, facts.num_steps) == (
+        (1e-5,),
+        "triangle",
+        2.5,
+        50,
+    )
+    stage.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "loop.accumulate=3"], "batch_size 2 is no multiple of 3"),
+        (["--set", "num_views=3"], "an orbit of 4 views cannot be thinned to 3"),
+        (["--set", "lora={targets: everything}"], "must be one of temporal_attention, attention, all"),
+        (["--set", "lora={ranc: 3}"], "did you mean 'rank'"),
+        (["--set", "category=Chairs"], "no rendered orbit in there of category Chairs"),
+        (["--set", "base=nowhere"], "there is no model nowhere"),
+        (["--set", "loop.adam_8bit=true"], "adam_8bit needs bitsandbytes"),
+        (["--stage", "volume"], "adapts a model and has no stages"),
+    ],
+)
+def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):
+    assert main([str(write_recipe()), *arguments]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last
+
+
+def test_trained_poses_are_not_thrown_away(write_recipe, tmp_path):
+    assert main([str(write_recipe())]) == 0
+    with pytest.raises(Mv3dError, match="its trained poses"):
+        AdaptTraining(load_config(write_recipe("next", conditions="{poses: false}"), [f"base={tmp_path}/run/model"]))
