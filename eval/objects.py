@@ -22,10 +22,11 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, save_orbit
 from render import VERSION
 from render.errors import Unusable
-from render.farm import Settings, render_sources
+from render.farm import render_sources
 from render.lights import make_lights
 from render.raycast import render_orbit
 from render.scene import RenderScene, make_scene
+from render.settings import Settings
 from render.sources import SourceObject, find_objects
 from render.split import identify, split_of
 
