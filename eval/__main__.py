@@ -102,7 +102,7 @@ def run(
         overwrite=overwrite,
     )
     if wandb is not None:
-        from eval.report.wandb import upload_report
+        from eval.report.upload import upload_report
 
         upload_report(finished.result, out, wandb)
     print(format_result(finished.result, chosen.published), end="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -21,10 +22,11 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, save_orbit
 from render import VERSION
 from render.errors import Unusable
-from render.farm import Settings, orbit_seed, render_sources
+from render.farm import render_sources
 from render.lights import make_lights
 from render.raycast import render_orbit
 from render.scene import RenderScene, make_scene
+from render.settings import Settings
 from render.sources import SourceObject, find_objects
 from render.split import identify, split_of
 
@@ -158,7 +160,7 @@ def _render_path(item: SourceObject, protocol: Protocol, settings: Settings, fol
         return str(reason)
     except Exception as error:  # whatever a broken file provokes is that object's failure
         return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-    seed = orbit_seed(item.object_id, 0, settings.seed)
+    seed = int.from_bytes(hashlib.sha256(item.object_id.encode()).digest()[:4], "big")
     rng = np.random.default_rng(seed)
     elevation_deg = float(rng.uniform(settings.elevation_low_deg, settings.elevation_high_deg))
     yaw_deg = float(rng.uniform(0, 360))

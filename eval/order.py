@@ -91,7 +91,7 @@ def _orders(plain: Array, mirrored: Array) -> list[tuple[str, NDArray[np.int64],
 def _psnr_db(errors: Array, order: NDArray[np.int64]) -> Array:
     """Mean PSNR of each object's views in an order, (objects,); a floor keeps perfect views from deciding alone."""
     chosen = errors[:, np.arange(errors.shape[1]), order]
-    return -10 * np.log10(np.maximum(chosen, 1e-5)).mean(axis=1)
+    return (-10 * np.log10(np.maximum(chosen, 1e-5))).mean(axis=1)
 
 
 def _thumbnails(pictures: Frames) -> Array:
@@ -99,8 +99,8 @@ def _thumbnails(pictures: Frames) -> Array:
     _, height, width, _ = pictures.shape
     rows, columns = (np.linspace(0, side, min(side, _SIDE_PX) + 1).astype(int)[:-1] for side in (height, width))
     sums = np.add.reduceat(np.add.reduceat(pictures.astype(np.float64), rows, axis=1), columns, axis=2)
-    counts = np.diff(np.append(rows, height))[:, None] * np.diff(np.append(columns, width))[None, :]
-    return sums / counts[None, :, :, None]
+    heights, widths = np.diff(np.append(rows, height)), np.diff(np.append(columns, width))
+    return sums / np.outer(heights, widths)[None, :, :, None]
 
 
 def _errors(pred: Array, truth: Array) -> Array:

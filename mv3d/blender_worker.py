@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+from math import pi, radians
 from pathlib import Path
 
 import bpy  # pyright: ignore[reportMissingImports]
-from mathutils import Matrix  # pyright: ignore[reportMissingImports]
+from mathutils import Color, Matrix, Vector  # pyright: ignore[reportMissingImports]
 
 
 def main(job_path: str) -> None:
@@ -19,11 +20,17 @@ def main(job_path: str) -> None:
     job = json.loads(Path(job_path).read_text())
     bpy.ops.wm.read_factory_settings(use_empty=True)
     import_mesh(job["mesh"])
+    if job.get("placement"):
+        place(Matrix(job["placement"]))
+    if job.get("srgb_factors"):
+        linearise_factors()
     if job["shading"] == "flat":
         flatten_materials()
     else:
-        add_lights()
-    set_up_cycles(job["samples"])
+        add_lights(
+            job.get("lights") or {"sky": 0.6, "ground": 0.6, "directions": [[-0.5, -0.6, 0.6]], "strengths": [2]}
+        )
+    set_up_cycles(job["samples"], job.get("threads", 0), gpu=job.get("gpu", False))
     for k, camera in enumerate(job["cameras"]):
         point_camera(camera)
         bpy.context.scene.render.filepath = str(Path(job["out"]) / f"{k:03d}.png")
@@ -38,22 +45,50 @@ def import_mesh(path: str) -> None:
         ".obj": bpy.ops.wm.obj_import,
         ".ply": bpy.ops.wm.ply_import,
         ".stl": bpy.ops.wm.stl_import,
+        ".dae": getattr(bpy.ops.wm, "collada_import", None),  # Blender 5 has none
     }
     importers[Path(path).suffix.lower()](filepath=path)
     if not any(thing.type == "MESH" for thing in bpy.data.objects):
         sys.exit(f"nothing to see in {path}")
 
 
+def place(matrix: Matrix) -> None:
+    """Move everything as one."""
+    for thing in bpy.data.objects:
+        if thing.parent is None:
+            thing.matrix_world = matrix @ thing.matrix_world
+    bpy.context.view_layer.update()
+
+
+def linearise_factors() -> None:
+    """Decode base colours that are numbers from sRGB."""
+    for material in bpy.data.materials:
+        for node in material.node_tree.nodes if material.use_nodes else ():
+            if node.type == "BSDF_PRINCIPLED" and not node.inputs["Base Color"].is_linked:
+                colour = node.inputs["Base Color"].default_value
+                colour[:3] = Color(colour[:3]).from_srgb_to_scene_linear()
+
+
 def flatten_materials() -> None:
-    """Let every material glow in its base colour, alpha kept; objects without one are grey."""
-    grey = bpy.data.materials.new("grey")
-    grey.use_nodes = True
+    """Let every material glow in its base colour, alpha kept; what has none glows in its vertex colours, or is grey."""
     for thing in bpy.data.objects:
         if thing.type == "MESH" and not thing.data.materials:
-            thing.data.materials.append(grey)
+            colours = thing.data.color_attributes
+            thing.data.materials.append(_plain_material(colours[0].name if len(colours) else None))
     for material in bpy.data.materials:
         if material.use_nodes:
             _flatten(material.node_tree)
+
+
+def _plain_material(vertex_colours):
+    material = bpy.data.materials.new("plain")
+    material.use_nodes = True
+    if vertex_colours is not None:
+        node = material.node_tree.nodes.new("ShaderNodeVertexColor")
+        node.layer_name = vertex_colours
+        principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+        material.node_tree.links.new(node.outputs["Color"], principled.inputs["Base Color"])
+    return material
 
 
 def _flatten(tree) -> None:
@@ -78,24 +113,45 @@ def _carry_over(tree, source, target) -> None:
         target.default_value = source.default_value
 
 
-def add_lights() -> None:
-    """Add a white sky and a sun over the front camera's left shoulder."""
+def add_lights(lights: dict) -> None:
+    """Add surroundings and lamps at infinity."""
     world = bpy.data.worlds.new("sky")
     world.use_nodes = True
-    world.node_tree.nodes["Background"].inputs["Color"].default_value = (1, 1, 1, 1)
-    world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.6
     bpy.context.scene.world = world
-    sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
-    sun.data.energy = 2.0
-    sun.rotation_euler = (0.9, 0.0, -0.6)
-    bpy.context.collection.objects.link(sun)
+    nodes, link = world.node_tree.nodes, world.node_tree.links.new
+    background = nodes["Background"]
+    where = nodes.new("ShaderNodeTexCoord").outputs["Generated"]
+    if "environment" in lights:
+        turn, picture = nodes.new("ShaderNodeMapping"), nodes.new("ShaderNodeTexEnvironment")
+        turn.inputs["Rotation"].default_value[2] = radians(lights.get("turn_deg", 0.0))
+        picture.image = bpy.data.images.load(lights["environment"])
+        link(where, turn.inputs["Vector"])
+        link(turn.outputs["Vector"], picture.inputs["Vector"])
+        link(picture.outputs["Color"], background.inputs["Color"])
+        return
+    # Radiance ground + (sky - ground) * (z + 1) / 2 in direction z, about what a surface's normal gathers of it.
+    split, height = nodes.new("ShaderNodeSeparateXYZ"), nodes.new("ShaderNodeMapRange")
+    height.inputs["From Min"].default_value, height.inputs["From Max"].default_value = -1.0, 1.0
+    height.inputs["To Min"].default_value, height.inputs["To Max"].default_value = lights["ground"], lights["sky"]
+    link(where, split.inputs[0])
+    link(split.outputs["Z"], height.inputs["Value"])
+    link(height.outputs["Result"], background.inputs["Strength"])
+    background.inputs["Color"].default_value = (1, 1, 1, 1)
+    for k, (direction, strength) in enumerate(zip(lights["directions"], lights["strengths"], strict=True)):
+        sun = bpy.data.objects.new(f"sun{k}", bpy.data.lights.new(f"sun{k}", "SUN"))
+        sun.data.energy = strength * pi  # a white surface that faces it then shines with `strength`
+        sun.data.angle = radians(5)
+        sun.rotation_euler = Vector(direction).to_track_quat("Z", "Y").to_euler()
+        bpy.context.collection.objects.link(sun)
 
 
-def set_up_cycles(samples: int) -> None:
+def set_up_cycles(samples: int, threads: int, *, gpu: bool) -> None:
     """Choose unbiased, repeatable pixels: no denoiser, no tone curve, no dither, each ray inside its own pixel."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    scene.cycles.device = "CPU"
+    scene.cycles.device = "GPU" if gpu and find_gpu() else "CPU"
+    if threads:
+        scene.render.threads_mode, scene.render.threads = "FIXED", threads
     scene.cycles.samples = samples
     scene.cycles.use_adaptive_sampling = False
     scene.cycles.use_denoising = False
@@ -108,6 +164,22 @@ def set_up_cycles(samples: int) -> None:
     scene.render.image_settings.file_format = "PNG"
     scene.render.image_settings.color_mode = "RGBA"
     scene.view_settings.view_transform = "Standard"
+
+
+def find_gpu() -> bool:
+    """Choose the first kind of GPU that is here."""
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    for kind in ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI"):
+        try:
+            preferences.compute_device_type = kind
+        except TypeError:  # not built in
+            continue
+        preferences.get_devices()
+        if any(device.type == kind for device in preferences.devices):
+            for device in preferences.devices:
+                device.use = device.type == kind
+            return True
+    return False
 
 
 def point_camera(settings: dict) -> None:

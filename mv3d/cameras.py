@@ -203,7 +203,7 @@ def sine_orbit(
     """Circle the object while the elevation swings by a sine (SV3D, section 4: +-30 degrees for lifting)."""
     turns = _turns(num_views)
     elevations = elevation_deg + amplitude_deg * np.sin(2 * pi * periods * turns)
-    return _path(360 * turns, elevations, radius, size_px, fov_deg)
+    return orbit_through(360 * turns, elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
 def spiral_orbit(
@@ -218,7 +218,7 @@ def spiral_orbit(
 ) -> tuple[Camera, ...]:
     """Circle the object ``turns`` times while the elevation moves evenly from the first view to the last."""
     elevations = np.linspace(first_elevation_deg, last_elevation_deg, num_views)
-    return _path(360 * turns * _turns(num_views), elevations, radius, size_px, fov_deg)
+    return orbit_through(360 * turns * _turns(num_views), elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
 def keyframe_orbit(
@@ -236,7 +236,7 @@ def keyframe_orbit(
     _turns(num_views)
     at = np.linspace(0, len(keys) - 1, num_views)
     azimuths, elevations = (np.interp(at, np.arange(len(keys)), keys[:, k]) for k in (0, 1))
-    return _path(azimuths, elevations, radius, size_px, fov_deg)
+    return orbit_through(azimuths, elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
 def _turns(num_views: int) -> Array:
@@ -245,10 +245,17 @@ def _turns(num_views: int) -> Array:
     return np.arange(num_views) / num_views
 
 
-def _path(
-    azimuths_deg: Array, elevations_deg: Array, radius: float, size_px: int, fov_deg: float
+def orbit_through(
+    azimuths_deg: ArrayLike,
+    elevations_deg: ArrayLike,
+    radius: float = DEFAULT_RADIUS,
+    *,
+    size_px: int,
+    fov_deg: float = DEFAULT_FOV_DEG,
 ) -> tuple[Camera, ...]:
+    """Look at the origin from the given places, each an azimuth and an elevation, (N,)."""
+    places = zip(np.asarray(azimuths_deg).tolist(), np.asarray(elevations_deg).tolist(), strict=True)
     return tuple(
-        Camera.looking_at_origin(float(azimuth), float(elevation), radius, size_px=size_px, fov_deg=fov_deg)
-        for azimuth, elevation in zip(azimuths_deg, elevations_deg, strict=True)
+        Camera.looking_at_origin(azimuth, elevation, radius, size_px=size_px, fov_deg=fov_deg)
+        for azimuth, elevation in places
     )

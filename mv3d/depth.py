@@ -17,14 +17,15 @@ from mv3d.files import whole_folder
 Depth = NDArray[np.float32]
 
 DEPTH_FOLDER = "depth"
-_STEP = 1e-4
+DEPTH_STEP = 1e-4
+"""World units in one step of a map's 16 bits."""
 
 
 def save_depth(depth: Depth, orbit_folder: Path) -> None:
     """Write the depth (N, H, W), in world units, of an orbit folder's views, replacing what is there."""
-    levels = np.round(depth / _STEP)
+    levels = np.round(depth / DEPTH_STEP)
     if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() < 2**16):
-        raise ValueError(f"depth must lie in 0 to {2**16 * _STEP:g}, got {depth.min()} to {depth.max()}")
+        raise ValueError(f"depth must lie in 0 to {2**16 * DEPTH_STEP:g}, got {depth.min()} to {depth.max()}")
     with whole_folder(orbit_folder / DEPTH_FOLDER, overwrite=True) as partial:
         for k, view in enumerate(levels.astype(np.uint16)):
             Image.fromarray(view).save(partial / f"{k:03d}.png")
@@ -49,4 +50,4 @@ def load_depth(orbit_folder: Path) -> Depth | None:
         if view.dtype not in (np.uint16, np.int32) or view.ndim != 2 or (views and view.shape != views[0].shape):
             raise Mv3dError(f"{path} is no depth map of 16 bits, or of another size than the first")
         views.append(view)
-    return (np.stack(views) * _STEP).astype(np.float32)
+    return (np.stack(views) * DEPTH_STEP).astype(np.float32)

@@ -7,7 +7,7 @@ mv3d's own facts under the one key ``"mv3d"``. Frames in memory are float32 in [
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -114,8 +114,15 @@ def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) 
 # The folder.
 
 
-def save_orbit(orbit: Orbit, folder: Path, *, overwrite: bool = False, for_people: bool = True) -> None:
-    """Write the orbit folder; ``for_people`` adds ``orbit.mp4`` and ``sheet.png``.
+def save_orbit(
+    orbit: Orbit,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    for_people: bool = True,
+    more: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write the orbit folder; ``for_people`` adds ``orbit.mp4`` and ``sheet.png``, ``more`` files by relative path.
 
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set, or is something else than an orbit folder.
@@ -127,6 +134,9 @@ def save_orbit(orbit: Orbit, folder: Path, *, overwrite: bool = False, for_peopl
             Image.fromarray(to_uint8(frame), "RGBA").save(partial / _frame_path(k))
         text = json.dumps(_transforms(orbit), indent=1)
         (partial / "transforms.json").write_text(text + "\n")
+        for name, data in (more or {}).items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(data)
         if for_people:
             save_video(orbit, partial / "orbit.mp4")
             save_sheet(orbit, partial / "sheet.png")

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
 
 from mv3d.cameras import Camera
 from mv3d.depth import DEPTH_FOLDER, Depth, save_depth
 from mv3d.orbit import load_orbit
-from render.pool import Pool
+from render.passes import trace_geometry
+from render.pool import Failure, Pool
 from render.scene import RenderScene, make_scene
 from render.sources import SourceObject
 
@@ -32,18 +31,7 @@ def render_depth(scene: RenderScene, cameras: Sequence[Camera]) -> Depth:
 
     See-through surfaces count as surfaces.
     """
-    embree = EmbreeScene()
-    TriangleMesh(embree, np.ascontiguousarray(scene.corners))
-    views = []
-    for camera in cameras:
-        directions = camera.directions(camera.pixel_grid())
-        flat = np.ascontiguousarray(directions.reshape(-1, 3), dtype=np.float32)
-        origins = np.ascontiguousarray(np.broadcast_to(camera.position.astype(np.float32), flat.shape))
-        hits = embree.run(origins, flat, query="INTERSECT", output=1)
-        along_axis = -(directions @ camera.world_from_cam[:3, 2])
-        distance = np.where(hits["primID"] >= 0, hits["tfar"], 0).reshape(along_axis.shape)
-        views.append(distance * along_axis)
-    return np.stack(views).astype(np.float32)
+    return np.stack([trace_geometry(scene, camera)[0] for camera in cameras])
 
 
 def depth_job(job: DepthJob) -> None:
@@ -70,6 +58,6 @@ def add_depth(
     failed = {}
     with Pool(depth_job, workers or os.cpu_count() or 1, timeout_s) as pool:
         for job, result in tqdm(pool.run(jobs), total=len(jobs), unit="object", desc="depth"):
-            if result is not None:
-                failed[job.item.object_id] = result
+            if isinstance(result, Failure):
+                failed[job.item.object_id] = result.reason
     return failed

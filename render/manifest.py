@@ -39,14 +39,16 @@ class Entry:
 
 
 class Manifest:
-    """Entries of a folder of orbits; the orbit folders are the truth, ``manifest.jsonl`` the digest."""
+    """Entries of a folder of orbits; the orbit folders are the truth, ``manifest.jsonl`` the digest.
 
-    def __init__(self, out: Path, objects: Sequence[SourceObject]) -> None:
-        self._path = out / "manifest.jsonl"
-        self._entries = {item.object_id: _entry_on_disk(out, item) for item in objects}
-        self._others = (
-            [e for e in load_manifest(out) if e.object_id not in self._entries] if self._path.is_file() else []
-        )
+    A run on a shard of the objects writes a file of its own, ``manifest-2-of-8.jsonl``; `load_manifest` reads them all.
+    """
+
+    def __init__(self, out: Path, objects: Sequence[SourceObject], name: str = "manifest.jsonl") -> None:
+        self._path = out / name
+        self._entries = {item.object_id: entry_on_disk(item, orbit_folders(out / item.object_id)) for item in objects}
+        before = _read(self._path) if self._path.is_file() else []
+        self._others = [entry for entry in before if entry.object_id not in self._entries]
         self._saved_at = 0.0
 
     def entry(self, item: SourceObject) -> Entry:
@@ -76,18 +78,39 @@ class Manifest:
         self._saved_at = time.monotonic()
 
 
+def has_manifest(out: Path) -> bool:
+    """Whether a folder is one of rendered orbits."""
+    return any(out.glob("manifest*.jsonl"))
+
+
 def load_manifest(out: Path) -> list[Entry]:
-    """Read ``manifest.jsonl`` of a folder of orbits."""
-    text = (out / "manifest.jsonl").read_text()
-    return [
-        Entry(**({"category": None, "licence": None, "attribution": None} | json.loads(line)))
-        for line in text.splitlines()
-    ]
+    """Read all manifests of a folder of orbits.
+
+    Raises:
+        Mv3dError: if there is none, or a line of one is damaged.
+    """
+    if not has_manifest(out):
+        raise Mv3dError(f"{out} has no manifest.jsonl; render something there first")
+    entries = {entry.object_id: entry for path in sorted(out.glob("manifest*.jsonl")) for entry in _read(path)}
+    return list(entries.values())
 
 
-def _entry_on_disk(out: Path, item: SourceObject) -> Entry:
+def _read(path: Path) -> list[Entry]:
+    absent = {"category": None, "licence": None, "attribution": None}
+    try:
+        return [Entry(**(absent | json.loads(line))) for line in path.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
+        raise Mv3dError(f"{path} is no manifest of this renderer: {error}") from None
+
+
+def entry_on_disk(item: SourceObject, folders: Sequence[Path]) -> Entry:
+    """What the orbits in ``folders`` tell about an object.
+
+    Raises:
+        Mv3dError: if one was not written by this renderer.
+    """
     entry = Entry.of(item)
-    for path in sorted((out / item.object_id).glob("[0-9]*/transforms.json")):
+    for path in (folder / "transforms.json" for folder in folders):
         try:
             facts = json.loads(path.read_text())["mv3d"]
             split, geometry_hash = facts["extra"]["split"], facts["extra"]["geometry_hash"]
@@ -98,3 +121,9 @@ def _entry_on_disk(out: Path, item: SourceObject) -> Entry:
             entry, split=split, geometry_hash=geometry_hash, seconds=round(seconds, 3), orbits=entry.orbits + 1
         )
     return entry
+
+
+def orbit_folders(object_folder: Path) -> list[Path]:
+    """The whole orbits of an object, in order."""
+    found = (path.parent for path in object_folder.glob("[0-9]*/transforms.json"))
+    return sorted((folder for folder in found if folder.name.isdigit()), key=lambda folder: int(folder.name))

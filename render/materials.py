@@ -57,16 +57,19 @@ def look_of(mesh: trimesh.Trimesh, *, linear_colours: bool) -> Look:
     picture = _picture(material)
     if picture is not None and visual.uv is not None and len(visual.uv) == len(mesh.vertices):
         uv = np.asarray(visual.uv)[mesh.faces][..., :2]
-    else:
-        picture = None
+    # Without coordinates the picture's corner is everywhere, as in Blender: nearer the truth than white.
     factor, known = _factor(material, linear_colours, textured=picture is not None)
-    colours = np.broadcast_to(factor, (count, 3, 4))
     tint = visual.vertex_attributes.get("color")
+    if tint is None:
+        tint = mesh.vertex_attributes.get("color")  # where trimesh puts a PLY's, if it has texture coordinates too
     if tint is not None and len(tint) == len(mesh.vertices):
         from trimesh.visual.color import to_rgba
 
-        colours = colours * _linear(to_rgba(tint)[mesh.faces], linear_colours)
+        colours = _linear(to_rgba(tint)[mesh.faces], linear_colours)
+        colours = colours * factor if known or picture is not None else colours
         known = True
+    else:
+        colours = np.broadcast_to(factor, (count, 3, 4))
     cutoff = _cutoff(material) if linear_colours else None
     if cutoff == 0:
         colours = np.concatenate([colours[..., :3], np.ones((count, 3, 1))], axis=-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import cos, radians, sin
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ class RenderScene:
     """Index into ``textures`` or -1, (T,)."""
     textures: tuple[NDArray[np.uint8], ...]
     """sRGB pictures with straight alpha, (H, W, 4), wrapped around."""
+    world_from_loaded: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
+    """How the loaded object was centred, scaled and turned, (4, 4)."""
 
     @property
     def radius(self) -> float:
@@ -48,7 +50,14 @@ class RenderScene:
         """Turn the object counter-clockwise seen from above."""
         c, s = cos(radians(yaw_deg)), sin(radians(yaw_deg))
         turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=np.float32)
-        return replace(self, corners=self.corners @ turn.T, normals=self.normals @ turn.T)
+        world_from_loaded = np.eye(4)
+        world_from_loaded[:3] = turn @ self.world_from_loaded[:3]
+        return replace(
+            self,
+            corners=self.corners @ turn.T,
+            normals=self.normals @ turn.T,
+            world_from_loaded=world_from_loaded,
+        )
 
 
 def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
@@ -98,6 +107,8 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
     if not coloured:
         raise Unusable("no colour information: no texture, material colour or vertex colours")
     corners = ((corners - (low + high) / 2) / extent.max()).astype(np.float32)
+    world_from_loaded = np.diag([*np.full(3, 1 / extent.max()), 1.0])
+    world_from_loaded[:3, 3] = -(low + high) / 2 / extent.max()
     return RenderScene(
         corners,
         normals.astype(np.float32),
@@ -105,6 +116,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
         np.nan_to_num(uv).astype(np.float32),
         texture,
         tuple(textures),
+        world_from_loaded,
     )
 
 

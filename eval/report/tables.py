@@ -129,7 +129,7 @@ def _run_differences(results: dict[str, Result], metrics: Sequence[Metric]) -> T
         cells = []
         for m in metrics:
             pair = [r.means(r.methods[0].name, m, with_input=base.input_counts) for r in (base, results[other])]
-            cells.append(_cell(m, compare_means(*pair), sign="+"))
+            cells.append(_cell(m, compare_means(pair[0], pair[1]), sign="+"))
         rows.append([f"{first} minus {other}", *cells])
     return Table("Paired differences", ["runs", *(m.heading for m in metrics)], rows, "on the objects that both scored")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mv3d.errors import Mv3dError
-from render.sources import megaglest, meshes, sweethome, zeroad
+from render.sources import megaglest, meshes, objaverse, sweethome, zeroad
 from render.sources.base import Source, SourceObject
 
 __all__ = ["SourceObject", "find_objects", "limit_skins"]
@@ -15,12 +15,17 @@ __all__ = ["SourceObject", "find_objects", "limit_skins"]
 _SOURCES: tuple[Source, ...] = (sweethome, zeroad, megaglest, meshes)
 
 
-def find_objects(source: Path) -> list[SourceObject]:
+def find_objects(source: Path | str) -> list[SourceObject]:
     """List the objects of a file, or of all files in a folder (searched through, sorted) that some source claims.
+
+    A text that begins with ``objaverse:`` is a query instead, see `objaverse.select_objects`.
 
     Raises:
         Mv3dError: if there is no such file or folder, nothing in it can be read, or a library is none.
     """
+    if str(source).startswith(objaverse.PREFIX):
+        return objaverse.select_objects(str(source))
+    source = Path(source)
     if not source.exists():
         raise Mv3dError(f"{source} does not exist; give a mesh file, a library of objects, or a folder of them")
     root = source if source.is_dir() else source.parent

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import trimesh
@@ -48,6 +49,18 @@ class SourceObject:
     def load_identity(self) -> trimesh.Scene | None:
         """The geometry that decides which side of the split the object is on, if it is not all that `load` returns."""
         return None
+
+    def write_files(self, folder: Path) -> tuple[Path, NDArray[np.float64]]:
+        """Put the object into an empty folder, in a format that Blender reads.
+
+        Returns:
+            The file, and the transform (4, 4) from where Blender's importer puts it to where `load` does.
+        """
+        from render.sources.glb import write_glb
+
+        path = folder / "object.glb"
+        write_glb(self.load(), path, y_up_from_scene=np.linalg.inv(Z_UP_FROM_Y_UP))
+        return path, np.eye(4)
 
 
 class Source(Protocol):

@@ -46,21 +46,14 @@ class Archive:
         except KeyError:
             raise Unusable(f"mesh {name} is missing") from None
 
-    def has_texture(self, name: str) -> bool:
-        """Whether a picture is there."""
-        return self._texture_path(name) in self.names
-
     def texture(self, name: str) -> Image.Image:
         """A picture by the name actors use."""
         from PIL import Image
 
         try:
-            return Image.open(BytesIO(self.read(self._texture_path(name))))
+            return Image.open(BytesIO(self.read(f"art/textures/skins/{name}.cached.dds")))
         except (KeyError, OSError) as error:
             raise Unusable(f"texture {name} is missing or damaged: {error}") from error
-
-    def _texture_path(self, name: str) -> str:
-        return f"art/textures/skins/{name}.cached.dds"
 
 
 def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> trimesh.Scene:
@@ -73,36 +66,51 @@ def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> tri
         alone: leave the props away.
 
     Raises:
-        Unusable: if the actor's own mesh or picture is missing or damaged.
+        Unusable: if a mesh, a picture or an actor is missing or damaged.
     """
-    import trimesh
-
     draw = hashlib.sha256(seed.encode()).digest()[0]
-    scene = trimesh.Scene()
-    _hang(scene, archive, name, np.eye(4), _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)], 0 if alone else _DEEPEST)
-    scene.apply_transform(Z_UP_FROM_Y_UP @ _FROM_GAME)
-    return scene
+    dresser = _Dresser(archive, _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)])
+    dresser.hang(name, np.eye(4), 0 if alone else _DEEPEST)
+    if not dresser.scene.geometry:
+        raise Unusable("nothing to see")  # water and auras are left out
+    dresser.scene.apply_transform(Z_UP_FROM_Y_UP @ _FROM_GAME)
+    return dresser.scene
 
 
-def _hang(
-    scene: trimesh.Scene, archive: Archive, name: str, place: NDArray, player: tuple[int, int, int], depth: int
-) -> None:
-    actor = read_actor(name, archive.read)
-    if actor.material.startswith(_NOT_SHOWN):
-        return
-    places: dict[str, NDArray] = {}
-    if actor.mesh is not None:
-        mesh = archive.mesh(actor.mesh)
-        places = mesh.props
-        if actor.texture is not None:
-            scene.add_geometry(_textured(mesh, _paint(archive.texture(actor.texture), actor, player)), transform=place)
-    if depth == 0:
-        return
-    for point, props in actor.props.items():
-        offset = places.get(point, np.eye(4) if point == "root" else None)
-        for prop in props:
-            if offset is not None and not prop.startswith(_NO_PROPS):
-                _hang(scene, archive, prop, place @ offset, player, depth - 1)
+class _Dresser:
+    """Hangs actors into a scene; pictures that several of them wear are read once."""
+
+    def __init__(self, archive: Archive, player: tuple[int, int, int]) -> None:
+        import trimesh
+
+        self.scene = trimesh.Scene()
+        self._archive, self._player = archive, player
+        self._pictures: dict[tuple[str, str, tuple[int, int, int]], Image.Image] = {}
+
+    def hang(self, name: str, place: NDArray, depth: int) -> None:
+        """Add an actor at a place (4, 4), and its props down to a depth."""
+        actor = read_actor(name, self._archive.read)
+        if actor.material.startswith(_NOT_SHOWN):
+            return
+        places: dict[str, NDArray] = {}
+        if actor.mesh is not None:
+            mesh = self._archive.mesh(actor.mesh)
+            places = mesh.props
+            if actor.texture is not None:
+                self.scene.add_geometry(_textured(mesh, self._picture(actor, actor.texture)), transform=place)
+        if depth == 0:
+            return
+        for point, props in actor.props.items():
+            offset = places.get(point, np.eye(4) if point == "root" else None)
+            for prop in props:
+                if offset is not None and not prop.startswith(_NO_PROPS):
+                    self.hang(prop, place @ offset, depth - 1)
+
+    def _picture(self, actor: Actor, texture: str) -> Image.Image:
+        key = (texture, actor.material, actor.colour)
+        if key not in self._pictures:
+            self._pictures[key] = _paint(self._archive.texture(texture), actor, self._player)
+        return self._pictures[key]
 
 
 def _textured(mesh: PmdMesh, picture: Image.Image) -> trimesh.Trimesh:

@@ -56,33 +56,35 @@ def list_objects(paths: Sequence[Path], root: Path) -> list[SourceObject]:
     for path in sorted(paths, key=_standing_first):
         if any(word in path.stem.lower() for word in _NOT_WHOLE):
             continue
+        shape = None
         try:
             meshes = read_g3d(path.read_bytes(), path.name)
         except Unusable:
-            meshes = []
-        if sum(len(mesh.faces) for mesh in meshes) < _FEWEST_FACES:
-            continue
-        shape = _hash(*(part.tobytes() for m in meshes for part in (m.faces, *([] if m.uv is None else [m.uv]))))
-        skin = _hash(shape.encode(), *(_picture_bytes(path.parent, m) for m in meshes))
-        if skin in seen:
-            continue
-        seen.add(skin)
-        parts = path.relative_to(root).with_suffix("").parts
-        short = [part for part in parts if part not in ("usr", "share", "games", "data", "models", "factions", "units")]
-        objects.append(
-            GlestModel(
-                object_id="/".join(
-                    slug(part) for part in (short if short[0] == "megaglest" else ["megaglest", *short])
-                ),
-                name=path.stem.replace("_", " "),
-                category="/".join(short[-3:-1]) or None,
-                licence=_LICENCE,
-                attribution=f"{'/'.join(short)} by {_AUTHORS}",
-                path=path,
-                shape=shape,
-            )
-        )
+            pass  # listed, so that the run reports it
+        else:
+            if sum(len(mesh.faces) for mesh in meshes) < _FEWEST_FACES:
+                continue
+            shape = _hash(*(part.tobytes() for m in meshes for part in (m.faces, *([] if m.uv is None else [m.uv]))))
+            skin = _hash(shape.encode(), *(_picture_bytes(path.parent, m) for m in meshes))
+            if skin in seen:
+                continue
+            seen.add(skin)
+        objects.append(_model(path, root, shape))
     return sorted(objects, key=lambda item: hashlib.sha256(item.object_id.encode()).digest())
+
+
+def _model(path: Path, root: Path, shape: str | None) -> GlestModel:
+    parts = path.relative_to(root).with_suffix("").parts
+    short = [part for part in parts if part not in ("usr", "share", "games", "data", "models", "factions", "units")]
+    return GlestModel(
+        object_id="/".join(slug(part) for part in (short if short[0] == "megaglest" else ["megaglest", *short])),
+        name=path.stem.replace("_", " "),
+        category="/".join(short[-3:-1]) or None,
+        licence=_LICENCE,
+        attribution=f"{'/'.join(short)} by {_AUTHORS}",
+        path=path,
+        shape=shape,
+    )
 
 
 def _standing_first(path: Path) -> tuple[bool, str]:

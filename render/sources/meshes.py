@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
 from render.sources.obj import load_obj
 
@@ -49,6 +52,10 @@ class MeshFile(SourceObject):
         if self._y_is_up():
             scene.apply_transform(Z_UP_FROM_Y_UP)
         return scene
+
+    def write_files(self, folder: Path) -> tuple[Path, NDArray[np.float64]]:
+        """The file where it is."""
+        return self.path, np.eye(4)
 
     def _y_is_up(self) -> bool:
         if self._suffix == ".dae":

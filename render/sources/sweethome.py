@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mv3d.errors import Mv3dError
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
@@ -52,12 +53,24 @@ class Furniture(SourceObject):
             else:
                 kind = model.suffix.lower()[1:]
                 scene = trimesh.load_scene(BytesIO(data), file_type=kind, resolver=resolver, process=False)
-        if self.rotation is not None:
-            turn = np.eye(4)
-            turn[:3, :3] = np.reshape(self.rotation, (3, 3))
-            scene.apply_transform(turn)
-        scene.apply_transform(Z_UP_FROM_Y_UP)
+        scene.apply_transform(Z_UP_FROM_Y_UP @ self._turn())
         return scene
+
+    def write_files(self, folder: Path) -> tuple[Path, NDArray[np.float64]]:
+        """The model with what lies beside it in the library."""
+        model = PurePosixPath(self.member)
+        with zipfile.ZipFile(self.path) as archive:
+            for name in archive.namelist():
+                inside = PurePosixPath(name)
+                if inside.parent == model.parent and inside.name not in ("", ".."):
+                    (folder / inside.name).write_bytes(archive.read(name))
+        return folder / model.name, Z_UP_FROM_Y_UP @ self._turn() @ np.linalg.inv(Z_UP_FROM_Y_UP)
+
+    def _turn(self) -> NDArray[np.float64]:
+        turn = np.eye(4)
+        if self.rotation is not None:
+            turn[:3, :3] = np.reshape(self.rotation, (3, 3))
+        return turn
 
 
 def claims(path: Path) -> bool:

@@ -71,26 +71,33 @@ def _archive_objects(path: Path) -> list[ActorObject]:
     for name in sorted(actors, key=lambda name: (name.startswith("props/"), name)):
         if name.startswith(_NO_OBJECTS):
             continue
+        pair = (name, "")  # of its own, and reported, if it is damaged
         try:
             actor = read_actor(name, archive.read)
-            if actor.mesh is None or actor.texture is None or (actor.mesh, actor.texture) in pairs:
+            if actor.mesh is None or actor.texture is None:
                 continue
-            if len(archive.mesh(actor.mesh).faces) < _FEWEST_FACES or not archive.has_texture(actor.texture):
+            if len(archive.mesh(actor.mesh).faces) < _FEWEST_FACES:
                 continue
+            pair = (actor.mesh, actor.texture)
         except Unusable:
-            continue
-        stem = name.removesuffix(".xml")
-        pairs[actor.mesh, actor.texture] = ActorObject(
-            object_id="0ad/" + "/".join(slug(part) for part in stem.split("/")),
-            name=stem.rsplit("/", 1)[-1].replace("_", " "),
-            category=stem.rsplit("/", 1)[0],
-            licence=_LICENCE,
-            attribution=f"{stem} by {_AUTHOR}",
-            path=path,
-            member=_ACTORS + name,
-            shape=actor.mesh,
-        )
+            pass
+        if pair not in pairs:
+            pairs[pair] = _object(path, name, shape=pair[0])
     return sorted(pairs.values(), key=lambda item: hashlib.sha256(item.object_id.encode()).digest())
+
+
+def _object(path: Path, name: str, shape: str) -> ActorObject:
+    stem = name.removesuffix(".xml")
+    return ActorObject(
+        object_id="0ad/" + "/".join(slug(part) for part in stem.split("/")),
+        name=stem.rsplit("/", 1)[-1].replace("_", " "),
+        category=stem.rsplit("/", 1)[0],
+        licence=_LICENCE,
+        attribution=f"{stem} by {_AUTHOR}",
+        path=path,
+        member=_ACTORS + name,
+        shape=shape,
+    )
 
 
 @lru_cache(maxsize=2)

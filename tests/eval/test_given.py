@@ -229,7 +229,7 @@ def test_results_survive_the_file(runs, tmp_path):
 
 def test_means_and_page_go_to_wandb(runs, monkeypatch):
     """Only the service is stood in for: what is sent, and under which names, is ours."""
-    from eval.report.wandb import upload_report
+    from eval.report.upload import upload_report
 
     sent = types.SimpleNamespace(summary={}, logged={}, finished=False)
     sent.log = sent.logged.update

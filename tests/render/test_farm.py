@@ -13,7 +13,8 @@ import pytest
 
 from mv3d.orbit import load_orbit
 from render.__main__ import main
-from render.farm import Job, Settings, render_job
+from render.job import Job, render_job
+from render.settings import Settings
 from render.sources import find_objects
 
 SMALL = ("--num-views", "3", "--size", "16", "--workers", "1")
@@ -52,7 +53,9 @@ def test_good_objects_are_rendered_and_bad_ones_recorded(meshes: Path, tmp_path:
         lines["copy"]["geometry_hash"],
         lines["copy"]["split"],
     )
-    assert sorted(p.name for p in out.iterdir()) == ["copy", "cube", "manifest.jsonl", "settings.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["copy", "cube", "logs", "manifest.jsonl", "settings.json"]
+    assert [path.name for path in (out / "logs").iterdir()] == ["broken.log"]
+    assert "Traceback" in (out / "logs" / "broken.log").read_text()
     orbit = load_orbit(out / "cube" / "1")
     assert orbit.frames.shape == (3, 16, 16, 4)
     assert orbit.facts.input_index == 0

@@ -70,13 +70,19 @@ def scene_of(item: SourceObject) -> RenderScene:
 
 def test_actors_are_one_object_for_each_mesh_and_skin(zeroad: Path) -> None:
     objects = find_objects(zeroad.parent)
-    assert {item.object_id for item in objects} == {"0ad/units/soldier_a", "0ad/units/soldier_b", "0ad/props/hat"}
+    names = {item.object_id for item in objects}
+    damaged = {"0ad/units/broken", "0ad/units/lost"}
+    assert names == {"0ad/units/soldier_a", "0ad/units/soldier_b", "0ad/props/hat"} | damaged
+    for item in objects:
+        if item.object_id in damaged:
+            with pytest.raises(Unusable, match="missing or damaged"):
+                item.load()
     assert objects == find_objects(zeroad)
     assert {item.licence for item in objects} == {"CC-BY-SA-3.0"}
     assert all("Wildfire Games" in (item.attribution or "") for item in objects)
-    bodies = [item for item in objects if item.object_id.startswith("0ad/units")]
+    bodies = [item for item in objects if item.object_id.startswith("0ad/units/soldier")]
     assert len({item.shape for item in bodies}) == 1
-    assert len(limit_skins(objects, 1)) == 2
+    assert len(limit_skins(objects, 1)) == 3  # the body, the hat and the broken one
 
 
 def test_actors_wear_their_props_on_their_bones_and_stand_upright(zeroad: Path) -> None:
@@ -156,6 +162,14 @@ def test_models_are_one_object_for_each_shape_and_skin(megaglest: Path) -> None:
     bare = scene_of(objects["megaglest/techs/archer/bare"])
     assert bare.texture[0] == -1
     assert bare.colours[0, 0, 0] > bare.colours[0, 0, 1] > bare.colours[0, 0, 2] == 0
+
+
+def test_a_damaged_model_is_listed_so_that_it_is_reported(megaglest: Path) -> None:
+    path = megaglest / "techs" / "archer" / "models" / "torn.g3d"
+    path.write_bytes(b"G3D\x04 and no more")
+    (item,) = (item for item in find_objects(megaglest) if item.name == "torn")
+    with pytest.raises(Unusable, match=r"torn.g3d ends early"):
+        item.load()
 
 
 def test_a_model_without_its_picture_is_unusable(megaglest: Path) -> None:

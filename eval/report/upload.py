@@ -15,7 +15,7 @@ def upload_report(result: Result, folder: Path, project: str) -> None:
         Mv3dError: if wandb is not installed.
     """
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise Mv3dError('--wandb needs wandb: pip install -c constraints.txt ".[train]"') from error
     first = result.methods[0].name
