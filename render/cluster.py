@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,14 @@ class RayCluster:
             import ray
         except ImportError:
             raise Mv3dError('--ray needs Ray: pip install -c constraints.txt ".[ray]"') from None
+        host, colon, port = self._address.rpartition(":")
+        if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
+            try:
+                socket.create_connection((host, int(port)), timeout=10).close()
+            except OSError as error:
+                raise Mv3dError(
+                    f"there is no Ray cluster at {self._address}: {error}; start one with `ray start`"
+                ) from None
         try:
             ray.init(address=self._address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
