@@ -36,8 +36,8 @@ class Clip(nn.Module):
     def features(self, pictures: Tensor) -> list[Tensor]:
         """Unit embeddings of pictures (B, 3, H, W) in [0, 1]: resized by the shorter side, then cropped square."""
         height, width = pictures.shape[-2:]
-        scale = self.side_px / min(height, width)
-        size = (round(height * scale), round(width * scale))
+        shorter = min(height, width)
+        size = (height * self.side_px // shorter, width * self.side_px // shorter)  # rounded down, as published
         x = F.interpolate(pictures, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         top, left = (size[0] - self.side_px) // 2, (size[1] - self.side_px) // 2
         x = x[..., top : top + self.side_px, left : left + self.side_px]
