@@ -99,8 +99,8 @@ def _thumbnails(pictures: Frames) -> Array:
     _, height, width, _ = pictures.shape
     rows, columns = (np.linspace(0, side, min(side, _SIDE_PX) + 1).astype(int)[:-1] for side in (height, width))
     sums = np.add.reduceat(np.add.reduceat(pictures.astype(np.float64), rows, axis=1), columns, axis=2)
-    heights, widths = np.diff(np.append(rows, height)), np.diff(np.append(columns, width))
-    return sums / np.outer(heights, widths)[None, :, :, None]
+    heights, widths = np.diff([*rows, height]), np.diff([*columns, width])
+    return sums / (heights[:, None] * widths)[None, :, :, None]
 
 
 def _errors(pred: Array, truth: Array) -> Array:

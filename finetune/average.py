@@ -22,7 +22,9 @@ class Average:
     def update(self, decay: float) -> None:
         """Move towards the current parameters, all in one fused operation."""
         averaged = [local(value) for value in self.values.values()]
-        torch._foreach_lerp_(averaged, [local(p.detach()) for p in self._parameters.values()], 1 - decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            averaged, [local(p.detach()) for p in self._parameters.values()], 1 - decay
+        )
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:

@@ -132,7 +132,7 @@ def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
 
 def _measure(unet: OrbitUNet, clip: Clip, batch: int, *, checkpointing: bool, bfloat16: bool) -> tuple[int, int]:
     """Bytes kept for the way back at their peak, and operations there and back."""
-    unet = unet.to("meta")
+    nn.Module.to(unet, "meta")  # the class annotates its own `to` wrongly
     layers = [
         m for m in unet.modules() if type(m).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel")
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 
 class TrainingLog:
@@ -34,7 +35,7 @@ class TrainingLog:
             return
         import wandb  # pyright: ignore[reportMissingImports]  (an extra)
 
-        media = {"sheet": wandb.Image(str(sheet))} if sheet.is_file() else {}
+        media: dict[str, Any] = {"sheet": wandb.Image(str(sheet))} if sheet.is_file() else {}
         video = sheet.with_suffix(".mp4")
         if video.is_file():
             media["orbits"] = wandb.Video(str(video), format="mp4")

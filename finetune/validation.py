@@ -34,9 +34,9 @@ def score_sampled(
         settings = GenerateSettings(num_views=len(truth))
         output = sample_views(model, conditions, settings).float().cpu()
         a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
-        pictures = [x.permute(0, 2, 3, 1).numpy() for x in (a, b)]
-        scores["psnr"] += psnr(*pictures).tolist()
-        scores["ssim"] += ssim(*pictures).tolist()
+        shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
+        scores["psnr"] += psnr(shown, wanted).tolist()
+        scores["ssim"] += ssim(shown, wanted).tolist()
         scores["lpips"] += lpips(a, b).flatten().tolist()
         rows += [truth, output]
     if not rows:

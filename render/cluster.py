@@ -28,7 +28,7 @@ class RayCluster:
 
     def __enter__(self) -> RayCluster:
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]  (an extra)
         except ImportError:
             raise Mv3dError('--ray needs Ray: pip install -c constraints.txt ".[ray]"') from None
         host, colon, port = self._address.rpartition(":")
@@ -47,14 +47,14 @@ class RayCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]  (an extra)
 
         ray.shutdown()
 
     def run(self, jobs: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield ``(job, result)`` in the order they finish; the result of a job that failed is a `Failure`."""
-        import ray
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports]  (an extra)
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
 
         task = ray.remote(num_cpus=1, max_retries=_TRIES - 1)(_run_one)
         waiting, running = deque(jobs), {}

@@ -62,7 +62,8 @@ def load_clip(name_or_folder: str) -> Clip:
         config = CLIPConfig.from_pretrained(where, local_files_only=True)
         vision = config.vision_config
         assert isinstance(vision, CLIPVisionConfig)
-        vision.projection_dim = config.projection_dim
+        assert isinstance(vision.image_size, int)
+        setattr(vision, "projection_dim", config.projection_dim)  # noqa: B010  (not among the class's annotations)
         encoder = CLIPVisionModelWithProjection.from_pretrained(where, config=vision, local_files_only=True)
     except (OSError, ValueError, AssertionError) as error:
         what = "is no CLIP model" if Path(where).is_dir() else "is not on this machine"

@@ -80,7 +80,7 @@ def sample_visible(mesh: Mesh, count: int = NUM_POINTS, seed: int = 0) -> Surfac
     """Draw points evenly from the surface seen from any of 26 directions; from all of it if none is seen."""
     body = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     rng = np.random.default_rng(seed)
-    drawn, faces = trimesh.sample.sample_surface(body, 2 * count, seed=rng)
+    drawn, faces = trimesh.sample.sample_surface(body, 2 * count, seed=rng)[:2]
     normals = body.face_normals[faces]
     hidden = np.arange(len(drawn))
     for direction in _DIRECTIONS / np.linalg.norm(_DIRECTIONS, axis=1, keepdims=True):
@@ -149,7 +149,7 @@ def _nearest(a: Array, b: Array) -> tuple[Array, Array, NDArray[np.int64], NDArr
 
 def _fill(mesh: Mesh, origin: Array, shape: tuple[int, ...], cells: int) -> NDArray[np.bool_]:
     """The cells that the surface touches, and those that it cuts off from the outside."""
-    fine, _ = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, max_edge=0.7 / cells, max_iter=30)
+    fine = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, max_edge=0.7 / cells, max_iter=30)[0]
     touched = np.zeros(shape, dtype=bool)
     index = np.floor((fine - origin) * cells).astype(int)
     touched[tuple(index.T)] = True
