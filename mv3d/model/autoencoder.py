@@ -14,6 +14,7 @@ from torch import Tensor
 
 Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 
+_TRACE_ALPHA = 0.06  # what decoding leaves of an empty background; below it nothing is meant
 _BACKGROUND = (1.0, 1.0, 1.0, -1.0)  # white and transparent, as the autoencoder sees it
 
 
@@ -77,7 +78,8 @@ def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
 
 def decode_latents(vae: Autoencoder, latents: Tensor) -> Tensor:
     """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, 8h, 8w) in [0, 1]."""
-    return from_autoencoder(decode(vae, latents))
+    rgba = from_autoencoder(decode(vae, latents))
+    return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 
 
 def encode(vae: Autoencoder, x: Tensor) -> DiagonalGaussianDistribution:
