@@ -15,7 +15,7 @@ from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
 from mv3d.model.unet import OrbitUNet
 
-PRESETS = sorted(path.name for path in Path("configs").glob("*.yaml"))
+PRESETS = sorted(path.name for path in Path("configs").glob("*.yaml") if path.name != "curation.yaml")  # render's
 LOOP = LoopConfig(steps=1, batch_size=2, learning_rate=1e-3)
 
 

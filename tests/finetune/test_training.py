@@ -54,7 +54,8 @@ def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path
 
     straight = tmp_path / "straight"
     assert _train(config_file, straight) == 0
-    assert all(torch.equal(value, _weights(straight, "diffusion")[key]) for key, value in after.items())
+    uninterrupted = _weights(straight, "diffusion")
+    assert all(torch.equal(value, uninterrupted[key]) for key, value in after.items())
 
     lines = [json.loads(line) for line in (run / "diffusion" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
