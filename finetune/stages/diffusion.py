@@ -16,11 +16,13 @@ from finetune.cache import DiskCache, weights_digest
 from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
-from finetune.pictures import save_rows, to_tensor
+from finetune.encode import OrbitFrames
+from finetune.pictures import to_tensor
 from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
+from finetune.validation import score_sampled
 from mv3d.cameras import Camera
-from mv3d.generate import GenerateSettings, coarse_latents, make_conditions, sample_views
+from mv3d.generate import coarse_latents
 from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
@@ -121,20 +123,10 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """PSNR on white and LPIPS of sampled validation orbits, input view excluded."""
-        model = self.model(network)
-        rows, psnr, lpips = [], [], []
-        for orbit in self._validation:
-            cameras = self._pack.cameras_from(orbit, 0)
-            truth = to_tensor(self._pack.frames[orbit])
-            conditions = make_conditions(model, truth[0], cameras)
-            output = sample_views(model, conditions, GenerateSettings(num_views=len(truth)))
-            a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
-            psnr.append(-10 * (a - b).square().mean(dim=(1, 2, 3)).log10().mean().item())
-            lpips.append(self._lpips(a, b).mean().item())
-            rows += [truth[::2], output[::2]]
-        save_rows(rows, sheet)
-        return {"psnr": float(np.mean(psnr)), "lpips": float(np.mean(lpips))}
+        """Scores of sampled validation orbits, input view excluded."""
+        pack = self._pack
+        orbits = (OrbitFrames(to_tensor(pack.frames[k]), pack.cameras_from(k, 0)) for k in self._validation)
+        return score_sampled(self.model(network), orbits, self._lpips, sheet)
 
     def model(self, network: nn.Module) -> OrbitModel:
         """The whole model around trained (or averaged) networks of this stage."""
