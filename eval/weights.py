@@ -117,6 +117,7 @@ def _dists_from_wheel() -> Weights:
 
     with tempfile.TemporaryDirectory(prefix="mv3d-weights-") as folder:
         wheel = zipfile.ZipFile(_download(_DISTS_WHEEL, _DISTS_SHA256, Path(folder)))
+        # pip has checked the archive's hash, and this reads tensors alone: it runs nothing that a pickle may ask for.
         tensors = torch.load(io.BytesIO(wheel.read(_DISTS_MEMBER)), weights_only=True, map_location="cpu")
         wheel.close()
     return {name: np.ascontiguousarray(tensors[name].detach().numpy().reshape(-1)) for name in ("alpha", "beta")}
