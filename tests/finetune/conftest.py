@@ -93,35 +93,19 @@ def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
     import torch
     from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPVisionModelWithProjection
+
+    from tests.tiny import TINY_UNET, tiny_vision_config
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("svd") / "tiny-svd"
-    unet = UNetSpatioTemporalConditionModel(
-        block_out_channels=(32, 32),
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        num_attention_heads=(1, 1),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24,
-    )
+    unet = UNetSpatioTemporalConditionModel(**TINY_UNET)
     vae = AutoencoderKLTemporalDecoder(
         block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
     )
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
-    )
     unet.save_pretrained(folder / "unet")
     vae.save_pretrained(folder / "vae")
-    CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
+    CLIPVisionModelWithProjection(tiny_vision_config()).save_pretrained(folder / "image_encoder")
     EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
     (folder / "LICENSE.md").write_text("Non-commercial.")

@@ -14,23 +14,15 @@ from finetune.recipe import LoopConfig
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
 from mv3d.model.unet import OrbitUNet
+from tests.tiny import TINY_UNET
 
 PRESETS = sorted(path.name for path in Path("configs").glob("*.yaml") if path.name != "curation.yaml")  # render's
 LOOP = LoopConfig(steps=1, batch_size=2, learning_rate=1e-3)
 
 
 def make_unet(width: int) -> OrbitUNet:
-    return OrbitUNet(
-        block_out_channels=(width, 2 * width),
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        num_attention_heads=(1, 2),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24,
-        pose_embed_dim=16,
-    )
+    sizes = {"block_out_channels": (width, 2 * width), "num_attention_heads": (1, 2)}
+    return OrbitUNet(**(TINY_UNET | sizes), pose_embed_dim=16)
 
 
 @pytest.mark.parametrize(("width", "frames", "side"), [(32, 3, 4), (64, 5, 8)])

@@ -10,25 +10,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights: 32 px, 5 views, 2 steps, a second of work."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPVisionModelWithProjection
 
     from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
     from mv3d.model.unet import OrbitUNet
     from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
+    from tests.tiny import TINY_UNET, tiny_vision_config
 
     torch.manual_seed(0)
-    unet = OrbitUNet(
-        block_out_channels=(32, 32),
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        num_attention_heads=(1, 1),
-        layers_per_block=1,
-        cross_attention_dim=16,
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24,
-        pose_embed_dim=16,
-        coarse_channels=4,
-    )
+    unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
     vae = AutoencoderKL(
         in_channels=4,
         out_channels=4,
@@ -38,20 +28,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         up_block_types=("UpDecoderBlock2D",) * 2,
         mid_block_add_attention=False,
     )
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
-    )
     volume = CoarseVolume(
         CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
     )
     facts = ModelFacts("tiny", "CC0-1.0", resolution_px=32, num_views=5, added_time_ids=(0.0, 0.0, 1e-5), num_steps=2)
-    model = OrbitModel(unet.eval(), vae.eval(), CLIPVisionModelWithProjection(vision).eval(), volume.eval(), facts)
+    model = OrbitModel(
+        unet.eval(), vae.eval(), CLIPVisionModelWithProjection(tiny_vision_config()).eval(), volume.eval(), facts
+    )
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(model, folder, dtype=torch.float32)
     return folder

@@ -8,23 +8,14 @@ import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection
 
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model, load_module, load_strict, save_model, save_module
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
+from tests.tiny import TINY_UNET, tiny_vision_config
 
-UNET = {
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-    "num_attention_heads": (1, 1),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-}
 VOLUME = CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
 FACTS = ModelFacts("tiny", "CC0-1.0", 32, 5, (1e-5,), 0.01, 90.0, 3, "triangle", 1.0, 2.0)
 
@@ -43,22 +34,13 @@ def make_vae() -> AutoencoderKL:
 
 
 def make_image_encoder() -> CLIPVisionModelWithProjection:
-    config = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=16,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=16,
-    )
-    return CLIPVisionModelWithProjection(config).eval()
+    return CLIPVisionModelWithProjection(tiny_vision_config()).eval()
 
 
 @pytest.fixture(scope="module")
 def model() -> OrbitModel:
     torch.manual_seed(0)
-    unet = OrbitUNet(**UNET, pose_embed_dim=16, coarse_channels=4)
+    unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
     return OrbitModel(unet.eval(), make_vae().eval(), make_image_encoder(), CoarseVolume(VOLUME).eval(), FACTS)
 
 
@@ -114,7 +96,7 @@ def test_the_layout_is_what_diffusers_and_transformers_read(folder, model):
 @torch.no_grad()
 def test_a_stock_svd_folder_loads_and_computes_svd(tmp_path):
     torch.manual_seed(0)
-    stock = UNetSpatioTemporalConditionModel(**UNET).eval()
+    stock = UNetSpatioTemporalConditionModel(**TINY_UNET).eval()
     stock.save_pretrained(tmp_path / "unet", variant="fp16")
     make_vae().save_pretrained(tmp_path / "vae")
     make_image_encoder().save_pretrained(tmp_path / "image_encoder")

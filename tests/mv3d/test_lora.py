@@ -25,23 +25,13 @@ from mv3d.model.lora import (
 )
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
-
-STOCK = {
-    "block_out_channels": (32, 32),
-    "down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-    "up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-    "num_attention_heads": (1, 1),
-    "layers_per_block": 1,
-    "cross_attention_dim": 16,
-    "addition_time_embed_dim": 8,
-    "projection_class_embeddings_input_dim": 24,
-}
+from tests.tiny import TINY_UNET
 
 
 @pytest.fixture(scope="module")
 def stock() -> UNetSpatioTemporalConditionModel:
     torch.manual_seed(0)
-    return UNetSpatioTemporalConditionModel(**STOCK).eval()
+    return UNetSpatioTemporalConditionModel(**TINY_UNET).eval()
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def make_model(unet: OrbitUNet) -> OrbitModel:
 def make_file(stock, path: Path, *, seed: int, rank: int = 2, alpha: float = 3.0, targets="temporal_attention") -> Path:
     """A LoRA of random values, as if it had been trained, with a pose part."""
     unet = make_unet(stock)
-    first = STOCK["projection_class_embeddings_input_dim"]
+    first = TINY_UNET["projection_class_embeddings_input_dim"]
     pose_base = unet.add_embedding.linear_1.weight[:, first:].clone()
     add_lora(unet, rank, alpha, targets)
     generator = torch.Generator().manual_seed(seed)
@@ -175,7 +165,7 @@ def test_one_for_another_model_is_refused_with_its_keys(stock, unet, tmp_path):
         with_loras(make_model(unet), [LoraUse(tmp_path / "broken.safetensors")])
     with pytest.raises(Mv3dError, match="is no LoRA of mv3d"):
         read_lora(tmp_path / "foreign.safetensors")
-    other = OrbitUNet(**STOCK, pose_embed_dim=8)
+    other = OrbitUNet(**TINY_UNET, pose_embed_dim=8)
     with pytest.raises(Mv3dError, match=r"its pose part is \(128, 32\) instead of \(128, 16\)"):
         with_loras(make_model(other), [LoraUse(path)])
 
