@@ -6,7 +6,7 @@ import json
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,17 @@ def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[.
         return path
 
     return write
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in the order that forked children, which have one thread, make them in: bits depend on it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def wait_for_step(child: int, run: Path, step: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_recipe, tmp_path, fork):
     steps = ["--set", f"loop.steps={5 * KILLS}", "--set", "loop.save_every=1"]
     calm, killed = str(write_recipe("calm", LORA)), str(write_recipe("killed", LORA))
