@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
+from mv3d.lift.grid import Grid
 from mv3d.lift.views import SilhouetteViews
 
 Array = NDArray[np.float64]
@@ -32,37 +33,6 @@ _BAND = 0.03  # of the picture's longer side: pixels this close outside the outl
 _COARSE_CELLS = 48
 _STRIDE = 4  # of the sparse lattice that tells where the surface is
 _STEEPEST = 1.5  # the field changes by less than this per unit of length
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Points at ``origin + spacing * (i, j, k)`` for indices below ``shape``."""
-
-    origin: Array
-    spacing: float
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def around(cls, low: Array, high: Array, cells: int, margin: int) -> Grid:
-        """Cover a box with ``cells`` cells on its longest side and ``margin`` more on every side."""
-        spacing = float((high - low).max()) / cells
-        shape = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * margin
-        origin = (low + high) / 2 - spacing * (shape - 1) / 2
-        return cls(origin, spacing, (int(shape[0]), int(shape[1]), int(shape[2])))
-
-    @property
-    def indices(self) -> NDArray[np.int64]:
-        """The indices of all points, (P, 3), in C order."""
-        return np.indices(self.shape).reshape(3, -1).T
-
-    def points(self, indices: NDArray) -> Array:
-        """Positions of grid points given by their indices (..., 3), which may be fractional."""
-        return self.origin + self.spacing * indices
-
-    def interpolate(self, field: NDArray[np.float32], points: Array) -> NDArray[np.float32]:
-        """Look a field on the grid up at points (P, 3), trilinearly."""
-        at = ((points - self.origin) / self.spacing).T
-        return ndimage.map_coordinates(field, at, order=1, mode="nearest")
 
 
 @dataclass(frozen=True)
