@@ -15,8 +15,8 @@ from mv3d.orbit import Orbit
 def save_pytorch3d(orbit: Orbit, path: Path) -> None:
     """Write ``R`` (N, 3, 3), ``T`` (N, 3), and (N, 2) each ``focal_length``, ``principal_point``, ``image_size``.
 
-    The keys are arguments of ``PerspectiveCameras``, as tensors: lenses in NDC, sizes as (height, width). ``.json`` holds
-    nested lists, ``.npz`` float32 arrays. Replaces ``path``.
+    The keys are arguments of ``PerspectiveCameras``, as tensors: lenses in NDC, sizes as (height, width). ``.json``
+    holds nested lists, ``.npz`` float32 arrays. Replaces ``path``.
     """
     poses = [to_pytorch3d(camera) for camera in orbit.cameras]
     lenses = [to_pytorch3d_lens(camera) for camera in orbit.cameras]
