@@ -44,7 +44,7 @@ def import_mesh(path: str) -> None:
 
 def smooth(mesh) -> None:
     """Join the vertices that glTF doubled at texture seams, so that normals are shared across them."""
-    import bmesh  # pyright: ignore[reportMissingImports]
+    import bmesh  # pyright: ignore[reportMissingImports]  (bpy has to come first)
 
     joined = bmesh.new()
     joined.from_mesh(mesh)

@@ -18,6 +18,7 @@ from mv3d.mesh import Mesh
 
 _SCRIPT = Path(__file__).parents[1] / "blender_scene.py"
 _SECONDS_PER_TURN = 3.0  # as orbit.mp4
+_NUM_VIEWS, _SIZE_PX = 24, 1024  # of a mesh that comes without cameras
 
 
 def save_blend(mesh: Mesh, cameras: Sequence[Camera], path: Path) -> None:
@@ -43,4 +44,4 @@ def save_blend(mesh: Mesh, cameras: Sequence[Camera], path: Path) -> None:
 def turntable_of(mesh: Mesh) -> tuple[Camera, ...]:
     """Cameras for a mesh that comes without: around the origin, far enough away to see all of it from everywhere."""
     reach = float(np.linalg.norm(mesh.vertices, axis=1).max())
-    return static_orbit(72, 15, 1.05 * reach / sin(radians(DEFAULT_FOV_DEG) / 2), size_px=1024)
+    return static_orbit(_NUM_VIEWS, 15, 1.05 * reach / sin(radians(DEFAULT_FOV_DEG) / 2), size_px=_SIZE_PX)
