@@ -18,7 +18,7 @@ from mv3d.mesh import Mesh
 def save_usd(mesh: Mesh, y_up_from_world: np.ndarray, path: Path) -> None:
     """Write a stage: Y up, one unit a metre, the mesh with a UsdPreviewSurface, its texture beside it or in the USDZ.
 
-    Y up although USD can say Z up: Apple's viewers take nothing else (ARKit's rules in UsdUtils' compliance checker).
+    Y up, though USD can say Z up as well: it is what glTF has and what Apple's viewers expect.
     A texture beside the file is called ``<stem>_texture.png``. Replaces ``path``.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,9 +142,9 @@ def test_pytorch3d_s_published_formula_projects_as_our_cameras_do(folder: Path, 
 
 
 @pytest.mark.parametrize("suffix", [".usd", ".usda", ".usdc", ".usdz"])
-def test_usd_says_its_axes_and_units_and_passes_pixar_s_checks(folder: Path, suffix: str) -> None:
+def test_usd_says_its_axes_and_units_and_passes_pixar_s_validators(folder: Path, suffix: str) -> None:
     pytest.importorskip("pxr")
-    from pxr import Usd, UsdGeom, UsdUtils
+    from pxr import Usd, UsdGeom, UsdValidation
 
     path = folder.parent / "out" / f"a crate{suffix}"
     export_source(folder, path)
@@ -160,11 +159,10 @@ def test_usd_says_its_axes_and_units_and_passes_pixar_s_checks(folder: Path, suf
     np.testing.assert_allclose(bounds.GetMin(), (low_x, low_z, -high_y), atol=1e-6)
     np.testing.assert_allclose(bounds.GetMax(), (high_x, high_z, -low_y), atol=1e-6)
     assert len(shape.GetFaceVertexCountsAttr().Get()) == 12
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pixar's checker is being replaced by another one of theirs
-        checker = UsdUtils.ComplianceChecker(arkit=suffix == ".usdz")
-    checker.CheckCompliance(str(path))
-    assert checker.GetErrors() + checker.GetFailedChecks() == []
+    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+    assert len(validators) > 20
+    problems = UsdValidation.ValidationContext(validators).Validate(stage)
+    assert [problem.GetErrorAsString() for problem in problems] == []
 
 
 def test_without_usd_core_one_line_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
