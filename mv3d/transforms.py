@@ -96,12 +96,23 @@ def _load_frame(transforms_path: Path, entry: dict) -> Frames:
     name = entry.get("file_path")
     if not isinstance(name, str):
         raise Mv3dError(f"{transforms_path} has a frame without file_path")
-    path = _find_frame(folder, name)
     try:
+        path = _find_frame(folder, name)
         if not path.resolve().is_relative_to(folder.resolve()):
             raise Mv3dError(f"{transforms_path} points outside its folder: {name}")
+    except (OSError, ValueError) as error:
+        raise Mv3dError(f"{transforms_path} has a frame of an impossible name {name!r}: {error}") from error
+    return load_picture(path)
+
+
+def load_picture(path: Path) -> Frames:
+    """Read one picture of 8 bits a channel as (H, W, 4), opaque if it has no alpha.
+
+    Raises:
+        Mv3dError: if it is missing, damaged or has more bits, of which Pillow would make eight without a word.
+    """
+    try:
         with Image.open(path) as picture:
-            # Pillow makes eight bits of sixteen without a word.
             if picture.mode.startswith(("I", "F")) or _is_deep_png(path):
                 raise Mv3dError(f"{path} has 16 bits a channel or more, or floats; convert it to 8-bit sRGB first")
             return from_uint8(np.asarray(picture.convert("RGBA")))
