@@ -46,10 +46,11 @@ def _check_readable(path: Path) -> None:
         raise Mv3dError(f"{path} is missing")
 
 
-def load_mesh(path: Path) -> Mesh:
+def load_mesh(path: Path, *, y_up: bool | None = None) -> Mesh:
     """Read a mesh file into the world's frame; vertices at the same place become one, so closed surfaces are closed.
 
-    The texture is read from .glb and .obj; other kinds of colour are not.
+    The texture is read from .glb and .obj; other kinds of colour are not. ``y_up`` says which axis of the file is up,
+    by its format's custom if None.
 
     Raises:
         Mv3dError: if the file is missing, of another format, damaged or without faces.
@@ -64,7 +65,7 @@ def load_mesh(path: Path) -> Mesh:
     if len(loaded.faces) == 0:
         raise Mv3dError(f"{path} holds no faces")
     vertices, index = np.unique(np.asarray(loaded.vertices, dtype=np.float64), axis=0, return_inverse=True)
-    if path.suffix.lower() in _Y_UP:
+    if path.suffix.lower() in _Y_UP if y_up is None else y_up:
         vertices = vertices @ _Y_UP_FROM_WORLD
     return Mesh(vertices, index.reshape(-1)[loaded.faces], _loaded_texture(loaded))
 
