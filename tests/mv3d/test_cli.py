@@ -48,7 +48,7 @@ def paths_below(folder: Path) -> list[str]:
 # Help.
 
 
-@pytest.mark.parametrize("verb", ["", "orbit", "lift"])
+@pytest.mark.parametrize("verb", ["", "orbit", "lift", "export"])
 def test_help_is_as_in_the_snapshot(verb, capsys, monkeypatch):
     """Run with UPDATE_SNAPSHOTS=1 to accept a change of the command line."""
     monkeypatch.setenv("COLUMNS", "100")
