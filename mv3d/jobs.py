@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
-from mv3d.options import Device, OrbitOptions
+from mv3d.options import OrbitOptions
 from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
 
 if TYPE_CHECKING:
@@ -160,12 +161,12 @@ class _Generator:
         )
         self.options = options
         if not options.lora:
-            self.model = load_model(options.model, _pick_device(options.device))
+            self.model = load_model(options.model, pick_device(options.device))
             return
         from mv3d.model.lora import parse_lora, with_loras
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
-        model = load_model(options.model, _pick_device(options.device))
+        model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
 
     def __call__(
@@ -188,14 +189,3 @@ class _Generator:
         mesh = job.folder / "mesh.glb"
         save_mesh(lift_orbit(orbit), mesh)
         return mesh
-
-
-def _pick_device(name: Device) -> str:
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[name]:
-        raise Mv3dError(f"--device {name}: this machine or this build of torch has none; use --device cpu")
-    return name

@@ -24,14 +24,14 @@ from mv3d.lift.rays import LookUp, PixelRays, sample_rays
 from mv3d.lift.views import SilhouetteViews
 from mv3d.orbit import Frames, resize
 
-_SOFT = 0.02  # colour errors below this count quadratically
+_MASK_SOFT = 0.02  # errors below this count quadratically
 _MASK_WEIGHT = 0.5
 _EIKONAL_WEIGHT, _BEND_WEIGHT, _EXPOSURE_WEIGHT = 0.01, 0.1, 0.01
 _COLOUR_RATE, _EXPOSURE_RATE = 0.03, 0.005
-_DISTANCE_RATE = 0.15  # cells
 _SMOOTHING_PASSES = 2
 _LEAST_CONFIDENCE = 0.25
 _TOLERATED = 1.5  # times the views' median error, before a view loses confidence
+_CONTRAST = 2.0  # of alpha
 _RIM_PX = 2  # pixels around the outline that are looked at too
 _CELLS_A_PIXEL = 0.75  # more tell nothing
 
@@ -52,13 +52,18 @@ class Level:
     first_blur: float
     last_blur: float
     """In cells."""
+    rate: float
+    """Cells that the surface may move in a step, about."""
+    soft: float
+    """Colour errors below this count quadratically. In fog all colours are wrong, and the most wrong must tell."""
 
 
 LEVELS = (
-    Level(cells=48, picture_px=64, rays=40_000, rounds=4, steps=30, first_blur=3.0, last_blur=0.8),
-    Level(cells=96, picture_px=128, rays=40_000, rounds=5, steps=15, first_blur=1.2, last_blur=0.6),
-    Level(cells=160, picture_px=256, rays=60_000, rounds=6, steps=10, first_blur=0.8, last_blur=0.5),
+    Level(48, 64, rays=40_000, rounds=6, steps=25, first_blur=6.0, last_blur=0.8, rate=0.4, soft=0.3),
+    Level(96, 128, rays=40_000, rounds=4, steps=12, first_blur=1.2, last_blur=0.6, rate=0.15, soft=0.02),
+    Level(160, 256, rays=60_000, rounds=5, steps=10, first_blur=0.8, last_blur=0.5, rate=0.15, soft=0.02),
 )
+_FOG = 1.0  # cells: the first level begins no deeper inside than this, so that rays reach everywhere
 
 
 def fit_surface(
@@ -120,7 +125,7 @@ class _Fit:
         grid, hull = make_hull(self._views, level.cells)
         field = self._field = self._begin(grid, hull)
         allowed = ndimage.binary_dilation(hull > -grid.spacing)
-        descent = SmoothDescent(field.distance, grid.shape, _DISTANCE_RATE * grid.spacing, _SMOOTHING_PASSES)
+        descent = SmoothDescent(field.distance, grid.shape, level.rate * grid.spacing, _SMOOTHING_PASSES)
         others = torch.optim.Adam(
             [
                 {"params": [field.colour], "lr": _COLOUR_RATE},
@@ -137,7 +142,7 @@ class _Fit:
             lengths = torch.from_numpy(np.bincount(samples.ray, minlength=len(chosen))).to(self._device)
             target, view = (torch.from_numpy(a).to(self._device) for a in (chosen.rgba, chosen.view))
             for _ in range(level.steps):
-                error = self._error(field.render(look_up, lengths, blur), target, view)
+                error = self._error(field.render(look_up, lengths, blur), target, view, level.soft)
                 eikonal, bend = field.roughness(blur)
                 loss = (error * self._confidence[view]).mean() + _EIKONAL_WEIGHT * eikonal + _BEND_WEIGHT * bend
                 loss = loss + _EXPOSURE_WEIGHT * self._exposure.square().mean()
@@ -156,12 +161,15 @@ class _Fit:
         frames = self._frames if scale == 1 else np.stack([resize(frame, *size) for frame in self._frames])
         cameras = tuple(camera.resized(*size) for camera in self._views.cameras)
         near = np.stack([ndimage.binary_dilation(frame[..., 3] > 0.02, iterations=_RIM_PX) for frame in frames])
-        return PixelRays.through(near, frames, cameras)
+        # Surfaces are opaque: what a view shows half transparent is decided, as for the silhouettes.
+        alpha = np.clip((frames[..., 3:] - 0.5) * _CONTRAST + 0.5, 0, 1)
+        return PixelRays.through(near, np.concatenate([frames[..., :3], alpha], axis=-1), cameras)
 
     def _begin(self, grid: Grid, hull: NDArray[np.float32]) -> SurfaceField:
         """The hull with its mean colours, or what the coarser level has carved away from it."""
         if self._field is None:
-            return SurfaceField.of(grid, hull, self._mean_colours(grid, hull), hull, self._device)
+            fog = np.minimum(hull, np.float32(_FOG * grid.spacing))
+            return SurfaceField.of(grid, fog, self._mean_colours(grid, hull), hull, self._device)
         carved, colour = self._field.resampled(grid)
         return SurfaceField.of(grid, hull - carved, colour, hull, self._device)
 
@@ -179,11 +187,11 @@ class _Fit:
         colours[inside] = total[:, :3] / np.maximum(total[:, 3:], 1e-3)
         return colours.reshape(*grid.shape, 3)
 
-    def _error(self, seen: Tensor, target: Tensor, view: Tensor) -> Tensor:
+    def _error(self, seen: Tensor, target: Tensor, view: Tensor, soft: float) -> Tensor:
         """Of each ray's premultiplied RGBA ``seen`` (R, 4) against straight ``target``, (R,)."""
         gain = torch.exp(self._exposure - self._exposure.mean(dim=0))[view]
-        colour = _soft(seen[:, :3] * gain - target[:, :3] * target[:, 3:]).mean(dim=1)
-        return colour + _MASK_WEIGHT * _soft(seen[:, 3] - target[:, 3])
+        colour = _soft(seen[:, :3] * gain - target[:, :3] * target[:, 3:], soft).mean(dim=1)
+        return colour + _MASK_WEIGHT * _soft(seen[:, 3] - target[:, 3], _MASK_SOFT)
 
     def _trust(self, error: Tensor, view: Tensor) -> Tensor:
         """How much each view counts, (N,): one that fits much worse than most loses confidence."""
@@ -192,6 +200,6 @@ class _Fit:
         return (_TOLERATED * mean.median() / mean.clamp(min=1e-6)).square().clamp(_LEAST_CONFIDENCE, 1.0)
 
 
-def _soft(error: Tensor) -> Tensor:
-    """Charbonnier's loss: quadratic near zero, then linear."""
-    return (error.square() + _SOFT**2).sqrt() - _SOFT
+def _soft(error: Tensor, scale: float) -> Tensor:
+    """Charbonnier's loss: quadratic below ``scale``, then linear."""
+    return (error.square() + scale**2).sqrt() - scale
