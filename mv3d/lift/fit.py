@@ -19,18 +19,18 @@ from torch import Tensor
 from mv3d.lift.descent import SmoothDescent
 from mv3d.lift.field import SurfaceField, visible_samples
 from mv3d.lift.grid import Grid
-from mv3d.lift.hull import make_hull
+from mv3d.lift.hull import best_widening, make_hull
 from mv3d.lift.rays import LookUp, PixelRays, sample_rays
 from mv3d.lift.views import SilhouetteViews
 from mv3d.orbit import Frames, resize
 
-_MASK_SOFT = 0.02  # errors below this count quadratically
-_MASK_WEIGHT = 0.5
-_EIKONAL_WEIGHT, _BEND_WEIGHT, _EXPOSURE_WEIGHT = 0.01, 0.1, 0.01
+_FAINTEST = 0.05  # alpha of rays whose colour counts
+_BEND_WEIGHT, _EXPOSURE_WEIGHT = 0.1, 0.01
 _COLOUR_RATE, _EXPOSURE_RATE = 0.03, 0.005
 _SMOOTHING_PASSES = 2
 _LEAST_CONFIDENCE = 0.25
 _TOLERATED = 1.5  # times the views' median error, before a view loses confidence
+_WIDENINGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # cells
 _CONTRAST = 2.0  # of alpha
 _RIM_PX = 2  # pixels around the outline that are looked at too
 _CELLS_A_PIXEL = 0.75  # more tell nothing
@@ -55,13 +55,16 @@ class Level:
     rate: float
     """Cells that the surface may move in a step, about."""
     soft: float
-    """Colour errors below this count quadratically. In fog all colours are wrong, and the most wrong must tell."""
+    """Errors below this count quadratically. In fog all colours are wrong, and the most wrong must tell."""
+    mask_weight: float
+    """Of opacity against colour; in fog opacity would put a lid on every hollow."""
 
 
+_FINE = {"rate": 0.15, "soft": 0.02, "mask_weight": 0.5}
 LEVELS = (
-    Level(48, 64, rays=40_000, rounds=6, steps=25, first_blur=6.0, last_blur=0.8, rate=0.4, soft=0.3),
-    Level(96, 128, rays=40_000, rounds=4, steps=12, first_blur=1.2, last_blur=0.6, rate=0.15, soft=0.02),
-    Level(160, 256, rays=60_000, rounds=5, steps=10, first_blur=0.8, last_blur=0.5, rate=0.15, soft=0.02),
+    Level(48, 64, rays=40_000, rounds=6, steps=25, first_blur=6.0, last_blur=0.8, rate=0.4, soft=0.3, mask_weight=0.2),
+    Level(96, 128, rays=40_000, rounds=4, steps=12, first_blur=1.2, last_blur=0.6, **_FINE),
+    Level(160, 256, rays=60_000, rounds=5, steps=10, first_blur=0.8, last_blur=0.5, **_FINE),
 )
 _FOG = 1.0  # cells: the first level begins no deeper inside than this, so that rays reach everywhere
 
@@ -115,9 +118,16 @@ class _Fit:
         self._confidence = torch.ones(len(frames), device=device)
 
     def result(self) -> tuple[Grid, NDArray[np.float32]]:
-        """The grid and the distance on it."""
+        """The grid and the distance on it.
+
+        A ray along a blurred surface sees it from a little outside, so silhouettes make the fit too lean by about the
+        blur; it is widened again as they like it best.
+        """
         assert self._field is not None
-        return self._field.grid, self._field.bounded_array()
+        grid, distance = self._field.grid, self._field.bounded_array()
+        wider = best_widening(self._views, grid, distance, [cells * grid.spacing for cells in _WIDENINGS])
+        limit = self._field.limit.cpu().numpy().reshape(grid.shape)
+        return grid, np.minimum(distance + np.float32(wider), limit)
 
     def run(self, level: Level) -> Iterator[None]:
         """Fit at one level, yielding after each step."""
@@ -142,9 +152,8 @@ class _Fit:
             lengths = torch.from_numpy(np.bincount(samples.ray, minlength=len(chosen))).to(self._device)
             target, view = (torch.from_numpy(a).to(self._device) for a in (chosen.rgba, chosen.view))
             for _ in range(level.steps):
-                error = self._error(field.render(look_up, lengths, blur), target, view, level.soft)
-                eikonal, bend = field.roughness(blur)
-                loss = (error * self._confidence[view]).mean() + _EIKONAL_WEIGHT * eikonal + _BEND_WEIGHT * bend
+                error = self._error(field.render(look_up, lengths, blur), target, view, level)
+                loss = (error * self._confidence[view]).mean() + _BEND_WEIGHT * field.bending(blur)
                 loss = loss + _EXPOSURE_WEIGHT * self._exposure.square().mean()
                 field.distance.grad = None
                 others.zero_grad(set_to_none=True)
@@ -187,11 +196,15 @@ class _Fit:
         colours[inside] = total[:, :3] / np.maximum(total[:, 3:], 1e-3)
         return colours.reshape(*grid.shape, 3)
 
-    def _error(self, seen: Tensor, target: Tensor, view: Tensor, soft: float) -> Tensor:
-        """Of each ray's premultiplied RGBA ``seen`` (R, 4) against straight ``target``, (R,)."""
+    def _error(self, seen: Tensor, target: Tensor, view: Tensor, level: Level) -> Tensor:
+        """Of each ray's premultiplied RGBA ``seen`` (R, 4) against straight ``target``, (R,).
+
+        Colours are compared straight: fog must become the right colour, not just denser.
+        """
         gain = torch.exp(self._exposure - self._exposure.mean(dim=0))[view]
-        colour = _soft(seen[:, :3] * gain - target[:, :3] * target[:, 3:], soft).mean(dim=1)
-        return colour + _MASK_WEIGHT * _soft(seen[:, 3] - target[:, 3], _MASK_SOFT)
+        straight = seen[:, :3] / seen[:, 3:].clamp(min=_FAINTEST)
+        colour = _soft(straight * gain - target[:, :3], level.soft).mean(dim=1) * target[:, 3]
+        return colour + level.mask_weight * _soft(seen[:, 3] - target[:, 3], level.soft)
 
     def _trust(self, error: Tensor, view: Tensor) -> Tensor:
         """How much each view counts, (N,): one that fits much worse than most loses confidence."""

@@ -11,6 +11,7 @@ the hull (Laurentini 1994). Two decisions are taken by following the views' own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -107,6 +108,18 @@ def _ranked_fields(views: SilhouetteViews, grid: Grid) -> NDArray[np.float32]:
 
 def _best_agreement(views: SilhouetteViews, grid: Grid, ranked: NDArray[np.float32]) -> tuple[int, float]:
     """The number of views to overrule and the widening (world units) with the best mean IoU of silhouettes."""
+    picture_size = views.pixel_size * max(views.cameras[0].width_px, views.cameras[0].height_px)
+    return _most_agreed(views, grid, ranked, [fraction * picture_size for fraction in _WIDENINGS])
+
+
+def best_widening(views: SilhouetteViews, grid: Grid, field: NDArray[np.float32], options: Sequence[float]) -> float:
+    """Which of some widenings (world units) of a body gives the best mean IoU of silhouettes."""
+    return _most_agreed(views, grid, field[None], options)[1]
+
+
+def _most_agreed(
+    views: SilhouetteViews, grid: Grid, fields: NDArray[np.float32], widenings: Sequence[float]
+) -> tuple[int, float]:
     truth, reached = [], []
     for view, camera in enumerate(views.cameras):
         outline_px = views.outline_px(view)
@@ -114,9 +127,8 @@ def _best_agreement(views: SilhouetteViews, grid: Grid, ranked: NDArray[np.float
         chosen = np.random.default_rng(view).permutation(near)[:_PIXELS_PER_VIEW]
         rays = _cast(camera, chosen, outline_px > 0, grid)
         truth.append(rays.is_object)
-        reached.append([rays.highest(grid.interpolate(field, rays.points)) for field in ranked])
-    picture_size = views.pixel_size * max(views.cameras[0].width_px, views.cameras[0].height_px)
-    options = [(k, fraction * picture_size) for k, fraction in product(range(len(ranked)), _WIDENINGS)]
+        reached.append([rays.highest(grid.interpolate(field, rays.points)) for field in fields])
+    options = list(product(range(len(fields)), widenings))
     scores = [
         np.mean([_iou(highest[k] > -widening, is_object) for highest, is_object in zip(reached, truth, strict=True)])
         for k, widening in options
