@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from math import radians
+from math import pi, radians
 from pathlib import Path
 
 import bpy  # pyright: ignore[reportMissingImports]
@@ -66,7 +66,7 @@ def add_light() -> None:
     world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.6
     bpy.context.scene.world = world
     sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
-    sun.data.energy = 2.0
+    sun.data.energy = 2 * pi  # a white surface that faces it shines with 2
     sun.data.angle = radians(5)
     sun.rotation_euler = Vector((-0.5, -0.6, 0.6)).to_track_quat("Z", "Y").to_euler()
     bpy.context.scene.collection.objects.link(sun)

@@ -98,10 +98,11 @@ def _load_frame(transforms_path: Path, entry: dict) -> Frames:
         raise Mv3dError(f"{transforms_path} has a frame without file_path")
     try:
         path = _find_frame(folder, name)
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise Mv3dError(f"{transforms_path} points outside its folder: {name}")
+        is_inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError) as error:
         raise Mv3dError(f"{transforms_path} has a frame of an impossible name {name!r}: {error}") from error
+    if not is_inside:
+        raise Mv3dError(f"{transforms_path} points outside its folder: {name}")
     return load_picture(path)
 
 
@@ -113,13 +114,15 @@ def load_picture(path: Path) -> Frames:
     """
     try:
         with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")) or _is_deep_png(path):
-                raise Mv3dError(f"{path} has 16 bits a channel or more, or floats; convert it to 8-bit sRGB first")
-            return from_uint8(np.asarray(picture.convert("RGBA")))
+            is_deep = picture.mode.startswith(("I", "F")) or _is_deep_png(path)
+            pixels = None if is_deep else np.asarray(picture.convert("RGBA"))
     except FileNotFoundError:
         raise Mv3dError(f"{path} is missing") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Mv3dError(f"{path} is no readable picture: {error}") from error
+    if pixels is None:
+        raise Mv3dError(f"{path} has 16 bits a channel or more, or floats; convert it to 8-bit sRGB first")
+    return from_uint8(pixels)
 
 
 def _find_frame(folder: Path, name: str) -> Path:
