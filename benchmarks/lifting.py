@@ -34,7 +34,17 @@ from render.sources import SourceObject
 SIZE_PX, NUM_VIEWS = 256, 21
 ORBITS = ("static", "sine")
 NOVEL_ELEVATIONS_DEG = (-10.0, 45.0)
-_METRICS = ("seconds", "chamfer", "volume_iou", "f_score_10", "normal_consistency", "novel_psnr", "novel_iou", "faces")
+_METRICS = (
+    "seconds",
+    "cpu_seconds",
+    "chamfer",
+    "volume_iou",
+    "f_score_10",
+    "normal_consistency",
+    "novel_psnr",
+    "novel_iou",
+    "faces",
+)
 
 
 def cameras_of(name: str, seed: int, radius: float) -> tuple[Camera, ...]:
@@ -66,15 +76,16 @@ def measure(item: SourceObject, folder: Path, name: str, settings: LiftSettings,
     if out.with_suffix(".json").is_file():
         return json.loads(out.with_suffix(".json").read_text())
     orbit, novel = load_orbit(folder / name), load_orbit(folder / "novel")
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     mesh = lift_orbit(orbit, settings)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     out.parent.mkdir(parents=True, exist_ok=True)
     save_mesh(mesh, out.with_suffix(".glb"))
     true = load_true_mesh(item, 0.0)
     seen = render_mesh(mesh, novel.cameras)
     scores = score_geometry(mesh, true) | {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "faces": float(len(mesh.faces)),
         "novel_psnr": float(np.mean(psnr(composite(seen), novel.on()))),
         "novel_iou": float(np.mean(silhouette_iou(seen[..., 3], novel.frames[..., 3]))),

@@ -84,8 +84,12 @@ class Lift:
             from mv3d.device import pick_device
             from mv3d.lift import LiftSettings, lift_orbit
 
+            device = pick_device(self.device)
             settings = LiftSettings(
-                method=self.method, faces=self.faces, texture_px=self.texture_size, device=pick_device(self.device)
+                method=self.method,
+                faces=self.faces,
+                texture_px=self.texture_size,
+                device="cpu" if device == "mps" else device,  # Metal has no sparse matrices
             )
             bar = StepBar(self.folder.name)
             mesh = lift_orbit(orbit, settings.preview() if self.preview else settings, bar.update)
