@@ -10,7 +10,7 @@ from eval.baselines import LIFTED
 from eval.lifting import LiftJob, lift_all, lifter_fingerprint
 from eval.networks import load_networks
 from eval.objects import list_objects, render_truth
-from eval.predict import Predictor, load_orbit_seconds, predict_all
+from eval.predict import Predictor, check_asked, load_orbit_seconds, predict_all
 from eval.protocol import Protocol
 from eval.results import Method, Result
 from eval.score import ScoreSettings
@@ -56,6 +56,7 @@ def run_benchmark(run: Run, predictor: Predictor) -> Finished:
         Mv3dError: if there is nothing to score, or the model does not make the protocol's views.
     """
     protocol = run.protocol
+    check_asked(predictor, protocol)
     items, truths, left_out = prepare_truth(run)
     folders, about = predict_all(predictor, truths, protocol, run.folder / f"{predictor.name}-{predictor.fingerprint}")
     whole: dict[str, dict[str, dict[str, float]]] = {predictor.name: {}, LIFTED: {}}
