@@ -84,7 +84,7 @@ def test_a_model_that_is_told_no_cameras_refuses_other_paths(model, picture):
         ({"azimuths_deg": (5.0, 90.0, 180.0)}, "azimuths_deg begin at 5; the first view is the picture, at 0"),
         ({"elevations_deg": (10.0, 85.0, 0.0)}, "a view's elevation of 85 is outside"),
         ({"elevations_deg": (10.0, float("nan"), 0.0)}, "a view's elevation of nan is outside"),
-        ({"elevations_deg": (0.0, 1.0, 2.0)}, "elevations_deg begin at 0, not at 10"),
+        ({"elevations_deg": (0.0, 1.0, 2.0)}, "elevations_deg begin at 0, the picture's is 10"),
     ],
 )
 def test_paths_that_cannot_be_are_one_line(wrong, message):
