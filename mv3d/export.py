@@ -101,6 +101,7 @@ _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
     ".ply": _save_ply,
     ".stl": _save_stl,
 }
+MESH_SUFFIXES = tuple(_WRITERS)
 _Y_UP = (".glb", ".obj")
 
 

@@ -97,6 +97,11 @@ def test_lifted_true_views_are_nearly_the_body_and_consistent(finished):
         assert (whole["consistency_iou"] or 0) > 0.7  # three views make a coarse hull
         assert (whole["consistency_psnr"] or 0) > (result.objects[name].whole["tiny"]["consistency_psnr"] or 99)
         assert (result.objects[name].whole["tiny"]["seconds"] or 0) > 0
+        tiny = result.objects[name].whole["tiny"]
+        share = (tiny["consistency_psnr_object"] or 0) / (whole["consistency_psnr_object"] or 1)
+        assert tiny["consistency_share"] == pytest.approx(share)
+        assert share < 1
+    assert "consistency / true views' ↑" in (finished / "report.md").read_text()
 
 
 def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
