@@ -1,4 +1,4 @@
-"""The command line of the room: ``python -m eval weights | run | score | table | geometry | protocols``."""
+"""The command line of the room: ``python -m eval weights | run | score | table | gallery | geometry | protocols``."""
 
 from __future__ import annotations
 
@@ -207,6 +207,31 @@ def geometry(
     print(text, end="")
 
 
+def gallery(
+    report: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")],
+    /,
+    out: _Folder,
+    work: _Folder = Path("runs/eval"),
+    by: str = "lpips_alex",
+    count: int = 10,
+    overwrite: _Flag = False,
+) -> None:
+    """Show a run's best, median and worst objects: input, true and predicted views, a sheet of each kind.
+
+    Args:
+        report: Folder that python -m eval run wrote.
+        out: Folder for best.webp, median.webp, worst.webp and README.md.
+        work: The run's own --work, where its views are.
+        by: Metric to rank by, as it is called in scores.json: lpips_alex, psnr, silhouette_iou, chamfer, ...
+        count: Objects on a sheet.
+        overwrite: Replace the folder if it exists.
+    """
+    from eval.gallery import save_gallery
+
+    save_gallery(report, work, out, by, count, overwrite=overwrite)
+    print(out)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code; a user's mistake is one line and code 2."""
     verbs = {
@@ -215,6 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
         "run": run,
         "score": score,
         "table": table,
+        "gallery": gallery,
         "geometry": geometry,
     }
     try:

@@ -40,9 +40,7 @@ def score_meshes(predicted: Path, truth: Path, alignment: str) -> MeshScores:
     Raises:
         Mv3dError: if nothing matches, or not one pair can be scored.
     """
-    chosen = next((mode for mode in _ALIGNMENTS if mode == alignment), None)
-    if chosen is None:
-        raise Mv3dError(f"--align {alignment} is none of {', '.join(_ALIGNMENTS)}")
+    chosen = _parse_alignment(alignment)
     predictions, truths = _find_meshes(predicted), _find_meshes(truth)
     if predicted.is_file() and truth.is_file():  # two files need not have one name
         predictions = dict(zip(truths, predictions.values(), strict=True))
@@ -83,6 +81,13 @@ def format_scores(result: MeshScores) -> str:
     notes += [f"left out: {name}: {reason}" for name, reason in result.left_out.items()]
     table = format_table(["object", *(metric.heading for metric in metrics)], rows)
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+def _parse_alignment(text: str) -> Alignment:
+    for mode in _ALIGNMENTS:
+        if mode == text:
+            return mode
+    raise Mv3dError(f"--align {text} is none of {', '.join(_ALIGNMENTS)}")
 
 
 def _find_meshes(where: Path) -> Mapping[str, Path]:
