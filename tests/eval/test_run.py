@@ -19,6 +19,7 @@ from eval.protocol import PROTOCOLS_FOLDER, load_protocol
 from eval.results import load_result
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit
+from render.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 from tests.tiny import TINY_UNET
 
@@ -112,6 +113,7 @@ def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
         "seconds median",
         "torch 2",
         "clip_s is absent",
+        "or fetch it once with: hf download openai/clip-vit-base-patch32",
         "input view",
     ):
         assert stated in text
@@ -228,6 +230,8 @@ def scans(tmp_path) -> Path:
     Image.fromarray(texture).save(scan / "materials/textures/texture.png")
     Image.new("RGB", (8, 8)).save(scan / "thumbnails/0.jpg")
     (scan / "model.config").write_text("<model/>")
+    (scan / "model.sdf").write_text("<sdf/>")
+    (scan / "metadata.pbtxt").write_text('name: "Tower_One"\n')
     with zipfile.ZipFile(root / "Tower_Two.zip", "w") as archive:
         for path in sorted(scan.rglob("*")):
             if path.is_file():
@@ -249,6 +253,22 @@ def test_scans_stand_upright_with_their_texture(scans, tmp_path):
             upper, lower = frame[rows.min() + 2, 16], frame[rows.max() - 2, 16]
             assert upper[0] > 3 * upper[2]
             assert lower[2] > 3 * lower[0]
+
+
+def test_one_scan_or_scans_in_folders_are_found_too(scans, tmp_path):
+    """Not taken for an ordinary OBJ file, which would lie on its side without its texture."""
+    (alone,) = list_objects(scans / "Tower_One", None, tmp_path / "one")
+    assert alone.name == "Tower_One"
+    (scans / "shelf").mkdir()
+    shutil.move(scans / "Tower_One", scans / "shelf/Tower_One")
+    nested = list_objects(scans, None, tmp_path / "two")
+    assert [item.name for item in nested] == ["Tower_Two", "shelf_Tower_One"]
+    for item in (alone, *nested):
+        scene = make_scene(item.load(), linear_colours=item.linear_colours)
+        width, depth, height = np.ptp(scene.corners.reshape(-1, 3), axis=0)
+        assert height == pytest.approx(2 * width)
+        assert height == pytest.approx(2 * depth)
+        assert any(picture.shape[0] == 8 for picture in scene.textures)
 
 
 def test_a_broken_zip_is_named(tmp_path):
