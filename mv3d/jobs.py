@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mv3d.cameras import sine_orbit
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
@@ -154,6 +155,7 @@ class _Generator:
         self.settings = GenerateSettings(
             num_views=options.num_views,
             elevation_deg=options.elevation,
+            elevations_deg=_swinging(options),
             steps=options.steps,
             guidance=options.guidance,
             seed=options.seed,
@@ -189,3 +191,19 @@ class _Generator:
         mesh = job.folder / "mesh.glb"
         save_mesh(lift_orbit(orbit), mesh)
         return mesh
+
+
+def _swinging(options: OrbitOptions) -> tuple[float, ...] | None:
+    """The elevation of each view where the camera swings (SV3D, section 4: +-30 degrees for lifting)."""
+    if options.swing == 0 or options.num_views < 1:  # the settings refuse the latter
+        return None
+    from mv3d.generate import MAX_ELEVATION_DEG
+
+    steepest_deg = abs(options.elevation) + abs(options.swing)
+    if not steepest_deg <= MAX_ELEVATION_DEG:
+        raise Mv3dError(
+            f"--swing {options.swing:g} about --elevation {options.elevation:g} reaches {steepest_deg:g} degrees; "
+            f"stay within {MAX_ELEVATION_DEG:g}"
+        )
+    cameras = sine_orbit(options.num_views, options.elevation, options.swing, size_px=1)
+    return tuple(camera.elevation_deg for camera in cameras)

@@ -159,6 +159,8 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
         (["--num-views", "0"], "--num-views 0 is outside"),
         (["--elevation", "95"], "--elevation 95.0 is outside"),
         (["--steps", "0"], "--steps 0 is outside"),
+        (["--swing", "75"], "--swing 75 about --elevation 10 reaches 85 degrees; stay within 80"),
+        (["--swing", "30", "--num-views", "0"], "--num-views 0 is outside"),
         (["--model", "no-such-folder"], "there is no model no-such-folder"),
         (["--device", "mps"], "--device mps: this machine"),
     ],
@@ -253,6 +255,12 @@ def test_a_picture_becomes_an_orbit_folder_and_the_same_seed_the_same_pixels(her
     assert first.cameras[1].elevation_deg == pytest.approx(20)
     np.testing.assert_array_equal(first.frames, again.frames)
     assert not np.array_equal(first.frames, other.frames)
+
+
+def test_the_camera_swings_once_a_turn(here, tiny_model):
+    assert main(["orbit", CHAIR, "-o", "a", "--num-views", "4", "--swing", "30", "--model", str(tiny_model)]) == 0
+    elevations = [camera.elevation_deg for camera in load_orbit(here / "a").cameras]
+    assert elevations == pytest.approx([10, 40, 10, -20])
 
 
 def test_a_frame_of_an_orbit_keeps_its_framing(here, tiny_model):
