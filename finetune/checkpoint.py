@@ -109,7 +109,8 @@ def load_checkpoint(
         own = {key.removeprefix(f"{k}."): value for key, value in moments.items() if key.startswith(f"{k}.")}
         if own:
             optimizer.state[parameter] = {
-                key: value if value.ndim == 0 else sliced_like(value, parameter) for key, value in own.items()
+                key: value.to(parameter.device) if value.ndim == 0 else sliced_like(value, parameter)
+                for key, value in own.items()
             }
     return TrainingState(**json.loads((folder / "state.json").read_text()))
 
