@@ -44,8 +44,10 @@ def test_accelerates_launcher_starts_two_processes_that_train_as_one(write_recip
 @pytest.mark.skipif(
     shutil.which(COMPILER) is None, reason=f"torch.compile needs a C++ compiler, there is no {COMPILER}"
 )
+@pytest.mark.filterwarnings("ignore")  # torch's compiler uses what torch deprecates
 def test_a_compiled_step_has_the_eager_loss(write_recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else it keeps a pool of processes
     steps = ["--set", "loop.steps=2", "--set", "loop.learning_rate=2e-5"]
     assert main([str(write_recipe("eager")), *steps]) == 0
     assert main([str(write_recipe("compiled")), *steps, "--set", "loop.compile=true"]) == 0
