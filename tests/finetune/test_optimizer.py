@@ -11,8 +11,6 @@ from safetensors.torch import load_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 
-LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
-
 
 class EightBits(torch.optim.Optimizer):
     """Keeps what bitsandbytes keeps: a Python number of steps and moments of one byte each."""
@@ -42,10 +40,10 @@ def test_moments_in_eight_bits_and_the_count_of_steps_go_on(write_recipe, tmp_pa
     module.optim = SimpleNamespace(AdamW8bit=EightBits)
     monkeypatch.setitem(sys.modules, "bitsandbytes", module)
     eight = ["--set", "loop.adam_8bit=true"]
-    assert main([str(write_recipe("once", LORA)), *eight]) == 0
+    assert main([str(write_recipe("once")), *eight]) == 0
     assert EightBits.made.given == {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.0}
-    assert main([str(write_recipe("twice", LORA)), *eight, "--set", "loop.steps=2"]) == 0
-    assert main([str(write_recipe("twice", LORA)), *eight]) == 0
+    assert main([str(write_recipe("twice")), *eight, "--set", "loop.steps=2"]) == 0
+    assert main([str(write_recipe("twice")), *eight]) == 0
     once, twice = (
         {
             f"{name}.{key}": value
