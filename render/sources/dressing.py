@@ -15,6 +15,7 @@ from render.errors import Unusable
 from render.sources.actors import Actor, read_actor
 from render.sources.base import Z_UP_FROM_Y_UP
 from render.sources.pmd import PmdMesh, read_pmd
+from render.sources.zipped import read_member
 
 if TYPE_CHECKING:
     import trimesh
@@ -36,8 +37,8 @@ class Archive:
         self.names = frozenset(self._zip.namelist())
 
     def read(self, name: str) -> bytes:
-        """A file's bytes; a `KeyError` if there is none."""
-        return self._zip.read(name)
+        """A file's bytes; a `KeyError` if there is none, `Unusable` if it is damaged."""
+        return read_member(self._zip, name)
 
     def mesh(self, name: str) -> PmdMesh:
         """A mesh by the name actors use."""
