@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
+from render.sources.loading import load_scene
 from render.sources.obj import load_obj
 
 if TYPE_CHECKING:
@@ -42,13 +43,13 @@ class MeshFile(SourceObject):
         return self._load(cut_faces=False) if self._suffix == ".obj" else None
 
     def _load(self, *, cut_faces: bool) -> trimesh.Scene:
-        import trimesh
         from trimesh.resolvers import FilePathResolver
 
+        resolver = FilePathResolver(str(self.path))
         if self._suffix == ".obj":
-            scene = load_obj(self.path.read_bytes(), FilePathResolver(str(self.path)), cut_faces=cut_faces)
+            scene = load_obj(self.path.read_bytes(), resolver, cut_faces=cut_faces)
         else:
-            scene = trimesh.load_scene(self.path, process=False)
+            scene = load_scene(self.path, resolver)
         if self._y_is_up():
             scene.apply_transform(Z_UP_FROM_Y_UP)
         return scene

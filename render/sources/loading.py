@@ -1,0 +1,56 @@
+"""Mesh files through trimesh, with a note of what they name and lack: trimesh goes on without pictures, in grey."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import trimesh
+    from trimesh.resolvers import Resolver
+
+_LACKING = "lacking_files"
+
+
+def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | None = None) -> trimesh.Scene:
+    """Load a mesh file; ``resolver`` fetches the materials and pictures that it names."""
+    import trimesh
+
+    lacking: list[str] = []
+    noting = _noting(resolver, lacking)
+    scene = trimesh.load_scene(file, file_type=file_type, resolver=noting, process=False)
+    scene.metadata[_LACKING] = sorted(set(lacking))
+    return scene
+
+
+def lacking_files(scene: trimesh.Scene) -> list[str]:
+    """Files that a loaded object names and that could not be had."""
+    return scene.metadata.get(_LACKING, [])
+
+
+def _noting(resolver: Resolver, lacking: list[str]) -> Resolver:
+    from trimesh.resolvers import Resolver
+
+    class Noting(Resolver):
+        def __init__(self) -> None:
+            self.file_name = getattr(resolver, "file_name", None)
+
+        def get(self, name: str) -> bytes:
+            try:
+                return resolver.get(name)
+            except Exception:
+                lacking.append(name)
+                raise
+
+        def keys(self) -> Iterable[str]:
+            return resolver.keys()
+
+        def write(self, name: str, data: Any) -> None:
+            raise NotImplementedError("sources are only read")
+
+        def namespaced(self, namespace: str) -> Resolver:
+            return _noting(resolver.namespaced(namespace), lacking)
+
+    return Noting()
