@@ -31,6 +31,10 @@ class Scores:
     largest_piece: float
     """Share of the silhouette in its largest connected piece."""
     triangles: int
+    lacking_files: int
+    """Materials and pictures that the model names and that were not there when it was rendered."""
+    text: float
+    """Share of the silhouette that words cover, in the view where it is largest; 0 if nobody has looked for text."""
     look: NDArray[np.float32]
     """What does not change with the first view's azimuth: colours and widths at every height; sums to 2."""
 

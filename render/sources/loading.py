@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from render.errors import Unusable
+
 if TYPE_CHECKING:
     import trimesh
     from trimesh.resolvers import Resolver
@@ -15,12 +17,18 @@ _LACKING = "lacking_files"
 
 
 def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | None = None) -> trimesh.Scene:
-    """Load a mesh file; ``resolver`` fetches the materials and pictures that it names."""
+    """Load a mesh file; ``resolver`` fetches the materials and pictures that it names.
+
+    Raises:
+        Unusable: if there is no mesh in it.
+    """
     import trimesh
 
     lacking: list[str] = []
     noting = _noting(resolver, lacking)
     scene = trimesh.load_scene(file, file_type=file_type, resolver=noting, process=False)
+    if not scene.geometry:  # and nothing to turn, over which trimesh stumbles
+        raise Unusable("no triangles")
     scene.metadata[_LACKING] = sorted(set(lacking))
     return scene
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
+from render.sources.collada import read_asset
 from render.sources.loading import load_scene
 from render.sources.obj import load_obj
 
@@ -50,18 +51,16 @@ class MeshFile(SourceObject):
             scene = load_obj(self.path.read_bytes(), resolver, cut_faces=cut_faces)
         else:
             scene = load_scene(self.path, resolver)
-        if self._y_is_up():
+        if self._suffix == ".dae":
+            scene.apply_transform(read_asset(self.path).z_up_from_file)
+        elif self._suffix not in _Z_UP_SUFFIXES:
             scene.apply_transform(Z_UP_FROM_Y_UP)
         return scene
 
     def write_files(self, folder: Path) -> tuple[Path, NDArray[np.float64]]:
-        """The file where it is."""
-        return self.path, np.eye(4)
-
-    def _y_is_up(self) -> bool:
-        if self._suffix == ".dae":
-            return b"Z_UP" not in self.path.read_bytes()
-        return self._suffix not in _Z_UP_SUFFIXES
+        """The file where it is; of those whose unit is not the metre, Blender's importer makes metres."""
+        metres = read_asset(self.path).metres if self._suffix == ".dae" else 1.0
+        return self.path, np.diag([*np.full(3, 1 / metres), 1.0])
 
 
 def claims(path: Path) -> bool:
