@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
 from render.sources.collada import read_asset
+from render.sources.gltf import load_gltf
 from render.sources.loading import load_scene
 from render.sources.obj import load_obj
 
@@ -49,6 +50,8 @@ class MeshFile(SourceObject):
         resolver = FilePathResolver(str(self.path))
         if self._suffix == ".obj":
             scene = load_obj(self.path.read_bytes(), resolver, cut_faces=cut_faces)
+        elif self.linear_colours:
+            scene = load_gltf(self.path, resolver)
         else:
             scene = load_scene(self.path, resolver)
         if self._suffix == ".dae":
