@@ -1,4 +1,4 @@
-"""GlTF files with how their pictures go on beyond their edges, which trimesh leaves out."""
+"""GlTF files, with what trimesh leaves out or gets wrong: wrapping of pictures, colours beside specular-glossiness."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trimesh.resolvers import Resolver
 
 _WRAPS: dict[int, Wrap] = {10497: "repeat", 33071: "clamp", 33648: "mirror"}  # glTF 2.0, section 5.26
+_GLOSS = "KHR_materials_pbrSpecularGlossiness"
 _JSON = b"JSON"
 
 
@@ -24,10 +25,12 @@ def load_gltf(path: Path, resolver: Resolver) -> trimesh.Scene:
     data = path.read_bytes()
     try:
         header, rest = _split(data)
-        wraps = [_wrap(header, material) for material in header.get("materials", [])]
-        if all(wrap == REPEAT for wrap in wraps):
+        materials = header.get("materials", [])
+        glossy = [_take_diffuse(material) for material in materials]
+        wraps = [_wrap(header, material) for material in materials]
+        if not any(glossy) and all(wrap == REPEAT for wrap in wraps):
             return load_scene(path, resolver)
-        for k, material in enumerate(header["materials"]):
+        for k, material in enumerate(materials):
             material["name"] = f"material-{k}"  # all that trimesh keeps to know them by
         data = _join(header, rest)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error):
@@ -41,9 +44,25 @@ def load_gltf(path: Path, resolver: Resolver) -> trimesh.Scene:
     return scene
 
 
+def _take_diffuse(material: dict[str, Any]) -> bool:
+    """Turn a material that is told by its diffuse and specular colour into one of its diffuse colour alone.
+
+    Metals have none; their specular colour is what is seen of them. Returns whether it was such a material.
+    """
+    gloss = material.get("extensions", {}).pop(_GLOSS, None)
+    if gloss is None:
+        return False
+    diffuse, picture = gloss.get("diffuseFactor", [1, 1, 1, 1]), gloss.get("diffuseTexture")
+    if picture is None and not any(diffuse[:3]):
+        diffuse, picture = [*gloss.get("specularFactor", [1, 1, 1]), diffuse[3]], gloss.get("specularGlossinessTexture")
+    material["pbrMetallicRoughness"] = {"baseColorFactor": diffuse, "metallicFactor": 0.0} | (
+        {} if picture is None else {"baseColorTexture": picture}
+    )
+    return True
+
+
 def _wrap(header: dict[str, Any], material: dict[str, Any]) -> tuple[Wrap, Wrap]:
-    gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
-    picture = material.get("pbrMetallicRoughness", {}).get("baseColorTexture") or gloss.get("diffuseTexture")
+    picture = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
     if picture is None or "sampler" not in (texture := header["textures"][picture["index"]]):
         return REPEAT
     sampler = header["samplers"][texture["sampler"]]

@@ -142,6 +142,31 @@ def test_gltf_pictures_go_on_beyond_their_edges_as_their_samplers_say(
     np.testing.assert_allclose(linear_to_srgb(colours[:, :3]) * 255, expected, atol=0.1)
 
 
+@pytest.mark.parametrize(
+    ("gloss", "colour", "painted"),
+    [
+        ({"diffuseTexture": {"index": 0}, "specularFactor": [0.2, 0.2, 0.2], "glossinessFactor": 1.0}, (1, 1, 1), True),
+        ({"diffuseFactor": [0.2, 0.4, 0.6, 1.0], "specularFactor": [0.0, 0.0, 0.0]}, (0.2, 0.4, 0.6), False),
+        ({"diffuseFactor": [0, 0, 0, 1], "specularFactor": [0.8, 0.6, 0.2]}, (0.8, 0.6, 0.2), False),  # gold
+    ],
+)
+def test_gltf_materials_told_by_specular_and_gloss_show_their_diffuse_colour(
+    tmp_path: Path, gloss: dict, colour: tuple, painted: bool
+) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
+    box = trimesh.creation.box((1, 1, 1))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=picture)
+    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
+    header, files = _exported(box)
+    header["materials"][0] |= {"extensions": {"KHR_materials_pbrSpecularGlossiness": gloss}}
+    _write_gltf(tmp_path / "a.glb", header, files)
+    scene = load(tmp_path / "a.glb")
+    np.testing.assert_allclose(scene.colours[0, 0, :3], colour, atol=1 / 255)
+    assert (scene.texture >= 0).all() == painted
+    if painted:
+        np.testing.assert_array_equal(scene.textures[0][..., :3], np.asarray(picture))
+
+
 def _exported(mesh: trimesh.Trimesh) -> tuple[dict, dict[str, bytes]]:
     files = mesh.export(file_type="gltf")
     return json.loads(files.pop("model.gltf")), files
