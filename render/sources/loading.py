@@ -26,7 +26,9 @@ def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | Non
 
     lacking: list[str] = []
     noting = _noting(resolver, lacking)
-    scene = trimesh.load_scene(file, file_type=file_type, resolver=noting, process=False)
+    kind = file_type or Path(str(file)).suffix[1:].lower()
+    source = _parse_collada(file, noting) if kind == "dae" else file
+    scene = trimesh.load_scene(source, file_type=file_type, resolver=noting, process=False)
     if not scene.geometry:  # and nothing to turn, over which trimesh stumbles
         raise Unusable("no triangles")
     scene.metadata[_LACKING] = sorted(set(lacking))
@@ -36,6 +38,19 @@ def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | Non
 def lacking_files(scene: trimesh.Scene) -> list[str]:
     """Files that a loaded object names and that could not be had."""
     return scene.metadata.get(_LACKING, [])
+
+
+def _parse_collada(file: Path | BytesIO, resolver: Resolver) -> dict[str, Any]:
+    """What trimesh makes scenes of, less the vertex colours of textured meshes: it would show these colours alone."""
+    from trimesh.exchange.dae import load_collada
+
+    data = BytesIO(file.read_bytes()) if isinstance(file, Path) else file
+    parsed: dict[str, Any] = load_collada(data, resolver=resolver)
+    for mesh in parsed["geometry"].values():
+        mesh["process"] = False
+        if getattr(getattr(mesh["visual"], "material", None), "baseColorTexture", None) is not None:
+            mesh["vertex_colors"] = None
+    return parsed
 
 
 def _noting(resolver: Resolver, lacking: list[str]) -> Resolver:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +7,12 @@ import pytest
 import trimesh
 from PIL import Image
 
-from render.colour import linear_to_srgb, srgb_to_linear
+from render.colour import srgb_to_linear
 from render.errors import Unusable
 from render.polygons import cut_concave_faces, cut_polygon
 from render.scene import RenderScene, make_scene
 from render.sources import find_objects
 from render.split import hash_geometry, split_of
-from render.textures import TextureStack
 
 
 def load(path: Path) -> RenderScene:
@@ -108,87 +105,6 @@ def test_gltf_alpha_modes(tmp_path: Path, mode: str | None, expected: int) -> No
     box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
     box.export(tmp_path / "a.glb")
     assert (load(tmp_path / "a.glb").textures[0][..., 3] == expected).all()
-
-
-_WRAPS = {
-    "repeat": (10497, lambda k, count: k % count),
-    "clamp": (33071, lambda k, count: np.clip(k, 0, count - 1)),
-    "mirror": (33648, lambda k, count: np.minimum(k % (2 * count), 2 * count - 1 - k % (2 * count))),
-}
-
-
-@pytest.mark.parametrize("kind", ["glb", "gltf"])
-@pytest.mark.parametrize("along_u", list(_WRAPS))
-@pytest.mark.parametrize("along_v", list(_WRAPS))
-def test_gltf_pictures_go_on_beyond_their_edges_as_their_samplers_say(
-    tmp_path: Path, kind: str, along_u: str, along_v: str
-) -> None:
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (3, 5, 3), np.uint8)
-    column, row = (rng.integers(-2 * count, 3 * count, 60) for count in (5, 3))  # row 0 is the lowest
-    uv = np.stack([(column + 0.5) / 5, (row + 0.5) / 3], axis=-1)  # the middles of texels
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(pixels))
-    visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    mesh = trimesh.Trimesh(rng.random((60, 3)), np.arange(60).reshape(20, 3), visual=visual, process=False)
-    header, files = _exported(mesh)
-    header["samplers"] = [{"wrapS": _WRAPS[along_u][0], "wrapT": _WRAPS[along_v][0]}]
-    header["textures"][0]["sampler"] = 0
-    _write_gltf(tmp_path / f"a.{kind}", header, files)
-    scene = load(tmp_path / f"a.{kind}")
-    seen = TextureStack(scene.textures, scene.clamped)
-    zero = np.zeros(60, np.int32)
-    colours = seen.lookup(seen.copies(zero, zero), *scene.uv.reshape(-1, 2).T.copy())
-    expected = pixels[2 - _WRAPS[along_v][1](row, 3), _WRAPS[along_u][1](column, 5)]
-    np.testing.assert_allclose(linear_to_srgb(colours[:, :3]) * 255, expected, atol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("gloss", "colour", "painted"),
-    [
-        ({"diffuseTexture": {"index": 0}, "specularFactor": [0.2, 0.2, 0.2], "glossinessFactor": 1.0}, (1, 1, 1), True),
-        ({"diffuseFactor": [0.2, 0.4, 0.6, 1.0], "specularFactor": [0.0, 0.0, 0.0]}, (0.2, 0.4, 0.6), False),
-        ({"diffuseFactor": [0, 0, 0, 1], "specularFactor": [0.8, 0.6, 0.2]}, (0.8, 0.6, 0.2), False),  # gold
-    ],
-)
-def test_gltf_materials_told_by_specular_and_gloss_show_their_diffuse_colour(
-    tmp_path: Path, gloss: dict, colour: tuple, painted: bool
-) -> None:
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8))
-    box = trimesh.creation.box((1, 1, 1))
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=picture)
-    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), material=material)
-    header, files = _exported(box)
-    header["materials"][0] |= {"extensions": {"KHR_materials_pbrSpecularGlossiness": gloss}}
-    _write_gltf(tmp_path / "a.glb", header, files)
-    scene = load(tmp_path / "a.glb")
-    np.testing.assert_allclose(scene.colours[0, 0, :3], colour, atol=1 / 255)
-    assert (scene.texture >= 0).all() == painted
-    if painted:
-        np.testing.assert_array_equal(scene.textures[0][..., :3], np.asarray(picture))
-
-
-def _exported(mesh: trimesh.Trimesh) -> tuple[dict, dict[str, bytes]]:
-    files = mesh.export(file_type="gltf")
-    return json.loads(files.pop("model.gltf")), files
-
-
-def _write_gltf(path: Path, header: dict, files: dict[str, bytes]) -> None:
-    if path.suffix == ".gltf":
-        for name, data in files.items():
-            (path.parent / name).write_bytes(data)
-        path.write_text(json.dumps(header))
-        return
-    parts = [files[buffer["uri"]] for buffer in header["buffers"]]
-    for view in header["bufferViews"]:
-        view["byteOffset"] = view.get("byteOffset", 0) + sum(len(part) for part in parts[: view["buffer"]])
-        view["buffer"] = 0
-    data = b"".join(parts)
-    header["buffers"] = [{"byteLength": len(data)}]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = [(b"JSON", text), (b"BIN\0", data + b"\0" * (-len(data) % 4))]
-    body = b"".join(struct.pack("<I4s", len(chunk), name) + chunk for name, chunk in chunks)
-    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body)
 
 
 def test_smoothing_stops_at_creases(meshes: Path) -> None:
