@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import numpy as np
 
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from mv3d.orbit import Orbit, load_orbit
+from mv3d.orbit import load_orbit
 from render.manifest import Entry, load_manifest, orbit_folders
-from render.scores import Scores, score_orbit
+from render.scorebook import Scorebook
+from render.scores import Scores
 from render.sheet import save_objects_sheet
-from render.text import TextReader, text_share
+from render.text import text_share
 
 STAGES = ("broad", "fine")
 _MORE = {"nc", "nd", "sa", "noncommercial", "noderivatives", "noderivs", "sharealike"}
@@ -88,7 +88,7 @@ def curate(place: Path, rules_path: Path) -> Iterator[str]:
     entries = [entry for entry in load_manifest(place) if entry.orbits]
     if not entries:
         raise Mv3dError(f"{place} holds no rendered object")
-    scores = {entry.object_id: _score(load_orbit(_first(place, entry)), entry, rules) for entry in entries}
+    scores = _score(place, entries, rules)
     faults: dict[str, dict[str, str | None]] = {}
     for stage in STAGES:
         found = {entry.object_id: rules[stage].fault(entry, scores[entry.object_id]) for entry in entries}
@@ -158,17 +158,15 @@ def _copies(faults: dict[str, str | None], scores: dict[str, Scores], most_alike
     return found
 
 
-def _score(orbit: Orbit, entry: Entry, rules: dict[str, Rules]) -> Scores:
-    """Measure an orbit; reading takes most of the time, so only what would be kept otherwise is read."""
-    scores = score_orbit(orbit)
-    wanting = [each for each in rules.values() if each.most_text < 1 and each.fault(entry, scores) is None]
-    return replace(scores, words=_reader().words(orbit)) if wanting else scores
+def _score(place: Path, entries: Sequence[Entry], rules: dict[str, Rules]) -> dict[str, Scores]:
+    """Measure all; reading takes most of the time, so only what would be kept otherwise is read."""
+    from tqdm import tqdm
 
-
-@lru_cache(maxsize=1)
-def _reader() -> TextReader:
-    return TextReader()
-
-
-def _first(place: Path, entry: Entry) -> Path:
-    return orbit_folders(place / entry.object_id)[0]
+    book = Scorebook(place)
+    scores = {}
+    for entry in tqdm(entries, unit="object", smoothing=0.05):
+        orbit = orbit_folders(place / entry.object_id)[0].relative_to(place).as_posix()
+        measured = replace(book.scores(orbit), words=())
+        read = any(each.most_text < 1 and each.fault(entry, measured) is None for each in rules.values())
+        scores[entry.object_id] = book.scores(orbit, read=True) if read else measured
+    return scores
