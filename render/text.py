@@ -13,6 +13,9 @@ from mv3d.orbit import Orbit, to_uint8
 _VIEWS, _COLUMNS = 7, 4
 _SIZE_PX = 256
 _FEWEST_LETTERS, _FEWEST_KINDS = 3, 2  # slats and rims are read as 1111 and OOO, folds as single signs
+_LEAST_ON_OBJECT = (
+    0.8  # of the word's box: what is written stands on something; legs and rails that look like III do not
+)
 _UNSURE = 0.5  # below this nothing is kept
 
 
@@ -51,9 +54,11 @@ class TextReader:
 
     def words(self, orbit: Orbit) -> tuple[Word, ...]:
         """What can be read in up to seven views, evenly around, on white."""
+        from skimage.draw import polygon
+
         views = sorted({k * len(orbit) // _VIEWS for k in range(_VIEWS)})
         some = orbit.select(views).resized(_SIZE_PX)
-        covered = (some.frames[..., 3] > 0.5).sum(axis=(1, 2))
+        covered = some.frames[..., 3] > 0.5
         rows = -(-_VIEWS // _COLUMNS)
         tiles = np.full((rows * _COLUMNS, _SIZE_PX, _SIZE_PX, 3), 255, np.uint8)
         tiles[: len(views)] = to_uint8(some.on())
@@ -62,12 +67,15 @@ class TextReader:
         found = self._read(np.ascontiguousarray(sheet[..., ::-1]))  # it wants OpenCV's order of colours
         words = []
         for corners, text, confidence in zip(*_readings(found), strict=True):
-            x, y = corners.mean(axis=0)
-            tile = int(y // _SIZE_PX) * _COLUMNS + int(x // _SIZE_PX)
-            if _is_word(text) and tile < len(views) and covered[tile]:
-                area = np.linalg.norm(corners[1] - corners[0]) * np.linalg.norm(corners[3] - corners[0])
-                share = min(1.0, float(area / covered[tile]))
-                words.append(Word(text, round(float(confidence), 3), round(share, 4), views[tile]))
+            column, row = (corners.mean(axis=0) // _SIZE_PX).astype(int)
+            tile = row * _COLUMNS + column
+            if not _is_word(text) or tile >= len(views):
+                continue
+            x, y = (corners - (column * _SIZE_PX, row * _SIZE_PX)).T
+            on_object = covered[tile][polygon(y, x, covered[tile].shape)]
+            if len(on_object) and on_object.mean() >= _LEAST_ON_OBJECT:
+                share = on_object.sum() / covered[tile].sum()
+                words.append(Word(text, round(float(confidence), 3), round(float(share), 4), views[tile]))
         return tuple(words)
 
 
