@@ -186,10 +186,11 @@ class _Generator:
         if not self.options.mesh:
             return None
         from mv3d.export import save_mesh
-        from mv3d.lift import lift_orbit
+        from mv3d.lift import LiftSettings, lift_orbit
 
         mesh = job.folder / "mesh.glb"
-        save_mesh(lift_orbit(orbit), mesh)
+        settings = LiftSettings(device=pick_device(self.options.device, sparse=True))
+        save_mesh(lift_orbit(orbit, settings), mesh)
         return mesh
 
 

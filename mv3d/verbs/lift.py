@@ -84,12 +84,11 @@ class Lift:
             from mv3d.device import pick_device
             from mv3d.lift import LiftSettings, lift_orbit
 
-            device = pick_device(self.device)
             settings = LiftSettings(
                 method=self.method,
                 faces=self.faces,
                 texture_px=self.texture_size,
-                device="cpu" if device == "mps" else device,  # Metal has no sparse matrices
+                device=pick_device(self.device, sparse=True),
             )
             bar = StepBar(self.folder.name)
             mesh = lift_orbit(orbit, settings.preview() if self.preview else settings, bar.update)
