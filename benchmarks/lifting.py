@@ -16,16 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from eval.lifting import lifter_fingerprint
 from eval.metrics.geometry import score_geometry
 from eval.metrics.images import psnr, silhouette_iou
 from eval.objects import list_objects, load_true_mesh, render_mesh
+from mv3d.blender import render_in_blender
 from mv3d.cameras import Camera, orbit_through, sine_orbit, static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
 from mv3d.lift import LiftSettings, lift_orbit
-from mv3d.orbit import Facts, Orbit, composite, load_orbit, save_orbit
+from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
 from render.lights import make_lights
 from render.raycast import render_orbit
 from render.scene import make_scene
@@ -33,6 +36,8 @@ from render.sources import SourceObject
 
 SIZE_PX, NUM_VIEWS = 256, 21
 ORBITS = ("static", "sine")
+DRAWN = (1, 12)
+"""Of the novel views, on the sheet."""
 NOVEL_ELEVATIONS_DEG = (-10.0, 45.0)
 _METRICS = (
     "seconds",
@@ -94,6 +99,13 @@ def measure(item: SourceObject, folder: Path, name: str, settings: LiftSettings,
     return scores
 
 
+def draw(mesh: Path, novel: Orbit) -> NDArray[np.uint8]:
+    """Two true novel views, each with Blender's view of the mesh beside it."""
+    seen = render_in_blender(mesh, [novel.cameras[k] for k in DRAWN])
+    pairs = [np.concatenate([novel.on()[k], composite(view)], axis=1) for k, view in zip(DRAWN, seen, strict=True)]
+    return to_uint8(np.concatenate(pairs, axis=1))
+
+
 def main() -> None:
     """Print one table per orbit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,10 +114,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["field", "hull"])
     parser.add_argument("--orbits", nargs="+", default=list(ORBITS), choices=ORBITS)
     parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--sheet", type=Path, help="draw true novel views beside Blender's views of the meshes")
     options = parser.parse_args()
     items = sorted(list_objects(options.objects, "test", options.work), key=lambda item: item.object_id)
     order = np.random.default_rng(0).permutation(len(items))[: options.count]
     tables: dict[tuple[str, str], list[dict[str, float]]] = {}
+    rows = []
     for seed in order:
         item = items[seed]
         folder = options.work / "views" / item.object_id
@@ -120,13 +134,17 @@ def main() -> None:
                     print(f"{item.object_id} {method} {name}: {error}", flush=True)
                     continue
                 tables.setdefault((method, name), []).append(scores)
+                if options.sheet:
+                    rows.append(draw(out.with_suffix(".glb"), load_orbit(folder / "novel")))
                 print(item.object_id, method, name, *(f"{k} {scores[k]:.4g}" for k in _METRICS), flush=True)
-    for (method, name), rows in tables.items():
+    if options.sheet:
+        Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(options.sheet, quality=80)
+    for (method, name), measured in tables.items():
         figures = (
-            f"{key} {np.median([row[key] for row in rows]):.4g}/{np.mean([row[key] for row in rows]):.4g}"
+            f"{key} {np.median([row[key] for row in measured]):.4g}/{np.mean([row[key] for row in measured]):.4g}"
             for key in _METRICS
         )
-        print(f"{method} {name} ({len(rows)} objects), median/mean:", *figures)
+        print(f"{method} {name} ({len(measured)} objects), median/mean:", *figures)
 
 
 if __name__ == "__main__":
