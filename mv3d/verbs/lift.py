@@ -57,13 +57,9 @@ class Lift:
         orbit = load_orbit(self.folder)
         started = time.perf_counter()
         if self.method == "splats":
-            from mv3d.lift.splats import fit_splats
-
-            if self.out.suffix.lower() != ".ply":
-                raise Mv3dError(f"{self.out.name}: splats are written as .ply")
-            facts = {"splats": fit_splats(orbit, self.out)}
+            facts = {"splats": self._fit_splats(orbit)}
         else:
-            facts = {"faces": self._lift_mesh(orbit)}
+            facts = {"faces": self._lift_mesh(orbit, self.method)}
         seconds = round(time.perf_counter() - started, 2)
         if self.json:
             print(json.dumps({"orbit": str(self.folder), "mesh": str(self.out), **facts, "seconds": seconds}))
@@ -71,12 +67,20 @@ class Lift:
             print(f"{self.out}: {' '.join(f'{count} {name}' for name, count in facts.items())} in {seconds:.1f} s")
         return 0
 
-    def _lift_mesh(self, orbit: Orbit) -> int:
+    def _fit_splats(self, orbit: Orbit) -> int:
+        """Fit and save; returns the number of splats."""
+        from mv3d.lift.splats import fit_splats
+
+        if self.out.suffix.lower() != ".ply":
+            raise Mv3dError(f"{self.out.name}: splats are written as .ply")
+        return fit_splats(orbit, self.out)
+
+    def _lift_mesh(self, orbit: Orbit, method: Literal["field", "hull", "nerfstudio"]) -> int:
         """Lift and save; returns the number of faces."""
         from mv3d.export import check_format, save_mesh
 
         check_format(self.out)
-        if self.method == "nerfstudio":
+        if method == "nerfstudio":
             from mv3d.lift.nerfstudio import lift_with_nerfstudio
 
             mesh = lift_with_nerfstudio(orbit, faces=self.faces)
@@ -85,7 +89,7 @@ class Lift:
             from mv3d.lift import LiftSettings, lift_orbit
 
             settings = LiftSettings(
-                method=self.method,
+                method=method,
                 faces=self.faces,
                 texture_px=self.texture_size,
                 device=pick_device(self.device, sparse=True),
