@@ -2,7 +2,8 @@
 
 ``python -m mv3d.blender install [DIR]`` makes an environment with Blender as a Python module (about 1 GB) in
 ``.blender``. Any Blender from 4.2 on works as well: put it on the PATH, or name it (or a Python that imports bpy) in
-the environment variable MV3D_BLENDER. What happens inside Blender is in blender_worker.py.
+the environment variable MV3D_BLENDER. What happens inside Blender is in blender_worker.py (pictures of a mesh file) and
+blender_scene.py (a .blend).
 """
 
 from __future__ import annotations
@@ -55,18 +56,18 @@ class RenderSettings:
     """Render on the first kind of GPU that Blender finds, else on the CPU."""
 
 
-def find_blender() -> list[str] | None:
-    """Find the command that runs a Python script in Blender: the script and its arguments go at the end."""
+def find_blender(script: Path = _WORKER) -> list[str] | None:
+    """Find the command that runs a Python script in Blender; the script's arguments go at the end."""
     named = os.environ.get("MV3D_BLENDER")
     if named:
         if shutil.which(named) is None:
             raise Mv3dError(f"MV3D_BLENDER={named} is no program; name a blender, or a python that imports bpy")
-        return _command(named)
+        return _command(named, script)
     for folder in (Path.cwd(), Path(__file__).parents[1]):
         if (folder / _ENVIRONMENT / _PYTHON).is_file():
-            return _command(str(folder / _ENVIRONMENT / _PYTHON))
+            return _command(str(folder / _ENVIRONMENT / _PYTHON), script)
     on_path = shutil.which("blender")
-    return _command(on_path) if on_path else None
+    return _command(on_path, script) if on_path else None
 
 
 def render_in_blender(
@@ -92,7 +93,7 @@ def render_in_blender(
             "gpu": settings.gpu,
             "out": folder,
         }
-        _run_worker(job, Path(folder))
+        run_in_blender(_WORKER, job, Path(folder))
         return np.stack([_load_rgba(Path(folder) / f"{k:03d}.png") for k in range(len(cameras))])
 
 
@@ -120,14 +121,19 @@ def install(folder: Path = _ENVIRONMENT) -> None:
             raise Mv3dError(f"making {folder} failed at: {' '.join(step)}")
 
 
-def _command(program: str) -> list[str]:
+def _command(program: str, script: Path) -> list[str]:
     if Path(program).name.lower().startswith("blender"):
-        return [program, "--background", "--factory-startup", "--python-exit-code", "1", "--python", str(_WORKER), "--"]
-    return [program, str(_WORKER)]
+        return [program, "--background", "--factory-startup", "--python-exit-code", "1", "--python", str(script), "--"]
+    return [program, str(script)]
 
 
-def _run_worker(job: dict, folder: Path) -> None:
-    command = find_blender()
+def run_in_blender(script: Path, job: dict, folder: Path) -> None:
+    """Run a script of ours in Blender; its argument is a JSON file in ``folder`` that holds the job.
+
+    Raises:
+        Mv3dError: if there is no Blender, or it fails; the message ends with the tail of its log.
+    """
+    command = find_blender(script)
     if command is None:
         raise Mv3dError(f"there is no Blender here: {_INSTALL_HINT}")
     job_path = folder / "job.json"

@@ -45,6 +45,10 @@ def import_mesh(path: str) -> None:
         ".obj": bpy.ops.wm.obj_import,
         ".ply": bpy.ops.wm.ply_import,
         ".stl": bpy.ops.wm.stl_import,
+        ".usd": bpy.ops.wm.usd_import,
+        ".usda": bpy.ops.wm.usd_import,
+        ".usdc": bpy.ops.wm.usd_import,
+        ".usdz": bpy.ops.wm.usd_import,
         ".dae": getattr(bpy.ops.wm, "collada_import", None),  # Blender 5 has none
     }
     importers[Path(path).suffix.lower()](filepath=path)

@@ -4,67 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 import sys
 import time
-import traceback
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from mv3d.errors import Mv3dError
-from mv3d.options import OrbitOptions
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from mv3d.jobs import Job, Result
-    from mv3d.model.checkpoints import ModelFacts
-
-
-@dataclass(frozen=True)
-class Orbit:
-    """Turn pictures of an object into orbits: views from all around, with their cameras, and a video."""
-
-    images: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")
-    ]
-    """Photos or cut-outs, or folders of them."""
-    options: Annotated[OrbitOptions, tyro.conf.arg(name="")]
-    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
-    """The orbit folder, by default IMAGE's name with _orbit; of several pictures, where their orbit folders go."""
-    json: bool = False
-    """Print one line of JSON per orbit."""
-    verbose: bool = False
-    """Show the traceback of errors."""
-
-    def run(self) -> int:
-        """Make the orbits; returns the exit code."""
-        from mv3d.jobs import is_batch, make_orbits, plan_jobs
-
-        jobs = plan_jobs(self.images, self.out)
-        command = shlex.join(["mv3d", *sys.argv[1:]])
-        bar = _StepBar()
-        failed = False
-        results = make_orbits(
-            jobs,
-            self.options,
-            keep_existing=is_batch(self.images),
-            command=command,
-            on_step=bar.update,
-            on_model=None if self.options.model == "mini" else _print_licence,
-        )
-        for result in results:
-            bar.close()
-            if result.error:
-                failed = True
-                _print_error(result.error, verbose=self.verbose)
-            else:
-                print(_as_json(result) if self.json else _as_text(result), flush=True)
-        return 2 if failed else 0
+from mv3d.verbs.export import Export
+from mv3d.verbs.orbit import Orbit
+from mv3d.verbs.show import print_error
 
 
 @dataclass(frozen=True)
@@ -105,7 +57,11 @@ class Lift:
         return 0
 
 
-Verb = Annotated[Orbit, tyro.conf.subcommand("orbit")] | Annotated[Lift, tyro.conf.subcommand("lift")]
+Verb = (
+    Annotated[Orbit, tyro.conf.subcommand("orbit")]
+    | Annotated[Lift, tyro.conf.subcommand("lift")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,14 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
         verbose = verb.verbose
         return verb.run()
     except (Mv3dError, OSError) as error:
-        _print_error(error, verbose=verbose)
+        print_error(error, verbose=verbose)
         return 2
     except KeyboardInterrupt:
         print("mv3d: stopped", file=sys.stderr)
         return 130
 
 
-def _parse(arguments: list[str] | None) -> Orbit | Lift:
+def _parse(arguments: list[str] | None) -> Orbit | Lift | Export:
     shown = io.StringIO()
     try:
         with redirect_stderr(shown):
@@ -144,55 +100,6 @@ def _without_box(message: str) -> str:
     """Flatten tyro's framed message to one line: a title, then sections divided by rules (ASCII where it must be)."""
     lines = [line.strip("╭╮╰╯│─ ") for line in message.splitlines()[1:]]
     return " ".join(line if line.strip("-") else ";" for line in lines).strip("; ").replace(" ;", ";")
-
-
-def _print_error(error: Exception, *, verbose: bool) -> None:
-    if verbose:
-        traceback.print_exception(error)
-    print("mv3d:", " ".join(str(error).split()), file=sys.stderr)
-
-
-def _print_licence(facts: ModelFacts) -> None:
-    print(f"mv3d: model {facts.name}; licence of its weights: {facts.licence}", file=sys.stderr)
-
-
-def _as_json(result: Result) -> str:
-    folder = result.job.folder
-    facts = {
-        "picture": str(result.job.picture),
-        "orbit": str(folder),
-        "video": str(folder / "orbit.mp4"),
-        "sheet": str(folder / "sheet.png"),
-        "mesh": str(result.mesh) if result.mesh else None,
-        "kept": result.kept,
-        "seconds": round(result.seconds, 2),
-    }
-    return json.dumps(facts)
-
-
-def _as_text(result: Result) -> str:
-    if result.kept:
-        return f"{result.job.folder}: kept, it was there already"
-    return f"{result.job.folder}: {result.mesh.name + ' and ' if result.mesh else ''}orbit in {result.seconds:.1f} s"
-
-
-class _StepBar:
-    """One progress bar on stderr per picture, only where somebody watches."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-
-    def update(self, job: Job, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=job.picture.name, unit="step", disable=None, leave=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 if __name__ == "__main__":

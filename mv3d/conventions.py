@@ -87,6 +87,22 @@ def from_nerfstudio(frame: dict) -> Camera:
     return Camera(matrix, focal_px, int(frame["w"]), int(frame["h"]), cx_px, cy_px)
 
 
+def to_nerf_synthetic(camera: Camera) -> dict:
+    """One frame of NeRF-synthetic: the pose as nerfstudio's, and the horizontal field of view in radians.
+
+    `from_nerfstudio` inverts it.
+
+    Raises:
+        ValueError: if the principal point is not the middle, which this format cannot say.
+    """
+    if not np.allclose([camera.cx_px, camera.cy_px], [camera.width_px / 2, camera.height_px / 2], atol=1e-3):
+        raise ValueError(
+            f"NeRF-synthetic has its principal point in the middle, not at {camera.cx_px:g}, {camera.cy_px:g}"
+        )
+    angle = 2 * atan2(camera.width_px / 2, camera.focal_px)
+    return {"camera_angle_x": angle, "transform_matrix": camera.world_from_cam.tolist()}
+
+
 def to_blender(camera: Camera, sensor_mm: float = 36.0) -> dict:
     """Blender: ``matrix_world`` (its axes are ours), lens in mm for sensor_fit AUTO, and the lens shift."""
     longer = max(camera.width_px, camera.height_px)
@@ -127,6 +143,24 @@ def from_pytorch3d(rotation: Array, translation: Array, like: Camera) -> Camera:
     cam_from_world[:3, :3] = np.asarray(rotation).T
     cam_from_world[:3, 3] = translation
     return replace(like, world_from_cam=np.linalg.inv(_PYTORCH3D_FROM_OPENGL @ cam_from_world))
+
+
+def to_pytorch3d_lens(camera: Camera) -> tuple[Array, Array]:
+    """PyTorch3D: focal length and principal point (2,) in NDC, where the shorter side is [-1, 1] and +X is left.
+
+    ``docs/notes/cameras.md`` of PyTorch3D: with s = min(height, width), focal 2 f / s, principal point
+    (-(cx - width / 2), -(cy - height / 2)) * 2 / s.
+    """
+    unit = 2 / min(camera.width_px, camera.height_px)
+    principal = np.array([camera.width_px / 2 - camera.cx_px, camera.height_px / 2 - camera.cy_px]) * unit
+    return np.full(2, camera.focal_px * unit), principal
+
+
+def from_pytorch3d_lens(focal: Array, principal: Array, like: Camera) -> Camera:
+    """Invert `to_pytorch3d_lens`; pose and size are taken from ``like``."""
+    unit = 2 / min(like.width_px, like.height_px)
+    cx_px, cy_px = np.array([like.width_px, like.height_px]) / 2 - np.asarray(principal) / unit
+    return replace(like, focal_px=float(focal[0]) / unit, cx_px=float(cx_px), cy_px=float(cy_px))
 
 
 def to_sv3d(cameras: Sequence[Camera], input_index: int = 0) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What can be asked of ``mv3d orbit``; imports nothing heavy, because the command line shows it in its help."""
+"""What can be asked of ``mv3d orbit`` and ``export``; imports nothing heavy, because it is in their help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from tyro.conf import UseAppendAction, arg
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Matte = Literal["auto", "alpha", "plain", "u2net"]
+ExportFormat = Literal[
+    "glb", "obj", "ply", "stl", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
+]
 
 
 @dataclass(frozen=True)

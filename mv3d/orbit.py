@@ -18,16 +18,32 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mv3d.cameras import Camera
-from mv3d.conventions import from_nerfstudio, to_nerfstudio
+from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
+from mv3d.pixels import WHITE, Frames, composite, from_uint8, resize, to_uint8
+from mv3d.transforms import load_views
 
-Frames = NDArray[np.float32]
-Box = tuple[float, float, float, float]
+__all__ = [
+    "FORMAT_VERSION",
+    "WHITE",
+    "Facts",
+    "Frames",
+    "Orbit",
+    "check_replaceable",
+    "composite",
+    "describe_orbit",
+    "from_uint8",
+    "load_orbit",
+    "make_sheet",
+    "resize",
+    "save_orbit",
+    "save_sheet",
+    "save_video",
+    "to_uint8",
+]
 
 FORMAT_VERSION = 1
-WHITE = (1.0, 1.0, 1.0)
-_MAX_FRAMES = 1000
 
 
 @dataclass(frozen=True)
@@ -87,29 +103,6 @@ class Orbit:
         return Orbit(frames, tuple(camera.resized(size_px, size_px) for camera in self.cameras), self.facts)
 
 
-def composite(rgba: Frames, background: Sequence[float] = WHITE) -> Frames:
-    """Put straight-alpha pixels (..., 4) on a plain background, in sRGB; returns (..., 3)."""
-    alpha = rgba[..., 3:]
-    return (rgba[..., :3] * alpha + np.asarray(background) * (1 - alpha)).astype(np.float32)
-
-
-def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) -> Frames:
-    """Resample (H, W, 4), or its window ``box``, with an antialiased filter.
-
-    Colours are weighted by alpha, so that hidden ones do not bleed through transparent pixels. ``box`` is (left, upper,
-    right, lower) in pixels and may be fractional, but not reach outside the picture.
-    """
-    box = box or (0, 0, rgba.shape[1], rgba.shape[0])
-    shrinks = width_px <= box[2] - box[0]
-    resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC  # no halo, no dislocated pixels
-    premultiplied = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], axis=-1)
-    planes = [Image.fromarray(premultiplied[..., c]).resize((width_px, height_px), resampling, box) for c in range(4)]
-    resampled = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    alpha = resampled[..., 3:]  # BICUBIC overshoots: colours are divided by it as it is, then both are clipped
-    straight = np.concatenate([resampled[..., :3] / np.maximum(alpha, 1e-6), alpha], axis=-1)
-    return np.clip(straight, 0, 1).astype(np.float32)
-
-
 # -------------------------------------------------------------------------------------------------
 # The folder.
 
@@ -130,9 +123,10 @@ def save_orbit(
     check_replaceable(folder, overwrite=overwrite)
     with whole_folder(folder, overwrite=overwrite) as partial:
         (partial / "frames").mkdir()
-        for k, frame in enumerate(orbit.frames):
-            Image.fromarray(to_uint8(frame), "RGBA").save(partial / _frame_path(k))
-        text = json.dumps(_transforms(orbit), indent=1)
+        names = [f"frames/{k:03d}.png" for k in range(len(orbit))]
+        for frame, name in zip(orbit.frames, names, strict=True):
+            Image.fromarray(to_uint8(frame), "RGBA").save(partial / name)
+        text = json.dumps(describe_orbit(orbit, names), indent=1)
         (partial / "transforms.json").write_text(text + "\n")
         for name, data in (more or {}).items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -150,39 +144,22 @@ def check_replaceable(folder: Path, *, overwrite: bool) -> None:
 
 
 def load_orbit(folder: Path) -> Orbit:
-    """Read an orbit folder, ours or any RGB(A) dataset with a ``transforms.json`` of pinhole cameras.
+    """Read an orbit folder, ours or any dataset that `mv3d.transforms` reads.
 
     Raises:
         Mv3dError: if it is missing, damaged, or not what the format says; the message names the file.
     """
-    path = folder / "transforms.json"
-    transforms = _load_transforms(path)
-    shared = {key: value for key, value in transforms.items() if key not in ("frames", "mv3d")}
-    frames, cameras = [], []
-    for entry in transforms["frames"]:
-        frame = _load_frame(folder, entry)
-        if frames and frame.shape != frames[0].shape:
-            raise Mv3dError(f"{folder}: {entry['file_path']} has another size than the first frame")
-        height_px, width_px, _ = frame.shape
-        try:
-            camera = from_nerfstudio({"w": width_px, "h": height_px} | shared | entry)
-            cameras.append(camera.resized(width_px, height_px))
-        except (ValueError, TypeError, ArithmeticError) as error:
-            raise Mv3dError(f"{path}: {entry['file_path']}: {error}") from error
-        frames.append(frame)
-    return Orbit(np.stack(frames), tuple(cameras), _load_facts(transforms.get("mv3d", {}), path))
+    views = load_views(folder)
+    return Orbit(views.frames, views.cameras, _load_facts(views.known, views.path))
 
 
-def _frame_path(k: int) -> str:
-    return f"frames/{k:03d}.png"
-
-
-def _transforms(orbit: Orbit) -> dict:
+def describe_orbit(orbit: Orbit, names: Sequence[str]) -> dict:
+    """Describe the orbit as in a transforms.json; ``names`` are the frames' relative paths."""
     cameras = [to_nerfstudio(camera) for camera in orbit.cameras]
     shared = {k: v for k, v in cameras[0].items() if k != "transform_matrix" and all(c[k] == v for c in cameras)}
     entries = [
-        {"file_path": _frame_path(k)} | {key: value for key, value in camera.items() if key not in shared}
-        for k, camera in enumerate(cameras)
+        {"file_path": name} | {key: value for key, value in camera.items() if key not in shared}
+        for name, camera in zip(names, cameras, strict=True)
     ]
     views = [
         {key: round(getattr(camera, key), 6) for key in ("azimuth_deg", "elevation_deg", "radius")}
@@ -198,54 +175,11 @@ def _transforms(orbit: Orbit) -> dict:
     }
 
 
-def _load_transforms(path: Path) -> dict:
-    try:
-        transforms = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise Mv3dError(f"{path.parent} is no orbit folder: it has no transforms.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise Mv3dError(f"{path} cannot be read: {error}") from error
-    entries = transforms.get("frames") if isinstance(transforms, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise Mv3dError(f"{path} has no list of frames")
-    if not 1 <= len(entries) <= _MAX_FRAMES:
-        raise Mv3dError(f"{path} lists {len(entries)} frames; 1 to {_MAX_FRAMES} are supported")
-    return transforms
-
-
-def _load_frame(folder: Path, entry: dict) -> Frames:
-    name = entry.get("file_path")
-    if not isinstance(name, str):
-        raise Mv3dError(f"{folder}/transforms.json has a frame without file_path")
-    path = folder / name
-    if not path.suffix:  # NeRF-synthetic leaves the suffix out
-        path = path.with_name(path.name + ".png")
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise Mv3dError(f"{folder}/transforms.json points outside its folder: {name}")
-    try:
-        with Image.open(path) as picture:
-            return from_uint8(np.asarray(picture.convert("RGBA")))
-    except FileNotFoundError:
-        raise Mv3dError(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mv3dError(f"{path} is no readable picture: {error}") from error
-
-
 def _load_facts(known: dict, path: Path) -> Facts:
     version = known.get("format_version", FORMAT_VERSION) if isinstance(known, dict) else None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise Mv3dError(f'{path} has "mv3d" facts of format version {version}; this mv3d reads up to {FORMAT_VERSION}')
     return Facts(**{f.name: known[f.name] for f in fields(Facts) if f.name in known})
-
-
-def to_uint8(pixels: Frames) -> NDArray[np.uint8]:
-    """Quantise [0, 1] to [0, 255] by rounding."""
-    return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-
-
-def from_uint8(pixels: NDArray[np.uint8]) -> Frames:
-    """Invert `to_uint8`."""
-    return pixels.astype(np.float32) / np.float32(255)
 
 
 # -------------------------------------------------------------------------------------------------

@@ -79,8 +79,10 @@ def test_a_lifted_object_looks_in_blender_as_its_views_do(object_id: str, tmp_pa
 
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
-@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply", ".stl"])
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply", ".stl", ".usda", ".usdc", ".usdz"])
 def test_every_format_stands_in_blender_as_in_our_world(tmp_path: Path, suffix: str) -> None:
+    if suffix.startswith(".usd"):
+        pytest.importorskip("pxr", reason="USD needs usd-core")
     cameras = [Camera.looking_at_origin(azimuth, 20, size_px=(96, 64)) for azimuth in (10, 130)]
     save_mesh(make_block(), tmp_path / f"block{suffix}")
     pictures = render_in_blender(tmp_path / f"block{suffix}", cameras)
@@ -90,8 +92,10 @@ def test_every_format_stands_in_blender_as_in_our_world(tmp_path: Path, suffix: 
 
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
-@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".usdc", ".usdz"])
 def test_colours_show_without_further_ado(tmp_path: Path, suffix: str) -> None:
+    if suffix.startswith(".usd"):
+        pytest.importorskip("pxr", reason="USD needs usd-core")
     cameras = [Camera.looking_at_origin(azimuth, 0, size_px=32) for azimuth in (0, 90)]
     save_mesh(make_block(), tmp_path / f"block{suffix}")
     pictures = render_in_blender(tmp_path / f"block{suffix}", cameras)

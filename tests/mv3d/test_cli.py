@@ -48,7 +48,7 @@ def paths_below(folder: Path) -> list[str]:
 # Help.
 
 
-@pytest.mark.parametrize("verb", ["", "orbit", "lift"])
+@pytest.mark.parametrize("verb", ["", "orbit", "lift", "export"])
 def test_help_is_as_in_the_snapshot(verb, capsys, monkeypatch):
     """Run with UPDATE_SNAPSHOTS=1 to accept a change of the command line."""
     monkeypatch.setenv("COLUMNS", "100")
@@ -125,6 +125,11 @@ BAD_INPUT = {
     "lift without output": (None, ["lift", "d"], "--out"),
     "lift of no orbit": (lambda: Path("d").mkdir(), ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
     "lift of nothing": (None, ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
+    "export without output": (None, ["export", "d"], "--out"),
+    "export of nothing": (None, ["export", "d", "-o", "c", "--format", "colmap"], "d is missing; name an orbit folder"),
+    "export to an unknown suffix": (None, ["export", "d", "-o", "m.fbx"], "m.fbx names no format: end it in .glb"),
+    "export to an unknown format": (None, ["export", "d", "-o", "m", "--format", "fbx"], "fbx"),
+    "export without a mesh": (lambda: Path("d").mkdir(), ["export", "d", "-o", "m.obj"], "make it first: mv3d lift d"),
     "mesh exists": (lambda: Path("m.glb").touch(), ["lift", "d", "-o", "m.glb"], "m.glb exists already"),
 }
 
@@ -323,3 +328,11 @@ def test_an_orbit_becomes_a_mesh(ball, capsys):
     np.testing.assert_allclose(np.abs(mesh.extent), 0.5, atol=0.06)
     assert main(["lift", "ball", "-o", "ball.glb"]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert main(["lift", "ball", "-o", "ball/mesh.glb"]) == 0
+    capsys.readouterr()
+    assert main(["export", "ball", "-o", "dataset", "--format", "colmap", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["source"], facts["out"], facts["format"]) == ("ball", "dataset", "colmap")
+    assert main(["export", "ball", "-o", "again.obj"]) == 0
+    assert capsys.readouterr().out.startswith("again.obj: obj in ")
+    np.testing.assert_allclose(load_mesh(Path("again.obj")).extent, mesh.extent, atol=1e-6)

@@ -18,15 +18,18 @@ from mv3d.conventions import (
     from_opencv,
     from_plucker,
     from_pytorch3d,
+    from_pytorch3d_lens,
     from_sv3d,
     from_zero123,
     sv3d_order,
     to_blender,
     to_colmap,
+    to_nerf_synthetic,
     to_nerfstudio,
     to_opencv,
     to_plucker,
     to_pytorch3d,
+    to_pytorch3d_lens,
     to_sv3d,
     to_zero123,
 )
@@ -56,6 +59,17 @@ def test_blender_round_trip(camera):
 @given(any_cameras())
 def test_pytorch3d_round_trip(camera):
     assert_same(from_pytorch3d(*to_pytorch3d(camera), like=camera), camera)
+    other_lens = replace(camera, focal_px=2 * camera.focal_px, cx_px=0.0, cy_px=1.0)
+    assert_same(from_pytorch3d_lens(*to_pytorch3d_lens(camera), like=other_lens), camera)
+
+
+@given(any_cameras())
+def test_nerf_synthetic_round_trip(camera):
+    size = {"w": camera.width_px, "h": camera.height_px}
+    centred = replace(camera, cx_px=camera.width_px / 2, cy_px=camera.height_px / 2)
+    assert_same(from_nerfstudio(to_nerf_synthetic(centred) | size), centred, atol=1e-6 * max(1, camera.focal_px))
+    with pytest.raises(ValueError, match="principal point"):
+        to_nerf_synthetic(replace(centred, cx_px=centred.cx_px + 1))
 
 
 @settings(max_examples=40)

@@ -62,7 +62,7 @@ def test_files_beside_an_obj_are_named_after_it(block: Mesh, tmp_path: Path) -> 
     save_mesh(block, tmp_path / "a chair.obj")
     pictures = [path.name for path in tmp_path.iterdir() if path.suffix == ".png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a chair.mtl", "a chair.obj", *pictures])
-    assert pictures == ["a chair.png"]
+    assert pictures == ["a chair_texture.png"]
     again = load_mesh(tmp_path / "a chair.obj")
     assert again.texture is not None
 

@@ -22,35 +22,42 @@ _Y_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 def save_mesh(mesh: Mesh, path: Path) -> None:
     """Write a mesh in the format its suffix names.
 
-    ``.glb`` and ``.obj`` are Y up and textured; ``.ply`` (with vertex colours) and ``.stl`` (without) keep Z up: each
-    stands upright, its front to the front, in Blender and other viewers that follow the format's custom.
+    ``.glb``, ``.obj`` and USD are Y up and textured; ``.ply`` (with vertex colours) and ``.stl`` (without) keep Z up:
+    each stands upright, its front to the front, in Blender and other viewers that follow the format's custom. The files
+    beside an ``.obj`` or ``.usda`` are called ``<stem>.mtl`` and ``<stem>_texture.png``.
 
     Raises:
-        Mv3dError: if the suffix is another one, or the folder cannot be made.
+        Mv3dError: if the suffix is another one, the folder cannot be made, or USD's library is not installed.
     """
     check_format(path)
     _WRITERS[path.suffix.lower()](mesh, path)
 
 
 def check_format(path: Path) -> None:
-    """Raise `Mv3dError` if the suffix names no mesh format that is written and read here."""
+    """Raise `Mv3dError` if the suffix names no mesh format that is written here."""
     if path.suffix.lower() not in _WRITERS:
         raise Mv3dError(f"{path.name} names no known mesh format; choose one of {', '.join(_WRITERS)}")
 
 
-def load_mesh(path: Path) -> Mesh:
+def _check_readable(path: Path) -> None:
+    if path.suffix.lower() not in READABLE_SUFFIXES:
+        raise Mv3dError(f"{path.name} names no mesh format that is read; give one of {', '.join(READABLE_SUFFIXES)}")
+    if not path.is_file():
+        raise Mv3dError(f"{path} is missing")
+
+
+def load_mesh(path: Path, *, y_up: bool | None = None) -> Mesh:
     """Read a mesh file into the world's frame; vertices at the same place become one, so closed surfaces are closed.
 
-    The texture is read from .glb and .obj; other kinds of colour are not.
+    The texture is read from .glb and .obj; other kinds of colour are not. ``y_up`` says which axis of the file is up,
+    by its format's custom if None.
 
     Raises:
         Mv3dError: if the file is missing, of another format, damaged or without faces.
     """
     import trimesh
 
-    check_format(path)
-    if not path.is_file():
-        raise Mv3dError(f"{path} is missing")
+    _check_readable(path)
     try:
         loaded = trimesh.load_scene(path, process=False).to_mesh()
     except Exception as error:  # trimesh's readers raise whatever a damaged file makes them stumble over
@@ -58,7 +65,7 @@ def load_mesh(path: Path) -> Mesh:
     if len(loaded.faces) == 0:
         raise Mv3dError(f"{path} holds no faces")
     vertices, index = np.unique(np.asarray(loaded.vertices, dtype=np.float64), axis=0, return_inverse=True)
-    if path.suffix.lower() in _Y_UP:
+    if path.suffix.lower() in _Y_UP if y_up is None else y_up:
         vertices = vertices @ _Y_UP_FROM_WORLD
     return Mesh(vertices, index.reshape(-1)[loaded.faces], _loaded_texture(loaded))
 
@@ -72,7 +79,9 @@ def _save_obj(mesh: Mesh, path: Path) -> None:
     from trimesh.exchange.obj import export_obj
 
     material = path.with_suffix(".mtl").name
-    text, beside = export_obj(_textured(mesh, path.stem), return_texture=True, mtl_name=material, digits=9, header="")
+    # Not <stem>.png: that may well be the photo that all of this was made of.
+    out = _textured(mesh, f"{path.stem}_texture")
+    text, beside = export_obj(out, return_texture=True, mtl_name=material, digits=9, header="")
     with ExitStack() as files:
         files.enter_context(whole_file(path)).write_text(text)
         for name, content in beside.items():
@@ -95,13 +104,23 @@ def _save_stl(mesh: Mesh, path: Path) -> None:
         partial.write_bytes(_encoded(trimesh.Trimesh(mesh.vertices, mesh.faces, process=False), "stl"))
 
 
+def _save_usd(mesh: Mesh, path: Path) -> None:
+    from mv3d.export.usd import save_usd
+
+    save_usd(mesh, _Y_UP_FROM_WORLD, path)
+
+
 _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
     ".glb": _save_glb,
     ".obj": _save_obj,
     ".ply": _save_ply,
     ".stl": _save_stl,
+    ".usd": _save_usd,
+    ".usda": _save_usd,
+    ".usdc": _save_usd,
+    ".usdz": _save_usd,
 }
-MESH_SUFFIXES = tuple(_WRITERS)
+READABLE_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 _Y_UP = (".glb", ".obj")
 
 

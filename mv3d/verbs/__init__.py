@@ -1,0 +1,1 @@
+"""The verbs of the command line, one file each: what is asked for, and what is printed of it."""

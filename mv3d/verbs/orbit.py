@@ -1,0 +1,108 @@
+"""``mv3d orbit``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from mv3d.options import OrbitOptions
+from mv3d.verbs.show import print_error
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from mv3d.jobs import Job, Result
+    from mv3d.model.checkpoints import ModelFacts
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """Turn pictures of an object into orbits: views from all around, with their cameras, and a video."""
+
+    images: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="(required)")
+    ]
+    """Photos or cut-outs, or folders of them."""
+    options: Annotated[OrbitOptions, tyro.conf.arg(name="")]
+    out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="DIR")] = None
+    """The orbit folder, by default IMAGE's name with _orbit; of several pictures, where their orbit folders go."""
+    json: bool = False
+    """Print one line of JSON per orbit."""
+    verbose: bool = False
+    """Show the traceback of errors."""
+
+    def run(self) -> int:
+        """Make the orbits; returns the exit code."""
+        from mv3d.jobs import is_batch, make_orbits, plan_jobs
+
+        jobs = plan_jobs(self.images, self.out)
+        command = shlex.join(["mv3d", *sys.argv[1:]])
+        bar = _StepBar()
+        failed = False
+        results = make_orbits(
+            jobs,
+            self.options,
+            keep_existing=is_batch(self.images),
+            command=command,
+            on_step=bar.update,
+            on_model=None if self.options.model == "mini" else _print_licence,
+        )
+        for result in results:
+            bar.close()
+            if result.error:
+                failed = True
+                print_error(result.error, verbose=self.verbose)
+            else:
+                print(_as_json(result) if self.json else _as_text(result), flush=True)
+        return 2 if failed else 0
+
+
+def _print_licence(facts: ModelFacts) -> None:
+    print(f"mv3d: model {facts.name}; licence of its weights: {facts.licence}", file=sys.stderr)
+
+
+def _as_json(result: Result) -> str:
+    folder = result.job.folder
+    facts = {
+        "picture": str(result.job.picture),
+        "orbit": str(folder),
+        "video": str(folder / "orbit.mp4"),
+        "sheet": str(folder / "sheet.png"),
+        "mesh": str(result.mesh) if result.mesh else None,
+        "kept": result.kept,
+        "seconds": round(result.seconds, 2),
+    }
+    return json.dumps(facts)
+
+
+def _as_text(result: Result) -> str:
+    if result.kept:
+        return f"{result.job.folder}: kept, it was there already"
+    return f"{result.job.folder}: {result.mesh.name + ' and ' if result.mesh else ''}orbit in {result.seconds:.1f} s"
+
+
+class _StepBar:
+    """One progress bar on stderr per picture, where somebody watches: a terminal, or a program that says so."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._disable = False if os.environ.get("MV3D_PROGRESS") == "1" else None  # None: where it is no terminal
+
+    def update(self, job: Job, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=job.picture.name, unit="step", disable=self._disable, leave=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
