@@ -26,6 +26,7 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, composite, load_orbit, save_orbit
 from render.sources import SourceObject
 
+_METHOD = "hull"  # each object is lifted four times and more; a fit would take minutes
 _FEWEST_CELLS, _MOST_CELLS = 24, 96  # along the object; more than the pictures have pixels tell nothing
 _CELLS_A_PIXEL, _CELLS_A_PIXEL_OF_HALF = 0.75, 0.5
 _FEWEST_VIEWS = 6  # so that each half has the three that a body needs
@@ -132,7 +133,7 @@ def lifter_fingerprint() -> str:
 def _try_to_lift(orbit: Orbit, cells_a_pixel: float) -> Mesh | None:
     cells = round(orbit.frames.shape[1] * cells_a_pixel)
     try:
-        return lift_orbit(orbit, LiftSettings(resolution=min(max(cells, _FEWEST_CELLS), _MOST_CELLS)))
+        return lift_orbit(orbit, LiftSettings(_METHOD, resolution=min(max(cells, _FEWEST_CELLS), _MOST_CELLS)))
     except Mv3dError:  # silhouettes that no body has
         return None
 

@@ -13,7 +13,8 @@ from eval.metrics.names import BY_KEY
 from eval.report.text import format_table
 from eval.statistics import INTERVALS, bootstrap_mean
 from mv3d.errors import Mv3dError
-from mv3d.export import READABLE_SUFFIXES, load_mesh
+from mv3d.export import load_mesh
+from mv3d.export.meshes import MESH_SUFFIXES
 from mv3d.mesh import Mesh
 
 _ALIGNMENTS: dict[Alignment, str] = {
@@ -98,13 +99,13 @@ def _find_meshes(where: Path) -> Mapping[str, Path]:
         raise Mv3dError(f"{where} does not exist; give a mesh file or a folder of them")
     found: dict[str, Path] = {}
     for path in sorted(where.rglob("*")):
-        if path.suffix.lower() in READABLE_SUFFIXES and path.is_file():
+        if path.suffix.lower() in MESH_SUFFIXES and path.is_file():
             name = path.relative_to(where).with_suffix("").as_posix()
             if name in found:
                 raise Mv3dError(f"{found[name]} and {path} are of one name; keep one of them")
             found[name] = path
     if not found:
-        raise Mv3dError(f"{where} holds no mesh ({', '.join(READABLE_SUFFIXES)})")
+        raise Mv3dError(f"{where} holds no mesh ({', '.join(MESH_SUFFIXES)})")
     return found
 
 

@@ -108,9 +108,7 @@ def load_checkpoint(
     for k, parameter in enumerate(_parameters(optimizer)):
         own = {key.removeprefix(f"{k}."): value for key, value in moments.items() if key.startswith(f"{k}.")}
         if own:
-            optimizer.state[parameter] = {
-                key: value if value.ndim == 0 else sliced_like(value, parameter) for key, value in own.items()
-            }
+            optimizer.state[parameter] = {key: _placed(value, parameter) for key, value in own.items()}
     return TrainingState(**json.loads((folder / "state.json").read_text()))
 
 
@@ -148,4 +146,13 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     states = ((k, optimizer.state.get(p, {})) for k, p in enumerate(_parameters(optimizer)))
-    return {f"{k}.{key}": value for k, state in states for key, value in state.items() if isinstance(value, Tensor)}
+    found = {f"{k}.{key}": value for k, state in states for key, value in state.items()}
+    counts = {key: torch.tensor(value) for key, value in found.items() if type(value) is int}  # bitsandbytes' steps
+    return {key: value for key, value in found.items() if isinstance(value, Tensor)} | counts
+
+
+def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor | int:
+    """What `_optimizer_tensors` gave, as the parameter's optimizer had it."""
+    if value.ndim:
+        return sliced_like(value, parameter)
+    return value.to(parameter.device) if value.is_floating_point() else int(value)

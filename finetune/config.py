@@ -66,8 +66,10 @@ class DiffusionStage:
     cond_aug: float = 1e-5
     lpips_weight: float = 0.0
     """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
+    pixel_weight: float = 0.0
+    """Of the decoded estimate's mean squared error on white, colours in [0, 1]: what PSNR measures."""
     lpips_frames: int = 2
-    """Frames of each clip that are decoded for it."""
+    """Frames of each clip that are decoded for these two."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10

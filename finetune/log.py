@@ -27,10 +27,10 @@ class TrainingLog:
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **figures, "time": round(time.time())}) + "\n")
         if self._wandb is not None:
-            self._wandb.log(figures, step=step)
+            self._wandb.log({"step": step, **figures})
 
     def show(self, *, step: int, sheet: Path) -> None:
-        """Send a validation's sheet, and the video beside it (truth above the model's views), to wandb."""
+        """Send a validation's sheet, and the video that lies beside it (truth left, model's views right), to wandb."""
         if self._wandb is None:
             return
         import wandb  # pyright: ignore[reportMissingImports]  (an extra)
@@ -39,7 +39,7 @@ class TrainingLog:
         video = sheet.with_suffix(".mp4")
         if video.is_file():
             media["orbits"] = wandb.Video(str(video), format="mp4")
-        self._wandb.log(media, step=step)
+        self._wandb.log({"step": step, **media})
 
     def close(self) -> None:
         """End the run; nothing is lost if this is never called."""
@@ -48,12 +48,17 @@ class TrainingLog:
 
 
 def _start_wandb(run: Path, project: str, config: dict):
+    from accelerate import PartialState
     from accelerate.tracking import WandBTracker
 
+    PartialState()  # accelerate's own log asks who this process is
     # The same id brings a resumed leg into the same run on the server.
     identity = run / "wandb_id.txt"
     if not identity.exists():
         identity.write_text(f"{run.name}-{time.time_ns():x}")
     tracker = WandBTracker(project, id=identity.read_text(), dir=str(run), resume="allow")
+    tracker.start()
+    # Our own count of steps: wandb's only grows, and would refuse what a killed leg had sent and this one sends again.
+    tracker.run.define_metric("*", step_metric="step")
     tracker.store_init_configuration(config)
     return tracker

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mv3d.cameras import sine_orbit
+from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
-from mv3d.options import Device, OrbitOptions
+from mv3d.options import OrbitOptions
 from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
 
 if TYPE_CHECKING:
@@ -162,12 +163,12 @@ class _Generator:
         )
         self.options = options
         if not options.lora:
-            self.model = load_model(options.model, _pick_device(options.device))
+            self.model = load_model(options.model, pick_device(options.device))
             return
         from mv3d.model.lora import parse_lora, with_loras
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
-        model = load_model(options.model, _pick_device(options.device))
+        model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
 
     def __call__(
@@ -185,10 +186,11 @@ class _Generator:
         if not self.options.mesh:
             return None
         from mv3d.export import save_mesh
-        from mv3d.lift import lift_orbit
+        from mv3d.lift import LiftSettings, lift_orbit
 
         mesh = job.folder / "mesh.glb"
-        save_mesh(lift_orbit(orbit), mesh)
+        settings = LiftSettings(device=pick_device(self.options.device, sparse=True))
+        save_mesh(lift_orbit(orbit, settings), mesh)
         return mesh
 
 
@@ -206,14 +208,3 @@ def _swinging(options: OrbitOptions) -> tuple[float, ...] | None:
         )
     cameras = sine_orbit(options.num_views, options.elevation, options.swing, size_px=1)
     return tuple(camera.elevation_deg for camera in cameras)
-
-
-def _pick_device(name: Device) -> str:
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[name]:
-        raise Mv3dError(f"--device {name}: this machine or this build of torch has none; use --device cpu")
-    return name

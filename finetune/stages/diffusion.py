@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -102,18 +103,28 @@ class DiffusionTraining:
         denoiser = Denoiser(self._networks.unet, self.vae.config["scaling_factor"])
         denoised = denoiser(scaled + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, joined)
         loss = weighted_error(denoised, scaled, sigma).mean()
-        if not config.lpips_weight:
+        if not (config.lpips_weight or config.pixel_weight):
             return loss, {}
         order = torch.rand(len(chosen), latents.shape[1], generator=generator)[part.slice].argsort(dim=1)
-        lpips = self._perceptual(denoised / self.vae.config["scaling_factor"], frames, order[:, : config.lpips_frames])
-        return loss + config.lpips_weight * lpips, {"edm": loss.item(), "lpips": lpips.item()}
+        estimate = denoised / self.vae.config["scaling_factor"]
+        output, truth = self._decoded(estimate, frames, order[:, : config.lpips_frames])
+        figures = {"edm": loss.item()}
+        if config.lpips_weight:
+            lpips = self._lpips(output, truth).mean()
+            loss = loss + config.lpips_weight * lpips
+            figures["lpips"] = lpips.item()
+        if config.pixel_weight:
+            squared = F.mse_loss(output.float(), truth)
+            loss = loss + config.pixel_weight * squared
+            figures["psnr"] = -10 * squared.log10().item()
+        return loss, figures
 
-    def _perceptual(self, latents: Tensor, frames: Tensor, which: Tensor) -> Tensor:
-        """LPIPS of a few decoded frames, ``which`` (B, n) of each clip."""
+    def _decoded(self, latents: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """A few frames, ``which`` (B, n) of each clip, decoded and as they are: (B n, 3, S, S) on white in [0, 1]."""
         clips = torch.arange(len(which))[:, None]
         output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
         truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
-        return self._lpips(output / 2 + 0.5, truth / 2 + 0.5).mean()
+        return output / 2 + 0.5, truth / 2 + 0.5
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects a batch shows."""

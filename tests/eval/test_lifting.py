@@ -57,7 +57,7 @@ def test_it_is_the_object_that_counts_and_in_one_direction(true_orbit):
     """Of 21 views the first, third, ... (11) are lifted, the other 10 predicted within their own silhouettes."""
     truth = score_consistency(true_orbit)
     seen = render_mesh(
-        lift_orbit(true_orbit.select(range(0, 21, 2)), LiftSettings(resolution=24)), true_orbit.cameras[1::2]
+        lift_orbit(true_orbit.select(range(0, 21, 2)), LiftSettings("hull", resolution=24)), true_orbit.cameras[1::2]
     )
     held_out = true_orbit.select(range(1, 21, 2))
     inside = held_out.frames[..., 3] >= 0.5

@@ -162,7 +162,7 @@ def fork() -> Callable[..., int]:
 
 
 def _ball(seed: int) -> tuple[Orbit, Depth]:
-    cameras = static_orbit(NUM_VIEWS, 10, size_px=SIZE_PX)
+    cameras = static_orbit(NUM_VIEWS, 10 + 5 * seed, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
     colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
     frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from finetune.__main__ import main
+from finetune.average import Average
 from finetune.dry_run import Clip, estimate
+from finetune.loop import make_optimizer
 from finetune.recipe import LoopConfig
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
@@ -49,6 +52,27 @@ def test_activations_are_those_that_a_real_step_keeps(width, frames, side):
     count = sum(p.numel() for p in unet.parameters())
     assert (found.parameters, found.trained, found.weights) == (count, count, 4 * count)
     assert found.memory == 4 * count * 5 + found.activations  # weights, gradients, two moments, average
+
+
+@pytest.mark.parametrize(("width", "frames", "side"), [(32, 3, 4), (64, 9, 16)])
+def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, side):
+    """All that torch allocates for network, optimizer, averages and two whole steps, when most of it is there."""
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        unet = make_unet(width)
+        optimizer, average = make_optimizer(unet, LOOP), Average(unet)
+        for _ in range(2):
+            given = Conditions(
+                torch.zeros(2, 4, side, side), torch.zeros(2, 1, 16), torch.zeros(2, 3), torch.zeros(2, frames, 2)
+            )
+            latents = torch.randn(2, frames, 4, side, side)
+            Denoiser(unet).loss(latents, torch.ones(2), torch.randn_like(latents), given).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average.update(0.99)
+    told = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = np.cumsum([event.nbytes() for event in sorted(told, key=lambda event: event.start_ns())]).max()
+    # Gradients appear while activations go, so the two peaks do not quite meet.
+    assert peak < estimate(make_unet(width), Clip(frames, side), LOOP).memory < 1.25 * peak
 
 
 def test_less_memory_where_it_is_saved():

@@ -130,6 +130,8 @@ BAD_INPUT = {
     "export to an unknown suffix": (None, ["export", "d", "-o", "m.fbx"], "m.fbx names no format: end it in .glb"),
     "export to an unknown format": (None, ["export", "d", "-o", "m", "--format", "fbx"], "fbx"),
     "export without a mesh": (lambda: Path("d").mkdir(), ["export", "d", "-o", "m.obj"], "make it first: mv3d lift d"),
+    "no such method": (None, ["lift", "d", "-o", "m.glb", "--method", "nerf"], "nerf"),
+    "preview by others": (None, ["lift", "d", "-o", "m.ply", "--method", "splats", "--preview"], "leave one of them"),
     "mesh exists": (lambda: Path("m.glb").touch(), ["lift", "d", "-o", "m.glb"], "m.glb exists already"),
 }
 

@@ -1,0 +1,96 @@
+"""The diffusion stage's losses on decoded frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from finetune.__main__ import main
+from finetune.config import load_config
+from finetune.data import pack_orbits
+from finetune.stages import diffusion
+from finetune.stages.diffusion import DiffusionTraining
+from mv3d.model.autoencoder import to_autoencoder
+
+
+class Decoding:
+    """A decoder and an LPIPS that remember what they were given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.latents: list[Tensor] = []
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        decode = diffusion.decode
+
+        def remembered(vae, latents):
+            self.latents.append(latents)
+            return decode(vae, latents)
+
+        def lpips(output: Tensor, truth: Tensor) -> Tensor:
+            self.pairs.append((output, truth))
+            return (output - truth).abs().mean(dim=(1, 2, 3))
+
+        monkeypatch.setattr(diffusion, "decode", remembered)
+        monkeypatch.setattr(diffusion, "load_lpips", lambda _: lpips)
+
+
+@pytest.fixture
+def make_stage(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Makes the stage on an untrained autoencoder and volume; what it decodes is in ``make_stage.decoding``."""
+
+    def make(**weights: float) -> DiffusionTraining:
+        stage = DiffusionTraining(load_config(config_file, [f"diffusion.{k}={v}" for k, v in weights.items()]), pack)
+        decoding.latents.clear()  # what measuring or coarse views took
+        return stage
+
+    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: None)
+    for stage in ("autoencoder", "volume"):
+        assert main([str(config_file), "--stage", stage, "--set", f"{stage}.loop.steps=0"]) == 0
+    config = load_config(config_file)
+    pack = pack_orbits(config.data, config.run / "pack-32", 32)
+    make.decoding = decoding = Decoding(monkeypatch)
+    return make
+
+
+def loss_of(stage: DiffusionTraining) -> tuple[Tensor, dict[str, float]]:
+    return stage.loss(0, torch.Generator().manual_seed(0))
+
+
+def test_pixels_count_on_the_frames_that_lpips_sees(make_stage):
+    """One decoding for both; their weights add to EDM's loss, which they do not change."""
+    plain, nothing = loss_of(make_stage(lpips_weight=0))
+    assert nothing == {}
+    assert not make_stage.decoding.latents
+    sharp, _ = loss_of(make_stage(lpips_weight=0.3))
+    stage = make_stage(lpips_weight=0.3, pixel_weight=2)
+    both, figures = loss_of(stage)
+    assert len(make_stage.decoding.latents) == 1
+    (output, truth), (again, _) = make_stage.decoding.pairs
+    assert torch.equal(output, again)
+    assert output.shape == truth.shape == (2 * 2, 3, 32, 32)
+    squared = (output - truth).square().mean()
+    assert figures["edm"] == plain.item()
+    assert figures["psnr"] == pytest.approx(-10 * np.log10(squared.item()))
+    assert both.item() == pytest.approx(sharp.item() + 2 * squared.item(), rel=1e-6)
+    assert loss_of(make_stage(lpips_weight=0, pixel_weight=2))[0].item() == pytest.approx(
+        plain.item() + 2 * squared.item(), rel=1e-6
+    )
+
+    # The truth is frames of the batch's own orbits, on white.
+    shown = set(stage.object_ids(0))
+    orbits = [k for k, entry in enumerate(stage._pack.entries) if entry.object_id in shown]
+    frames = torch.from_numpy(np.concatenate([stage._pack.frames[k] for k in orbits])).movedim(-1, 1) / 255
+    on_white = to_autoencoder(frames, 3) / 2 + 0.5
+    assert all((on_white - frame).abs().amax(dim=(1, 2, 3)).min() < 1e-6 for frame in truth)
+
+
+def test_pixels_alone_move_the_weights(make_stage):
+    plain, squared = (make_stage(lpips_weight=0, pixel_weight=weight) for weight in (0, 2))
+    gradients = []
+    for stage in (plain, squared):
+        loss_of(stage)[0].backward()
+        gradients.append(stage.network.unet.conv_out.weight.grad)
+    assert (gradients[0] - gradients[1]).abs().max() > 1e-4 * gradients[0].abs().max()
