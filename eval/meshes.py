@@ -13,7 +13,8 @@ from eval.metrics.names import BY_KEY
 from eval.report.text import format_table
 from eval.statistics import INTERVALS, bootstrap_mean
 from mv3d.errors import Mv3dError
-from mv3d.export import MESH_SUFFIXES, load_mesh
+from mv3d.export import load_mesh
+from mv3d.export.meshes import MESH_SUFFIXES
 from mv3d.mesh import Mesh
 
 _ALIGNMENTS: dict[Alignment, str] = {

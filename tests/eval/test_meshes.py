@@ -110,7 +110,7 @@ def test_folders_are_matched_by_name_and_aligned_as_asked(tmp_path, capsys, alig
     [
         ("nowhere.ply", "good.ply", [], "nowhere.ply does not exist; give a mesh file or a folder of them"),
         ("good.ply", "empty", [], "empty holds no mesh (.glb, .obj, .ply, .stl)"),
-        ("note.txt", "good.ply", [], "note.txt names no known mesh format"),
+        ("note.txt", "good.ply", [], "note.txt names no mesh format that is read"),
         ("broken.ply", "good.ply", [], "broken.ply is no readable mesh"),
         ("points.ply", "good.ply", [], "points.ply holds no faces"),
         ("good.ply", "line.ply", [], "line.ply has no surface; all of its triangles are lines or points"),
