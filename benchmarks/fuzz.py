@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz.py --count 200 --seed 0
 
-Every file must end as an orbit or as a line of the manifest with its reason, and nothing may appear outside the output
-folder. Exit code 1 and a list if not.
+Every file must end as an orbit, as a line of the manifest with its reason, or refused in one line when the objects are
+listed, and nothing may appear outside the output folder. Exit code 1 and a list if not.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,13 @@ import trimesh
 from mv3d.errors import Mv3dError
 from render.farm import render_sources
 from render.settings import Settings
-from render.sources import find_objects
+from render.sources import SourceObject, find_objects
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.render import game_files  # noqa: E402
 from tests.render.conftest import make_cube_mtl, make_cube_obj  # noqa: E402
 
-Files = dict[str, bytes]
+Files = dict[str, bytes]  # by their paths; what is below the name of an archive goes into it
 Mutation = Callable[[Files, np.random.Generator], Files]
 _LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha">' + b"".join(
     b'<!ENTITY %c "%s">' % (98 + k, b"&%c;" % (97 + k) * 10) for k in range(8)
@@ -67,6 +68,12 @@ def seeds() -> dict[str, Files]:
     }
     data = box.vertices.astype("<f4").tobytes() + box.faces.astype("<u4").tobytes()
     catalogue = b"name=Shop\nlicense=CC0\nid#1=box\nname#1=Box\nmodel#1=/box/box.obj\n"
+    shop = {
+        "PluginFurnitureCatalog.properties": catalogue,
+        "box/box.obj": make_cube_obj().encode(),
+        "box/cube.mtl": make_cube_mtl().encode(),
+    }
+    actor = _actor()
     return {
         "obj": {"cube.obj": textured.encode(), "cube.mtl": mtl, "skin.png": skin},
         "glb": {"box.glb": box.export(file_type="glb")},
@@ -74,19 +81,43 @@ def seeds() -> dict[str, Files]:
         "ply": {"box.ply": box.export(file_type="ply")},
         "stl": {"box.stl": box.export(file_type="stl")},
         "dae": {"box.dae": box.export(file_type="dae")},
-        "sh3f": {
-            "shop.sh3f": _zip(
-                {
-                    "PluginFurnitureCatalog.properties": catalogue,
-                    "box/box.obj": make_cube_obj().encode(),
-                    "box/cube.mtl": make_cube_mtl().encode(),
-                }
-            )
-        },
+        "sh3f": {"shop.sh3f": _zip(shop)},
+        "sh3f, inside": {f"shop.sh3f/{name}": data for name, data in shop.items()},
         "g3d": {
             "man.g3d": game_files.g3d((vertices[None], uv, faces, "skin.png", 0)),
             "skin.png": skin,
         },
+        "0 A.D.": {"public.zip": _zip(actor)},
+        "0 A.D., inside": {f"public.zip/{name}": data for name, data in actor.items()},
+    }
+
+
+def _actor() -> Files:
+    """The files of a soldier with a hat, as 0 A.D. keeps them."""
+    vertices, uv, faces = game_files.grid(8)
+    unmoved = (0, 0, 0, 0, 0, 0, 1)
+    hat = (
+        b'<actor><group><variant><mesh>hat.dae</mesh><textures><texture file="hat.png" name="baseTex"/></textures>'
+        b"</variant></group><material>basic_trans.xml</material></actor>"
+    )
+    soldier = (
+        b'<actor version="1"><group><variant frequency="3" file="base.xml"/></group><group><variant frequency="5">'
+        b'<color>200 10 10</color><textures><texture file="skin.png" name="baseTex"/></textures></variant></group>'
+        b"<material>player_trans.xml</material></actor>"
+    )
+    base = (
+        b'<variant frequency="3"><mesh>body.dae</mesh><props><prop actor="props/hat.xml" attachpoint="head"/></props>'
+        b"</variant>"
+    )
+    body = game_files.pmd(vertices, uv, faces, bones=[unmoved], props=[("head", unmoved, 0)])
+    return {
+        "art/actors/units/soldier.xml": soldier,
+        "art/actors/props/hat.xml": hat,
+        "art/variants/base.xml": base,
+        "art/meshes/body.dae.cached.pmd": body,
+        "art/meshes/hat.dae.cached.pmd": game_files.pmd(vertices * 0.5, uv, faces),
+        "art/textures/skins/skin.png.cached.dds": game_files.picture((200, 0, 0, 255), (9, 9, 9, 0)),
+        "art/textures/skins/hat.png.cached.dds": game_files.picture((0, 0, 0, 255), (250, 250, 250, 255)),
     }
 
 
@@ -134,7 +165,15 @@ def huge_picture(files: Files, rng: np.random.Generator) -> Files:
 
 
 def cyclic_nodes(files: Files, rng: np.random.Generator) -> Files:
-    """A node graph in which a child is its own ancestor, or a chain of thousands."""
+    """A node graph in which a child is its own ancestor, a chain of thousands, or actors that wear themselves."""
+    if rng.random() < 0.4:
+        actor = _actor()
+        if rng.random() < 0.5:
+            actor["art/variants/base.xml"] = b'<variant file="base.xml"><mesh>body.dae</mesh></variant>'
+        else:
+            itself = b'<mesh>body.dae</mesh><props><prop actor="units/soldier.xml" attachpoint="head"/></props>'
+            actor["art/variants/base.xml"] = b'<variant frequency="3">' + itself + b"</variant>"
+        return {f"public.zip/{name}": data for name, data in actor.items()}
     gltf_files = seeds()["gltf"]
     scene = json.loads(gltf_files["box.gltf"])
     if rng.random() < 0.5:
@@ -148,7 +187,7 @@ def climbing_paths(files: Files, rng: np.random.Generator) -> Files:
     """Names that lead out of the folder or the archive."""
     way = rng.choice(["../../../../tmp/mv3d-fuzz-escape", "/tmp/mv3d-fuzz-escape", "..\\..\\mv3d-fuzz-escape"])
     escape = str(way).encode()
-    kind = int(rng.integers(3))
+    kind = int(rng.integers(5))
     if kind == 0:
         obj = make_cube_obj(materials=f"{way}.mtl").encode()
         return {"cube.obj": obj, "cube.mtl": b"newmtl front\nmap_Kd " + escape + b".png\n"}
@@ -156,6 +195,13 @@ def climbing_paths(files: Files, rng: np.random.Generator) -> Files:
         scene = json.loads(seeds()["gltf"]["box.gltf"])
         scene["buffers"][0]["uri"] = f"{way}.bin"
         return {"box.gltf": json.dumps(scene).encode()}
+    if kind == 2:
+        vertices, uv, faces = game_files.grid(8)
+        return {"man.g3d": game_files.g3d((vertices[None], uv, faces, f"{way}.png", 0))}
+    if kind == 3:
+        inside = {name: data.replace(b"skin.png", escape) for name, data in _actor().items()}
+        inside = {name: data.replace(b"hat.dae", b"../" * 4 + escape) for name, data in inside.items()}
+        return {f"public.zip/{name}": data for name, data in inside.items()}
     catalogue = b"name=" + escape + b"\nid#1=" + escape + b"\nname#1=" + escape + b"\nmodel#1=/../" + escape + b".obj\n"
     inside = {
         "PluginFurnitureCatalog.properties": catalogue,
@@ -167,6 +213,10 @@ def climbing_paths(files: Files, rng: np.random.Generator) -> Files:
 
 def laughing_xml(files: Files, rng: np.random.Generator) -> Files:
     """Entities that grow without end."""
+    if rng.random() < 0.5:
+        actor = _actor()
+        actor["art/actors/units/soldier.xml"] = _LAUGHS + b"]><actor><material>&h;</material></actor>"
+        return {f"public.zip/{name}": data for name, data in actor.items()}
     return {"box.dae": b'<?xml version="1.0"?>' + _LAUGHS + b"]><COLLADA>&h;</COLLADA>"}
 
 
@@ -191,37 +241,59 @@ def main() -> int:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     good = seeds()
-    refused: Counter[int] = Counter()  # by the number of line ends in the message
+    ends: dict[str, str] = {}  # what became of each file, by its folder
+    faults: list[str] = []
+    objects: list[SourceObject] = []
     with tempfile.TemporaryDirectory(prefix="mv3d-fuzz-") as place:
         root, out = Path(place) / "objects", Path(place) / "out"
         for k in range(options.count):
             mutation = MUTATIONS[k] if k < len(MUTATIONS) else MUTATIONS[rng.choice(len(MUTATIONS), p=_SHARES)]
-            files = mutation(good[str(rng.choice(list(good)))], rng)
+            kind = str(rng.choice(list(good)))
+            files = mutation(good[kind], rng)
             folder = root / f"{k:04d}-{mutation.__name__.replace('_', '-')}"
-            folder.mkdir(parents=True)
-            for name, data in files.items():
-                (folder / name).write_bytes(data)
-            try:
-                find_objects(folder)
+            _write(files, folder)
+            try:  # each alone: sources list what looks the same once
+                listed = find_objects(folder)
+                objects += [replace(item, object_id=f"{folder.name}/{item.object_id}") for item in listed]
             except Mv3dError as error:  # the list of objects itself is damaged: one line, and the user's to mend
-                refused[str(error).count("\n")] += 1
+                ends[folder.name] = "refused"
+                faults += [f"{folder.name}: a message of several lines"] if "\n" in str(error) else []
                 shutil.rmtree(folder)
         before = _listing(Path(place), out)
-        entries = render_sources(
-            find_objects(root), out, Settings(num_views=2, size_px=16), workers=options.workers, timeout_s=60
-        )
-        faults = [f"{e.object_id}: neither rendered nor reported" for e in entries if not e.orbits and not e.failed]
+        entries = render_sources(objects, out, Settings(num_views=2, size_px=16), workers=options.workers, timeout_s=60)
+        for item, entry in zip(objects, entries, strict=True):
+            name = item.path.relative_to(root).parts[0]
+            if entry.failed:
+                ends[name] = "reported"
+            elif entry.orbits:
+                ends.setdefault(name, "rendered")
+            else:
+                faults.append(f"{entry.object_id}: neither rendered nor reported")
+        faults += [f"{folder.name}: not listed" for folder in root.iterdir() if folder.name not in ends]
         faults += [f"appeared outside the output folder: {p}" for p in _listing(Path(place), out) - before]
         faults += [f"appeared: {p}" for p in Path("/tmp").glob("mv3d-fuzz-escape*")]
-        faults += [f"a message of {lines + 1} lines" for lines in refused if lines]
         faults += [f"left behind: {p}" for p in out.rglob(".partial-*")]
-    rendered = sum(entry.orbits > 0 for entry in entries)
-    print(f"{options.count} files: {rendered} rendered all the same, {len(entries) - rendered} reported, ", end="")
-    print(f"{sum(refused.values())} lists refused, {len(faults)} faults")
+    counts = Counter(ends.values())
+    print(f"{options.count} files: {counts['rendered']} rendered all the same, {counts['reported']} reported, ", end="")
+    print(f"{counts['refused']} refused when listed, {len(faults)} faults")
     for reason, count in Counter(e.failed.split(":")[0] for e in entries if e.failed).most_common():
         print(f"  {count} {reason}")
     print("\n".join(faults))
     return int(bool(faults))
+
+
+def _write(files: Files, folder: Path) -> None:
+    """Put files into a folder, and into archives there where their paths say so."""
+    folder.mkdir(parents=True)
+    archives: dict[str, Files] = {}
+    for name, data in files.items():
+        first, _, inside = name.partition("/")
+        if inside:
+            archives.setdefault(first, {})[inside] = data
+        else:
+            (folder / name).write_bytes(data)
+    for name, inner in archives.items():
+        (folder / name).write_bytes(_zip(inner))
 
 
 def _pick(files: Files, rng: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""The command line of the room: ``python -m eval weights | run | score | table | protocols``."""
+"""The command line of the room: ``python -m eval weights | run | score | table | gallery | geometry | protocols``."""
 
 from __future__ import annotations
 
@@ -182,9 +182,67 @@ def table(
     print(text, end="")
 
 
+def geometry(
+    predicted: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PREDICTED")],
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")],
+    /,
+    align: str = "none",
+    out: _OptionalFile = None,
+) -> None:
+    """Score anybody's meshes against true ones: Chamfer, volume IoU, F-scores, normal consistency.
+
+    Args:
+        predicted: A mesh file, or a folder of them.
+        truth: The same, with the true meshes; they are matched by relative path, whatever the format.
+        align: none, yaw (72 turns about the vertical), or icp (then rotation, translation and scale).
+        out: Markdown file to write too.
+    """
+    from eval.meshes import format_scores, score_meshes
+    from mv3d.files import whole_file
+
+    text = format_scores(score_meshes(predicted, truth, align))
+    if out is not None:
+        with whole_file(out) as partial:
+            partial.write_text(text)
+    print(text, end="")
+
+
+def gallery(
+    report: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="REPORT")],
+    /,
+    out: _Folder,
+    work: _Folder = Path("runs/eval"),
+    by: str = "lpips_alex",
+    count: int = 10,
+    overwrite: _Flag = False,
+) -> None:
+    """Show a run's best, median and worst objects: input, true and predicted views, a sheet of each kind.
+
+    Args:
+        report: Folder that python -m eval run wrote.
+        out: Folder for best.webp, median.webp, worst.webp and README.md.
+        work: The run's own --work, where its views are.
+        by: Metric to rank by, as it is called in scores.json: lpips_alex, psnr, silhouette_iou, chamfer, ...
+        count: Objects on a sheet.
+        overwrite: Replace the folder if it exists.
+    """
+    from eval.gallery import save_gallery
+
+    save_gallery(report, work, out, by, count, overwrite=overwrite)
+    print(out)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit code; a user's mistake is one line and code 2."""
-    verbs = {"weights": weights, "protocols": protocols, "run": run, "score": score, "table": table}
+    verbs = {
+        "weights": weights,
+        "protocols": protocols,
+        "run": run,
+        "score": score,
+        "table": table,
+        "gallery": gallery,
+        "geometry": geometry,
+    }
     try:
         tyro.extras.subcommand_cli_from_dict(
             verbs, prog="python -m eval", description="Scores of views against the truth.", args=arguments

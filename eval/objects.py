@@ -15,7 +15,7 @@ import numpy as np
 
 from eval.protocol import Protocol
 from eval.scans import unpack_scans
-from mv3d.cameras import Camera
+from mv3d.cameras import Camera, orbit_through
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.mesh import Mesh
@@ -69,55 +69,19 @@ def render_truth(
         elevation_low_deg=low_deg,
         elevation_high_deg=high_deg,
         fov_deg=float(protocol["fov_deg"]),
+        path=protocol["path"],
     )
-    if protocol["path"] == "static" and protocol["azimuths_deg"] == "even":
+    if protocol["azimuths_deg"] in ("even", "random"):
         entries = render_sources(objects, out, settings, workers=workers)
         failed = {f"{entry.object_id}/0": entry.failed for entry in entries if entry.failed is not None}
     else:
         failed = {}
         for item in objects:
-            reason = _render_path(item, protocol, settings, out / item.object_id / "0")
+            reason = _render_views(item, protocol, settings, out / item.object_id / "0")
             if reason is not None:
                 failed[f"{item.object_id}/0"] = reason
     made = {f"{item.object_id}/0": out / item.object_id / "0" for item in objects}
     return {name: folder for name, folder in made.items() if name not in failed}, failed
-
-
-def path_cameras(
-    protocol: Protocol, rng: np.random.Generator, elevation_deg: float, radius: float
-) -> tuple[Camera, ...]:
-    """The cameras of a protocol that are no even turn at one elevation."""
-    count = protocol["num_views"]
-    if protocol["path"] == "dynamic":
-        azimuths, elevations = dynamic_path(rng, count, elevation_deg)
-    elif protocol["path"] == "random":
-        low, high = _elevation_range(protocol)
-        azimuths, elevations = rng.uniform(0, 360, count), rng.uniform(low, high, count)
-    else:
-        azimuths, elevations = np.array(protocol["azimuths_deg"], dtype=np.float64), np.full(count, elevation_deg)
-    size_px, fov_deg = protocol["resolution_px"], float(protocol["fov_deg"])
-    return tuple(
-        Camera.looking_at_origin(float(azimuth), float(elevation), radius, size_px=size_px, fov_deg=fov_deg)
-        for azimuth, elevation in zip(azimuths, elevations, strict=True)
-    )
-
-
-def dynamic_path(rng: np.random.Generator, count: int, elevation_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """A dynamic orbit (SV3D, section 4): azimuths with noise, the elevation plus sinusoids, both degrees, (N,).
-
-    Sinusoids of 1 to 5 periods and amplitude 0.5 to 10 degrees with random phases; the first view is the input's own.
-    How strong the noise is and how often is smoothed the paper leaves open: here noise is normal with an eighth of the
-    step between views, and smoothing a mean of three neighbours on the closed turn.
-    """
-    turns = np.arange(count) / count
-    swing = np.zeros(count)
-    for period in range(1, 6):
-        amplitude, phase = rng.uniform(0.5, 10), rng.uniform(0, 2 * np.pi)
-        swing += amplitude * np.sin(2 * np.pi * period * turns + phase) / 5
-    swing = (np.roll(swing, 1) + swing + np.roll(swing, -1)) / 3
-    noise = rng.normal(0, 360 / count / 8, count)
-    noise[0] = 0
-    return (360 * turns + noise) % 360, np.clip(elevation_deg + swing - swing[0], -89, 89)
 
 
 def load_true_mesh(item: SourceObject, yaw_deg: float) -> Mesh:
@@ -150,8 +114,8 @@ def _elevation_range(protocol: Protocol) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _render_path(item: SourceObject, protocol: Protocol, settings: Settings, folder: Path) -> str | None:
-    """Render views along a path; returns why it cannot be done."""
+def _render_views(item: SourceObject, protocol: Protocol, settings: Settings, folder: Path) -> str | None:
+    """Render the views at a list of azimuths, at one elevation; returns why it cannot be done."""
     if (folder / "transforms.json").is_file():
         return None
     try:
@@ -165,7 +129,14 @@ def _render_path(item: SourceObject, protocol: Protocol, settings: Settings, fol
     elevation_deg = float(rng.uniform(settings.elevation_low_deg, settings.elevation_high_deg))
     yaw_deg = float(rng.uniform(0, 360))
     radius = scene.radius / float(np.sin(np.radians(settings.fov_deg / 2)))
-    cameras = path_cameras(protocol, rng, elevation_deg, radius)
+    azimuths_deg = protocol["azimuths_deg"]
+    cameras = orbit_through(
+        azimuths_deg,
+        np.full(len(azimuths_deg), elevation_deg),
+        radius,
+        size_px=settings.size_px,
+        fov_deg=settings.fov_deg,
+    )
     frames = render_orbit(scene.turned(yaw_deg), cameras, make_lights(seed), settings.samples_per_side)
     facts = Facts(
         input_index=0,

@@ -60,25 +60,29 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
     return Predictor(model, settings, digest.hexdigest()[:8])
 
 
+def check_asked(predictor: Predictor, protocol: Protocol) -> None:
+    """Raise `Mv3dError` if the protocol asks for views that the model does not make."""
+    from mv3d.generate import is_told_cameras
+
+    if not (_is_level_turn(protocol) or predictor.settings.preview or is_told_cameras(predictor.model)):
+        raise Mv3dError(
+            f"{predictor.name} is not told cameras and makes level, even turns; {protocol.name} wants "
+            f"{_path_of(protocol)}: score views made elsewhere with python -m eval score"
+        )
+
+
 def predict_all(
     predictor: Predictor, truths: Mapping[str, Path], protocol: Protocol, out: Path
 ) -> tuple[dict[str, Path], dict[str, str | float]]:
     """Predict every object's views; an orbit that is there already is left, so a run that was killed continues.
 
     Returns the orbit folders by object, and what is known about the run: sizes, median seconds, memory.
-
-    Raises:
-        Mv3dError: if the protocol asks for views that the model does not make.
     """
-    if protocol["path"] != "static" or protocol["azimuths_deg"] != "even":
-        raise Mv3dError(
-            f"{predictor.name} makes static, even orbits; {protocol.name} wants {protocol['path']} ones with azimuths "
-            f"{protocol['azimuths_deg']}: score views made elsewhere with python -m eval score"
-        )
+    level = _is_level_turn(protocol)
     folders = {name: out / name for name in truths}
     for name, folder in tqdm(truths.items(), desc="predicting", unit="object"):
         if not (out / name / "transforms.json").is_file():
-            _predict(predictor, folder, folders[name])
+            _predict(predictor, folder, folders[name], level_turn=level)
     seconds = [sum(load_orbit_seconds(folder).values()) for folder in folders.values()]
     size_px = predictor.model.facts.resolution_px
     about: dict[str, str | float] = {
@@ -88,6 +92,8 @@ def predict_all(
         "peak_memory_gb": round(_peak_memory_gb(predictor.model.unet.device.type), 2),
         "device": predictor.model.unet.device.type,
     }
+    if not level:
+        about["asked"] = f"{_path_of(protocol)}, told as poses; its card says which cameras it was trained on"
     if size_px != protocol["resolution_px"]:
         about["resized"] = f"views of {size_px} px are enlarged or reduced to {protocol['resolution_px']} px"
     about |= {key: value for key, value in asdict(predictor.settings).items() if value is not None}
@@ -99,7 +105,17 @@ def load_orbit_seconds(folder: Path) -> dict[str, float]:
     return json.loads((folder / "transforms.json").read_text()).get("mv3d", {}).get("seconds", {})
 
 
-def _predict(predictor: Predictor, true_folder: Path, folder: Path) -> None:
+def _is_level_turn(protocol: Protocol) -> bool:
+    return protocol["path"] == "static" and protocol["azimuths_deg"] == "even"
+
+
+def _path_of(protocol: Protocol) -> str:
+    if protocol["path"] == "static":
+        return f"azimuths {', '.join(f'{a:g}' for a in protocol['azimuths_deg'])}"
+    return f"{protocol['path']} cameras"
+
+
+def _predict(predictor: Predictor, true_folder: Path, folder: Path, *, level_turn: bool) -> None:
     from mv3d.generate import generate_orbit
 
     truth = load_orbit(true_folder)
@@ -108,6 +124,10 @@ def _predict(predictor: Predictor, true_folder: Path, folder: Path) -> None:
     if model_px != wanted_px:
         given = given.resized(model_px)
     wanted = replace(predictor.settings, num_views=len(truth), elevation_deg=truth.cameras[0].elevation_deg)
+    if not level_turn:
+        turns = [(camera.azimuth_deg - truth.cameras[0].azimuth_deg) % 360 for camera in truth.cameras]
+        elevations = tuple(camera.elevation_deg for camera in truth.cameras)
+        wanted = replace(wanted, azimuths_deg=tuple(turns), elevations_deg=elevations)
     orbit = generate_orbit(given.frames[0], predictor.model, wanted)
     if model_px != wanted_px:
         orbit = orbit.resized(wanted_px)

@@ -195,5 +195,7 @@ def _check_together(settings: dict[str, Setting], path: Path) -> None:
     scored, azimuths = settings["scored_views"].here, settings["azimuths_deg"].here
     if scored != "all" and not (isinstance(scored, list) and all(0 <= k < count for k in scored)):
         raise Mv3dError(f"{path}: scored_views must be 'all' or indices below num_views {count}, got {scored!r}")
+    if isinstance(azimuths, list) and settings["path"].here != "static":
+        raise Mv3dError(f"{path}: a list of azimuths_deg goes with a static path only, got {settings['path'].here}")
     if azimuths not in ("even", "random") and len(azimuths) != count:
         raise Mv3dError(f"{path}: {len(azimuths)} azimuths_deg for {count} views")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from eval.assemble import Contest, score_contest
 from eval.baselines import LIFTED
-from eval.lifting import LiftJob, lift_all, lifter_fingerprint
+from eval.lifting import LiftJob, lift_all, lifter_fingerprint, share_of_truth
 from eval.networks import load_networks
 from eval.objects import list_objects, render_truth
-from eval.predict import Predictor, load_orbit_seconds, predict_all
+from eval.predict import Predictor, check_asked, load_orbit_seconds, predict_all
 from eval.protocol import Protocol
 from eval.results import Method, Result
 from eval.score import ScoreSettings
@@ -56,6 +56,7 @@ def run_benchmark(run: Run, predictor: Predictor) -> Finished:
         Mv3dError: if there is nothing to score, or the model does not make the protocol's views.
     """
     protocol = run.protocol
+    check_asked(predictor, protocol)
     items, truths, left_out = prepare_truth(run)
     folders, about = predict_all(predictor, truths, protocol, run.folder / f"{predictor.name}-{predictor.fingerprint}")
     whole: dict[str, dict[str, dict[str, float]]] = {predictor.name: {}, LIFTED: {}}
@@ -72,7 +73,7 @@ def run_benchmark(run: Run, predictor: Predictor) -> Finished:
             for name, truth in truths.items()
         ]
         for name, scores in lift_all(jobs, run.workers):
-            whole[predictor.name][name] = scores
+            whole[predictor.name][name] = scores | share_of_truth(scores, whole[LIFTED][name])
         methods.append(Method(LIFTED, "baseline", {"lifter": lifter_fingerprint()}))
         predictions[LIFTED] = _as_sources({name: lifted / "views" / name for name in truths})
     else:

@@ -1,7 +1,8 @@
 """Google Scanned Objects as they are downloaded, made ordinary OBJ files.
 
-Each is a folder or a zip with ``meshes/model.obj``, its texture apart in ``materials/textures``, and Z up, where an OBJ
-file is Y up by custom (Downs et al. 2022).
+Each is a folder or a zip with ``meshes/model.obj`` and ``model.mtl``, the texture that it names apart in
+``materials/textures``, besides ``metadata.pbtxt``, ``model.config``, ``model.sdf`` and ``thumbnails``. Z is up, as in
+all SDF models, where an OBJ file is Y up by custom (Downs et al. 2022).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 
 _SCAN_MESH, _SCAN_TEXTURES = "meshes/model.obj", "materials/textures"
+_PICTURES = (".png", ".jpg")  # some copies have them beside the mesh
 
 
 def unpack_scans(folder: Path, unpacked: Path) -> Path:
@@ -24,12 +26,13 @@ def unpack_scans(folder: Path, unpacked: Path) -> Path:
     """
     if not folder.is_dir():
         return folder
-    scans = sorted(path.parents[1] for path in folder.glob(f"*/{_SCAN_MESH}"))
+    scans = sorted(path.parents[1] for path in folder.rglob(_SCAN_MESH))
     archives = [path for path in sorted(folder.glob("*.zip")) if _is_scan(path)]
     if not scans and not archives:
         return folder
     for scan in scans:
-        _unpack(scan.name, {p.relative_to(scan).as_posix(): p for p in scan.rglob("*") if p.is_file()}, unpacked)
+        name = "_".join(scan.relative_to(folder).parts) or folder.resolve().name
+        _unpack(name, {p.relative_to(scan).as_posix(): p for p in scan.rglob("*") if p.is_file()}, unpacked)
     for archive in archives:
         with zipfile.ZipFile(archive) as content:
             members = {name: zipfile.Path(content, name) for name in content.namelist() if not name.endswith("/")}
@@ -53,7 +56,8 @@ def _unpack(name: str, files: dict[str, Path] | dict[str, zipfile.Path], unpacke
         (partial / f"{name}.obj").write_bytes(_with_y_up(files[_SCAN_MESH].read_bytes()))
         for member, file in files.items():
             inside = PurePosixPath(member)
-            if inside.suffix == ".mtl" or str(inside.parent) == _SCAN_TEXTURES:
+            beside_mesh = inside.suffix == ".mtl" or (str(inside.parent) == "meshes" and inside.suffix in _PICTURES)
+            if beside_mesh or str(inside.parent) == _SCAN_TEXTURES:
                 with file.open("rb") as source, (partial / inside.name).open("wb") as target:
                     shutil.copyfileobj(source, target)
 

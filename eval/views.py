@@ -138,28 +138,35 @@ def object_of(name: str) -> str:
 def _loose_views(folder: Path, name: str, files: list[str]) -> dict[str, ViewSource]:
     videos = [folder / f for f in files if Path(f).suffix.lower() in VIDEO_SUFFIXES]
     pictures = [folder / f for f in files if Path(f).suffix.lower() in PICTURE_SUFFIXES]
-    strips = [path for path in pictures if _is_strip(path)]
-    if strips and len(strips) < len(pictures):
-        plain = next(path.name for path in pictures if path not in strips)
-        raise Mv3dError(f"{folder} mixes strips of views ({strips[0].name}) and single ones ({plain}); part them")
+    kinds = {path: _is_strip(path) for path in pictures}
+    plain = [path for path in pictures if kinds[path] is False]
+    strips = [path for path in pictures if kinds[path] or (kinds[path] is None and True in kinds.values())]
+    if strips and plain:
+        names = f"({strips[0].name}) and single ones ({plain[0].name})"
+        raise Mv3dError(f"{folder} mixes strips of views {names}; part them")
     if pictures and not strips:
         return {name: ViewSource(folder, "pictures")}
     inside = "" if name == "." else f"{name}/"
     if len(strips) == 1 and not videos and strips[0].stem.isdigit() and name != ".":
         return {name: ViewSource(strips[0], "strip")}
-    return {inside + path.stem: _source_of_file(path) for path in (*strips, *videos)}
+    found = {inside + path.stem: ViewSource(path, "strip") for path in strips}
+    return found | {inside + path.stem: ViewSource(path, "video") for path in videos}
 
 
 def _source_of_file(path: Path) -> ViewSource:
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return ViewSource(path, "video")
-    if path.suffix.lower() in PICTURE_SUFFIXES and _is_strip(path):
+    if path.suffix.lower() in PICTURE_SUFFIXES and _is_strip(path) is not False:  # an unreadable one is named so later
         return ViewSource(path, "strip")
     raise Mv3dError(f"{path} is neither a video nor a strip of square views; give a folder of numbered pictures")
 
 
-def _is_strip(path: Path) -> bool:
-    width, height = picture_size(path)
+def _is_strip(path: Path) -> bool | None:
+    """Whether a picture is a strip; None if it cannot be read, which is its object's failure when it is loaded."""
+    try:
+        width, height = picture_size(path)
+    except Mv3dError:
+        return None
     return width >= 2 * height and width % height == 0
 
 

@@ -239,6 +239,39 @@ def keyframe_orbit(
     return orbit_through(azimuths, elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
+def dynamic_path(rng: np.random.Generator, num_views: int, elevation_deg: float) -> tuple[Array, Array]:
+    """Draw a dynamic orbit as SV3D defines it (section 4, sv3d_helpers.py): azimuths and elevations, degrees, (N,).
+
+    Sinusoids of 1 to 5 periods a turn and amplitude 0.5 to 10 degrees with random phases; the first view is the
+    picture's own. How strong the azimuths' noise is and how often is smoothed is left open there: here noise is normal
+    with an eighth of the step between views, and smoothing a mean of three neighbours on the closed turn.
+    """
+    turns = _turns(num_views)
+    swing = np.zeros(num_views)
+    for periods in range(1, 6):
+        amplitude_deg, phase = rng.uniform(0.5, 10), rng.uniform(0, 2 * pi)
+        swing += amplitude_deg * np.sin(2 * pi * periods * turns + phase) / 5
+    swing = (np.roll(swing, 1) + swing + np.roll(swing, -1)) / 3
+    noise = rng.normal(0, 360 / num_views / 8, num_views)
+    noise[0] = 0
+    elevations = np.clip(elevation_deg + swing - swing[0], -_MAX_ELEVATION_DEG, _MAX_ELEVATION_DEG)
+    return (360 * turns + noise) % 360, elevations
+
+
+def random_path(
+    rng: np.random.Generator, num_views: int, elevation_deg: float, low_deg: float, high_deg: float
+) -> tuple[Array, Array]:
+    """Draw views anywhere between two elevations, evenly over the sphere: azimuths and elevations, degrees, (N,).
+
+    The first view is the picture's own, at azimuth 0 and ``elevation_deg``.
+    """
+    azimuths, elevations = np.zeros(num_views), np.full(num_views, elevation_deg)
+    azimuths[1:] = rng.uniform(0, 360, num_views - 1)
+    heights = rng.uniform(sin(radians(low_deg)), sin(radians(high_deg)), num_views - 1)
+    elevations[1:] = np.degrees(np.arcsin(heights))
+    return azimuths, elevations
+
+
 def _turns(num_views: int) -> Array:
     if num_views < 1:
         raise ValueError(f"an orbit needs at least one view, got {num_views}")

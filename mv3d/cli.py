@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
-import time
 from contextlib import redirect_stderr
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from mv3d.errors import Mv3dError
 from mv3d.verbs.export import Export
+from mv3d.verbs.lift import Lift
 from mv3d.verbs.orbit import Orbit
 from mv3d.verbs.show import print_error
-
-
-@dataclass(frozen=True)
-class Lift:
-    """Lift the views of an orbit folder to a textured mesh."""
-
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """An orbit folder, or any folder of cut-out views with a transforms.json."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MESH")]
-    """The mesh file; its suffix says the format: .glb, .obj, .ply."""
-    overwrite: bool = False
-    """Replace the file if it exists."""
-    json: bool = False
-    """Print one line of JSON."""
-    verbose: bool = False
-    """Show the traceback of errors."""
-
-    def run(self) -> int:
-        """Lift the orbit; returns the exit code."""
-        from mv3d.files import check_free
-        from mv3d.orbit import load_orbit
-
-        check_free(self.out, overwrite=self.overwrite)
-        orbit = load_orbit(self.folder)
-
-        from mv3d.export import save_mesh
-        from mv3d.lift import lift_orbit
-
-        started = time.perf_counter()
-        mesh = lift_orbit(orbit)
-        save_mesh(mesh, self.out)
-        seconds = round(time.perf_counter() - started, 2)
-        if self.json:
-            facts = {"orbit": str(self.folder), "mesh": str(self.out), "faces": len(mesh.faces), "seconds": seconds}
-            print(json.dumps(facts))
-        else:
-            print(f"{self.out}: {len(mesh.faces)} faces in {seconds:.1f} s")
-        return 0
-
 
 Verb = (
     Annotated[Orbit, tyro.conf.subcommand("orbit")]

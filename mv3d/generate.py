@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import mv3d
-from mv3d.cameras import Camera, static_orbit
+from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import Autoencoder, decode_latents, encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
@@ -25,7 +25,7 @@ from mv3d.orbit import Facts, Frames, Orbit
 
 MAX_VIEWS = 200
 _DECODE_CHUNK = 8  # frames decoded together: bounds the memory, costs no time
-_MAX_CAMERA_DEG = 80.0
+MAX_ELEVATION_DEG = 80.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class GenerateSettings:
 
     num_views: int = 21
     elevation_deg: float = 10.0
+    """Of the picture's camera; the orbit keeps it unless ``elevations_deg`` says otherwise."""
+    azimuths_deg: tuple[float, ...] | None = None
+    """Of each view, the picture's own first, at 0; an even turn if None."""
+    elevations_deg: tuple[float, ...] | None = None
+    """Of each view, the picture's own first."""
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
@@ -42,10 +47,36 @@ class GenerateSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.num_views <= MAX_VIEWS:
             raise Mv3dError(f"--num-views {self.num_views} is outside 1 to {MAX_VIEWS}")
-        if not abs(self.elevation_deg) <= _MAX_CAMERA_DEG:
-            raise Mv3dError(f"--elevation {self.elevation_deg} is outside +-{_MAX_CAMERA_DEG:g} degrees")
+        if not abs(self.elevation_deg) <= MAX_ELEVATION_DEG:
+            raise Mv3dError(f"--elevation {self.elevation_deg} is outside +-{MAX_ELEVATION_DEG:g} degrees")
+        for name in ("azimuths_deg", "elevations_deg"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.num_views:
+                raise Mv3dError(f"{len(values)} {name} for {self.num_views} views; give one for each")
+        if self.azimuths_deg is not None and self.azimuths_deg[0] % 360 != 0:
+            raise Mv3dError(f"azimuths_deg begin at {self.azimuths_deg[0]:g}; the first view is the picture, at 0")
+        for elevation_deg in self.elevations_deg or ():
+            if not abs(elevation_deg) <= MAX_ELEVATION_DEG:
+                raise Mv3dError(f"a view's elevation of {elevation_deg:g} is outside +-{MAX_ELEVATION_DEG:g} degrees")
+        if self.elevations_deg is not None and abs(self.elevations_deg[0] - self.elevation_deg) > 1e-6:
+            raise Mv3dError(
+                f"elevations_deg begin at {self.elevations_deg[0]:g}, the picture's is {self.elevation_deg:g}"
+            )
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise Mv3dError(f"--steps {self.steps} is outside 1 to 1000")
+
+    @property
+    def is_level_turn(self) -> bool:
+        """Whether all views stand evenly around at the picture's elevation, as models without poses make them."""
+        return self.azimuths_deg is None and self.elevations_deg is None
+
+    def cameras(self, size_px: int) -> tuple[Camera, ...]:
+        """The cameras of the orbit."""
+        even = static_orbit(self.num_views, self.elevation_deg, size_px=size_px)
+        if self.is_level_turn:
+            return even
+        azimuths = self.azimuths_deg or [camera.azimuth_deg for camera in even]
+        return orbit_through(azimuths, self.elevations_deg or [self.elevation_deg] * self.num_views, size_px=size_px)
 
 
 @torch.no_grad()
@@ -55,7 +86,7 @@ def generate_orbit(
     settings: GenerateSettings | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Orbit:
-    """Turn the object of a framed picture once around at the picture's own elevation.
+    """Turn the object of a framed picture once around, or show it from where ``settings`` say.
 
     Args:
         picture: (S, S, 4) RGBA of the model's resolution, framed by `mv3d.image.frame_picture`.
@@ -67,13 +98,16 @@ def generate_orbit(
         The orbit; its first view is the picture itself. Equal arguments on one machine give equal pixels.
 
     Raises:
-        Mv3dError: for a picture of another size, or a preview of a model that has no coarse stage.
+        Mv3dError: for a picture of another size, a preview of a model that has no coarse stage, or cameras that the
+            model cannot be told.
     """
     settings = settings or GenerateSettings()
     size_px = model.facts.resolution_px
     if picture.shape != (size_px, size_px, 4):
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
-    cameras = static_orbit(settings.num_views, settings.elevation_deg, size_px=size_px)
+    if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
+        raise Mv3dError(f"{model.facts.name} is not told cameras and makes level, even turns only; ask it for one")
+    cameras = settings.cameras(size_px)
     given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
 
     started = time.perf_counter()
@@ -98,6 +132,11 @@ def generate_orbit(
         seconds={key: round(value, 2) for key, value in seconds.items()},
     )
     return Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
+
+
+def is_told_cameras(model: OrbitModel) -> bool:
+    """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
+    return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
 
 
 def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0) -> Conditions:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mv3d.cameras import sine_orbit
+from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
-from mv3d.options import Device, OrbitOptions
+from mv3d.options import OrbitOptions
 from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ class _Generator:
         self.settings = GenerateSettings(
             num_views=options.num_views,
             elevation_deg=options.elevation,
+            elevations_deg=_swinging(options),
             steps=options.steps,
             guidance=options.guidance,
             seed=options.seed,
@@ -160,12 +163,12 @@ class _Generator:
         )
         self.options = options
         if not options.lora:
-            self.model = load_model(options.model, _pick_device(options.device))
+            self.model = load_model(options.model, pick_device(options.device))
             return
         from mv3d.model.lora import parse_lora, with_loras
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
-        model = load_model(options.model, _pick_device(options.device))
+        model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
 
     def __call__(
@@ -183,19 +186,25 @@ class _Generator:
         if not self.options.mesh:
             return None
         from mv3d.export import save_mesh
-        from mv3d.lift import lift_orbit
+        from mv3d.lift import LiftSettings, lift_orbit
 
         mesh = job.folder / "mesh.glb"
-        save_mesh(lift_orbit(orbit), mesh)
+        settings = LiftSettings(device=pick_device(self.options.device, sparse=True))
+        save_mesh(lift_orbit(orbit, settings), mesh)
         return mesh
 
 
-def _pick_device(name: Device) -> str:
-    import torch
+def _swinging(options: OrbitOptions) -> tuple[float, ...] | None:
+    """The elevation of each view where the camera swings (SV3D, section 4: +-30 degrees for lifting)."""
+    if options.swing == 0 or options.num_views < 1:  # the settings refuse the latter
+        return None
+    from mv3d.generate import MAX_ELEVATION_DEG
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[name]:
-        raise Mv3dError(f"--device {name}: this machine or this build of torch has none; use --device cpu")
-    return name
+    steepest_deg = abs(options.elevation) + abs(options.swing)
+    if not steepest_deg <= MAX_ELEVATION_DEG:
+        raise Mv3dError(
+            f"--swing {options.swing:g} about --elevation {options.elevation:g} reaches {steepest_deg:g} degrees; "
+            f"stay within {MAX_ELEVATION_DEG:g}"
+        )
+    cameras = sine_orbit(options.num_views, options.elevation, options.swing, size_px=1)
+    return tuple(camera.elevation_deg for camera in cameras)

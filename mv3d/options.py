@@ -22,6 +22,8 @@ class OrbitOptions:
     """Views in one turn."""
     elevation: float = 10.0
     """Degrees the picture's camera stands above the object; negative for below."""
+    swing: float = 0.0
+    """Degrees the camera rises and sinks in one turn, by a sine; for models trained so, as SV3D's (mini was not)."""
     preview: bool = False
     """Only the coarse stage: soft views, in seconds."""
     steps: int | None = None

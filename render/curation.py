@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.orbit import load_orbit
 from render.manifest import Entry, load_manifest, orbit_folders
-from render.scores import Scores, score_orbit
+from render.scorebook import Scorebook
+from render.scores import Scores
 from render.sheet import save_objects_sheet
+from render.text import text_share
 
 STAGES = ("broad", "fine")
 _MORE = {"nc", "nd", "sa", "noncommercial", "noderivatives", "noderivs", "sharealike"}
@@ -36,12 +38,16 @@ class Rules:
     flattest: float
     largest_piece: float
     most_triangles: int
+    most_lacking_files: int
+    most_text: float
+    least_text_confidence: float
     most_alike: float
     words: tuple[str, ...]
 
     def fault(self, entry: Entry, scores: Scores) -> str | None:
         """The first rule that drops an object, with its number; copies are not looked for here."""
         words = set(re.findall(r"[a-z]+", entry.name.lower()))
+        text = text_share(scores.words, self.least_text_confidence)
         checks = (
             (bool(self.licences) and not self._allows(entry.licence), f"licence {entry.licence}"),
             (scores.silhouette < self.smallest_silhouette, f"silhouette {scores.silhouette:.3f}"),
@@ -53,6 +59,8 @@ class Rules:
             (scores.flatness < self.flattest, f"rug {scores.flatness:.2f}"),
             (scores.largest_piece < self.largest_piece, f"scattered {scores.largest_piece:.2f}"),
             (scores.triangles > self.most_triangles, f"triangles {scores.triangles}"),
+            (scores.lacking_files > self.most_lacking_files, f"lacking {scores.lacking_files} files"),
+            (text > self.most_text, f"text {text:.3f} {' '.join(word.text for word in scores.words)}"),
             (bool(words & set(self.words)), f"word {' '.join(sorted(words & set(self.words)))}"),
         )
         return next((reason for dropped, reason in checks if dropped), None)
@@ -80,7 +88,7 @@ def curate(place: Path, rules_path: Path) -> Iterator[str]:
     entries = [entry for entry in load_manifest(place) if entry.orbits]
     if not entries:
         raise Mv3dError(f"{place} holds no rendered object")
-    scores = {entry.object_id: score_orbit(load_orbit(_first(place, entry))) for entry in entries}
+    scores = _score(place, entries, rules)
     faults: dict[str, dict[str, str | None]] = {}
     for stage in STAGES:
         found = {entry.object_id: rules[stage].fault(entry, scores[entry.object_id]) for entry in entries}
@@ -150,5 +158,15 @@ def _copies(faults: dict[str, str | None], scores: dict[str, Scores], most_alike
     return found
 
 
-def _first(place: Path, entry: Entry) -> Path:
-    return orbit_folders(place / entry.object_id)[0]
+def _score(place: Path, entries: Sequence[Entry], rules: dict[str, Rules]) -> dict[str, Scores]:
+    """Measure all; reading takes most of the time, so only what would be kept otherwise is read."""
+    from tqdm import tqdm
+
+    book = Scorebook(place)
+    scores = {}
+    for entry in tqdm(entries, unit="object", smoothing=0.05):
+        orbit = orbit_folders(place / entry.object_id)[0].relative_to(place).as_posix()
+        measured = replace(book.scores(orbit), words=())
+        read = any(each.most_text < 1 and each.fault(entry, measured) is None for each in rules.values())
+        scores[entry.object_id] = book.scores(orbit, read=True) if read else measured
+    return scores

@@ -41,6 +41,7 @@ def render_job(job: Job) -> Entry:
     from render.passes import draw_passes
     from render.paths import draw_cameras
     from render.scene import make_scene
+    from render.sources.loading import lacking_files
     from render.split import identify, split_of
 
     start = time.perf_counter()
@@ -48,7 +49,8 @@ def render_job(job: Job) -> Entry:
     if (job.folder / "transforms.json").is_file():
         return entry_on_disk(item, [job.folder])
     try:
-        scene = make_scene(item.load(), linear_colours=item.linear_colours)
+        source = item.load()
+        scene = make_scene(source, linear_colours=item.linear_colours)
         geometry_hash = identify(item, scene)
     except Unusable as reason:
         return Entry.of(item, failed=str(reason))
@@ -81,6 +83,7 @@ def render_job(job: Job) -> Entry:
         "geometry_hash": geometry_hash,
         "object_yaw_deg": round(yaw_deg, 6),
         "triangles": len(scene.corners),
+        "lacking_files": len(lacking_files(source)),
     }
     facts = Facts(
         input_index=0,
@@ -107,11 +110,7 @@ def _made_by(settings: Settings) -> str:
 
 def _surroundings(settings: Settings, seed: int) -> dict | None:
     """One of the pictures all around, turned, both drawn from the seed."""
-    if settings.environments is None:
-        return None
-    from mv3d.errors import Mv3dError
-
-    pictures = sorted(p for p in Path(settings.environments).iterdir() if p.suffix.lower() in (".hdr", ".exr"))
+    pictures = settings.environment_pictures()
     if not pictures:
-        raise Mv3dError(f"{settings.environments} holds no .hdr or .exr picture")
-    return {"environment": str(pictures[seed % len(pictures)].resolve()), "turn_deg": seed // len(pictures) % 360}
+        return None
+    return {"environment": str(pictures[seed % len(pictures)]), "turn_deg": seed // len(pictures) % 360}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MAX_TEXTURE_PX = 1024
 _TRIMESH_GREY = (102, 102, 102, 255)  # what trimesh puts where a file says nothing
 _GLTF_CUTOFF = 0.5  # where the material does not say
+Wrap = Literal["repeat", "mirror", "clamp"]
+REPEAT: tuple[Wrap, Wrap] = ("repeat", "repeat")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +29,14 @@ class Look:
     colours: NDArray
     """Linear RGBA at the corners, multiplies the picture, (T, 3, 4)."""
     uv: NDArray
-    """Texture coordinates, V up, (T, 3, 2)."""
+    """Texture coordinates of the decoded picture, V up, (T, 3, 2)."""
     picture: Image.Image | None
     cutoff: float | None
     """Below this the picture's alpha is 0, else 1; 0 ignores alpha, None keeps it."""
     known: bool
     """Whether any of it came from the file."""
+    wrap: tuple[Wrap, Wrap] = REPEAT
+    """How the picture goes on beyond its edges, along u and v."""
 
 
 def look_of(mesh: trimesh.Trimesh, *, linear_colours: bool) -> Look:
@@ -57,6 +61,8 @@ def look_of(mesh: trimesh.Trimesh, *, linear_colours: bool) -> Look:
     picture = _picture(material)
     if picture is not None and visual.uv is not None and len(visual.uv) == len(mesh.vertices):
         uv = np.asarray(visual.uv)[mesh.faces][..., :2]
+    wrap: tuple[Wrap, Wrap] = getattr(material, "wrap", REPEAT)
+    uv = uv / [2 if way == "mirror" else 1 for way in wrap]  # the decoded picture is doubled
     # Without coordinates the picture's corner is everywhere, as in Blender: nearer the truth than white.
     factor, known = _factor(material, linear_colours, textured=picture is not None)
     tint = visual.vertex_attributes.get("color")
@@ -73,11 +79,13 @@ def look_of(mesh: trimesh.Trimesh, *, linear_colours: bool) -> Look:
     cutoff = _cutoff(material) if linear_colours else None
     if cutoff == 0:
         colours = np.concatenate([colours[..., :3], np.ones((count, 3, 1))], axis=-1)
-    return Look(colours, uv, picture, cutoff, known or picture is not None)
+    return Look(colours, uv, picture, cutoff, known or picture is not None, wrap)
 
 
 def decode_picture(look: Look) -> NDArray[np.uint8]:
     """Pixels of the look's picture, sRGB and straight alpha, (H, W, 4), reduced where it is very large.
+
+    One that goes on as its mirror image is doubled, so that it repeats.
 
     Raises:
         Unusable: if the picture is damaged.
@@ -97,6 +105,10 @@ def decode_picture(look: Look) -> NDArray[np.uint8]:
     pixels = np.array(rgba)
     if look.cutoff is not None:
         pixels[..., 3] = np.where(pixels[..., 3] >= look.cutoff * 255, 255, 0)
+    if look.wrap[0] == "mirror":
+        pixels = np.concatenate([pixels, pixels[:, ::-1]], axis=1)
+    if look.wrap[1] == "mirror":
+        pixels = np.concatenate([pixels[::-1], pixels], axis=0)  # V is up: the picture itself is the lower half
     return pixels
 
 

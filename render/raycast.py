@@ -16,7 +16,7 @@ from render.lights import Lights
 from render.scene import RenderScene
 from render.surface import Surface
 
-_MAX_LAYERS = 12  # see-through surfaces one behind the other
+_MAX_LAYERS = 64  # see-through surfaces one behind the other; through a tree's crown there are more than a dozen
 _STEP = 1e-4  # how far behind a see-through hit the ray goes on
 _OPAQUE = 0.995
 _GAP = 2e-5  # between surfaces modelled back to back in one place

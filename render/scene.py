@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import Unusable
-from render.materials import decode_picture, look_of
+from render.materials import Wrap, decode_picture, look_of
 
 if TYPE_CHECKING:
     import trimesh
@@ -37,9 +37,11 @@ class RenderScene:
     texture: NDArray[np.int32]
     """Index into ``textures`` or -1, (T,)."""
     textures: tuple[NDArray[np.uint8], ...]
-    """sRGB pictures with straight alpha, (H, W, 4), wrapped around."""
+    """sRGB pictures with straight alpha, (H, W, 4), wrapped around where ``clamped`` does not say otherwise."""
     world_from_loaded: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
     """How the loaded object was centred, scaled and turned, (4, 4)."""
+    clamped: tuple[tuple[bool, bool], ...] = ()
+    """Of every texture, whether its edges go on for ever along u and v; none does if empty."""
 
     @property
     def radius(self) -> float:
@@ -73,7 +75,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
     import trimesh
 
     parts = []
-    pictures: dict[tuple[int, float | None], int] = {}
+    pictures: dict[tuple[int, float | None, tuple[Wrap, Wrap]], int] = {}
     textures: list[NDArray[np.uint8]] = []
     coloured = False
     for node in loaded.graph.nodes_geometry:
@@ -87,7 +89,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
         coloured |= look.known
         index = -1
         if look.picture is not None:
-            key = (id(look.picture), look.cutoff)
+            key = (id(look.picture), look.cutoff, look.wrap)
             if key not in pictures:
                 pictures[key] = len(textures)
                 textures.append(decode_picture(look))
@@ -117,6 +119,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
         texture,
         tuple(textures),
         world_from_loaded,
+        tuple((wrap[0] == "clamp", wrap[1] == "clamp") for _, _, wrap in pictures),
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mv3d.orbit import Orbit
+from render.text import Word
 
 _SIZE_PX = 64
 _BINS = 4
@@ -31,8 +32,12 @@ class Scores:
     largest_piece: float
     """Share of the silhouette in its largest connected piece."""
     triangles: int
+    lacking_files: int
+    """Materials and pictures that the model names and that were not there when it was rendered."""
     look: NDArray[np.float32]
     """What does not change with the first view's azimuth: colours and widths at every height; sums to 2."""
+    words: tuple[Word, ...] = ()
+    """What can be read in single views; empty if nobody has tried."""
 
 
 def score_orbit(orbit: Orbit) -> Scores:
@@ -42,9 +47,9 @@ def score_orbit(orbit: Orbit) -> Scores:
     small = orbit.resized(_SIZE_PX) if orbit.frames.shape[1] > _SIZE_PX else orbit
     covered = small.frames[..., 3] > 0.5
     share = float(covered.mean())
-    triangles = int(orbit.facts.extra.get("triangles", 0))
+    triangles, lacking = (int(orbit.facts.extra.get(key, 0)) for key in ("triangles", "lacking_files"))
     if not covered.any():
-        return Scores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, triangles, np.zeros(_BINS**3 + _ROWS, np.float32))
+        return Scores(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, triangles, lacking, np.zeros(_BINS**3 + _ROWS, np.float32))
     rgb = small.frames[covered][:, :3]
     chroma = rgb / np.maximum(rgb.sum(axis=-1, keepdims=True), 0.05)
     widths = covered.any(axis=1).sum(axis=-1)
@@ -62,6 +67,7 @@ def score_orbit(orbit: Orbit) -> Scores:
         flatness=float(heights.mean() / widths.max()),
         largest_piece=float(np.mean(pieces)),
         triangles=triangles,
+        lacking_files=lacking,
         look=_look(rgb, covered),
     )
 

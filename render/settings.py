@@ -58,6 +58,14 @@ class Settings:
                 raise Mv3dError(f"there is no pass {name}; choose from {' '.join(PASSES)}")
         if self.environments is not None and self.renderer != "cycles":
             raise Mv3dError("environments light Cycles' scenes only; add --renderer cycles")
+        if self.environments is not None and not self.environment_pictures():
+            raise Mv3dError(f"{self.environments} holds no .hdr or .exr picture; name a folder that does")
+
+    def environment_pictures(self) -> list[Path]:
+        """The pictures of the folder of environments, in order."""
+        folder = Path(self.environments or "")
+        found = folder.iterdir() if self.environments is not None and folder.is_dir() else ()
+        return sorted(path.resolve() for path in found if path.suffix.lower() in (".hdr", ".exr"))
 
 
 def check_settings(out: Path, settings: Settings) -> None:

@@ -23,7 +23,7 @@ class Surface:
 
     def __init__(self, scene: RenderScene, lights: Lights | None, footprint: float) -> None:
         self._lights = lights
-        self._textures = TextureStack(scene.textures)
+        self._textures = TextureStack(scene.textures, scene.clamped)
         self._texture = scene.texture
         self._copy = _copies(scene, self._textures, footprint)
         self._normals = _Columns(scene.normals) if lights is not None else None

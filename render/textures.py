@@ -18,7 +18,7 @@ class TextureStack:
     Reduced copies ("mip maps", Williams 1983) keep fine patterns from flickering between views.
     """
 
-    def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, pictures: Sequence[NDArray[np.uint8]], clamped: Sequence[tuple[bool, bool]] = ()) -> None:
         texels, widths, heights, starts, first_level, levels = [], [], [], [], [], []
         start = 0
         for picture in pictures:
@@ -40,6 +40,8 @@ class TextureStack:
         self._texels = np.concatenate(texels) if texels else np.zeros((0, 4), np.float32)
         self._widths, self._heights, self._starts = (np.array(x, dtype=np.int32) for x in (widths, heights, starts))
         self._first_level, self._levels = np.array(first_level), np.array(levels)
+        clamps = np.repeat(np.reshape(clamped, (-1, 2)), levels, axis=0) if any(map(any, clamped)) else None
+        self._clamped_u, self._clamped_v = (None, None) if clamps is None else clamps.T.copy()
         self.opaque = all((picture[..., 3] == 255).all() for picture in pictures)
         """Whether no texture lets anything through."""
 
@@ -55,6 +57,9 @@ class TextureStack:
     def lookup(self, copy: NDArray[np.int32], u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bilinear colours (N, 4), premultiplied linear, at the wrapped texture coordinates ``u`` and ``v`` (N,)."""
         width, height, start = self._widths.take(copy), self._heights.take(copy), self._starts.take(copy)
+        if self._clamped_u is not None and self._clamped_v is not None:
+            u = np.where(self._clamped_u.take(copy), _within(u, width), u)
+            v = np.where(self._clamped_v.take(copy), _within(v, height), v)
         left, right, fx = _neighbours(u, width)
         upper, lower, fy = _neighbours(-v, height)
         upper *= width
@@ -74,6 +79,12 @@ class TextureStack:
         mixed *= share[:, None]
         mixed += low
         return mixed
+
+
+def _within(coordinate: NDArray[np.float32], count: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Between the middles of the first and the last texel."""
+    half = np.float32(0.5) / count.astype(np.float32)
+    return np.clip(coordinate, half, 1 - half)
 
 
 def _neighbours(coordinate: NDArray[np.float32], count: NDArray[np.int32]) -> tuple[NDArray, NDArray, NDArray]:

@@ -97,16 +97,17 @@ class Lpips(nn.Module):
         if min(pictures.shape[-2:]) < MIN_SIDE_PX:
             height, width = pictures.shape[-2:]
             raise Mv3dError(f"LPIPS needs pictures of at least {MIN_SIDE_PX} px a side, got {width}x{height}")
-        x = (2 * pictures - 1 - self.shift) / self.scale
+        # To [-1, 1] and through ImageNet's mean and deviation, in one pass.
+        x = torch.addcmul(-(1 + self.shift) / self.scale, pictures, 2 / self.scale)
         convolutions = iter(self.convs)
         compared = []
         for pool, stage in self._stages:
             if pool:
                 x = F.max_pool2d(x, pool, stride=2, ceil_mode=self.net == "squeeze")
             for layer in stage:
-                x = F.relu(next(convolutions)(x))
+                x = next(convolutions)(x).relu_()
                 if len(layer) == 2:
-                    x = torch.cat([F.relu(next(convolutions)(x)), F.relu(next(convolutions)(x))], dim=1)
+                    x = torch.cat([next(convolutions)(x).relu_(), next(convolutions)(x).relu_()], dim=1)
             compared.append(_normalise(x))
         return compared
 
@@ -114,7 +115,7 @@ class Lpips(nn.Module):
         """Distances (B,) between what `features` made of two lots of pictures."""
         distance = pred[0].new_zeros(len(pred[0]))
         for linear, a, b in zip(self.lins, pred, truth, strict=True):
-            distance = distance + linear((a - b).square()).mean(dim=(1, 2, 3))
+            distance = distance + linear((a - b).square_()).mean(dim=(1, 2, 3))
         return distance
 
 

@@ -44,6 +44,8 @@ METRICS = (
     Metric("silhouette_iou", "silhouette IoU", 4, "higher"),
     Metric("consistency_psnr", "consistency PSNR dB", 2, "higher", "object"),
     Metric("consistency_iou", "consistency IoU", 4, "higher", "object"),
+    Metric("consistency_psnr_object", "consistency PSNR on the object dB", 2, "higher", "object"),
+    Metric("consistency_share", "consistency / true views'", 3, "higher", "object"),
     Metric("chamfer", "Chamfer", 4, "lower", "object"),
     Metric("volume_iou", "volume IoU", 4, "higher", "object"),
     Metric("f_score_10", "F @ .1", 4, "higher", "object"),

@@ -31,7 +31,7 @@ def make_sheet(predicted: Frames, truth: Frames, start: int) -> str:
     """
     count = min(_COLUMNS, len(truth))
     views = [(start + round(k * len(truth) / count)) % len(truth) for k in range(count)]
-    true_row, pred_row = (np.stack([_fit(pictures[k], _CELL_PX) for k in views]) for pictures in (truth, predicted))
+    true_row, pred_row = (np.stack([fit(pictures[k], _CELL_PX) for k in views]) for pictures in (truth, predicted))
     error = np.abs(pred_row - true_row).mean(axis=-1, keepdims=True).clip(0, _FULL_ERROR) / _FULL_ERROR
     error_row = 1 - error * (1 - _ERROR_COLOUR)
     rows = [np.concatenate(list(row), axis=1) for row in (true_row, pred_row, error_row)]
@@ -43,7 +43,7 @@ def make_turntable(predicted: Frames, truth: Frames, start: int) -> str:
     import imageio_ffmpeg
 
     order = [(start + k) % len(truth) for k in range(len(truth))]
-    frames = [np.concatenate([_fit(p[k], _VIDEO_PX) for p in (truth, predicted)], axis=1) for k in order]
+    frames = [np.concatenate([fit(p[k], _VIDEO_PX) for p in (truth, predicted)], axis=1) for k in order]
     height, width = frames[0].shape[0] // 2 * 2, frames[0].shape[1] // 2 * 2  # H.264 wants even sides
     rate: Any = len(order) / _TURN_SECONDS  # annotated int there, but fractions work
     with tempfile.TemporaryDirectory(prefix="mv3d-video-") as folder:
@@ -64,7 +64,7 @@ def make_turntable(predicted: Frames, truth: Frames, start: int) -> str:
         return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _fit(picture: Frames, side_px: int) -> Frames:
+def fit(picture: Frames, side_px: int) -> Frames:
     """Resample a picture (H, W, 3) to a height."""
     height, width = picture.shape[:2]
     opaque = np.concatenate([picture, np.ones_like(picture[..., :1])], axis=-1)

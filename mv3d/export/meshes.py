@@ -40,8 +40,8 @@ def check_format(path: Path) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    if path.suffix.lower() not in _READABLE:
-        raise Mv3dError(f"{path.name} names no mesh format that is read; give one of {', '.join(_READABLE)}")
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise Mv3dError(f"{path.name} names no mesh format that is read; give one of {', '.join(MESH_SUFFIXES)}")
     if not path.is_file():
         raise Mv3dError(f"{path} is missing")
 
@@ -120,7 +120,8 @@ _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
     ".usdc": _save_usd,
     ".usdz": _save_usd,
 }
-_READABLE = (".glb", ".obj", ".ply", ".stl")
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
+"""What `load_mesh` reads."""
 _Y_UP = (".glb", ".obj")
 
 

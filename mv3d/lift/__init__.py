@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from mv3d.errors import Mv3dError
 from mv3d.lift.colour import bake_texture
@@ -13,33 +15,67 @@ from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
 
+Method = Literal["field", "hull"]
+
 _FEWEST_VIEWS = 3
 _TEXELS_PER_PIXEL = 1.5
+_PREVIEW = {"method": "hull", "resolution": 64, "faces": 4000, "texture_px": 512}
 
 
 @dataclass(frozen=True)
 class LiftSettings:
-    """How finely to lift."""
+    """How to lift."""
 
+    method: Method = "field"
+    """``field`` fits a surface to silhouettes and colours (fit.py); ``hull`` takes the silhouettes alone (hull.py),
+    in a third of the time."""
     resolution: int = 160
     """Grid cells along the object's longest side; 16 to 512."""
+    faces: int = 30_000
+    """Triangles at most; at least 100."""
+    texture_px: int = 2048
+    """Sides of the texture at most; 64 to 8192."""
+    device: str = "cpu"
+    """Where the field is fitted, as torch names it."""
+
+    def __post_init__(self) -> None:
+        limits = {"resolution": (16, 512), "faces": (100, 10_000_000), "texture_px": (64, 8192)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise Mv3dError(f"{name} {getattr(self, name)} is outside {low} to {high}")
+
+    def preview(self) -> LiftSettings:
+        """The quick version: the hull, coarsely."""
+        return replace(self, **_PREVIEW)
 
 
-def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings()) -> Mesh:
+def lift_orbit(
+    orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: Callable[[int, int], None] | None = None
+) -> Mesh:
     """Lift views to a watertight, textured mesh in the orbit's own world and scale.
 
-    Shape comes from the silhouettes (hull.py), colour from the frames (colour.py). What no silhouette shows, such as
-    the seat of an armchair seen from its own height, stays filled.
+    Args:
+        orbit: at least three views, cut out or on a plain background.
+        settings: how.
+        on_step: called with the steps of the fit done and in all.
 
     Raises:
         Mv3dError: if there are too few views, one without an object, or silhouettes that no body could have.
     """
     if len(orbit) < _FEWEST_VIEWS:
         raise Mv3dError(f"an orbit of {len(orbit)} view(s) cannot be lifted: at least {_FEWEST_VIEWS} are needed")
-    if not 16 <= settings.resolution <= 512:
-        raise Mv3dError(f"resolution {settings.resolution} is outside 16 to 512 cells")
-    views = SilhouetteViews(find_alpha(orbit), orbit.cameras)
-    grid, field = make_hull(views, settings.resolution)
-    surface = extract_surface(field, grid)
-    corner_uv, size_px = unwrap(surface, _TEXELS_PER_PIXEL / views.pixel_size)
+    alpha = find_alpha(orbit)
+    views = SilhouetteViews(alpha, orbit.cameras)
+    if settings.method == "hull":
+        grid, field = make_hull(views, settings.resolution)
+    else:
+        import torch
+
+        from mv3d.lift.fit import fit_surface
+
+        frames = orbit.frames.copy()
+        frames[..., 3] = alpha
+        grid, field = fit_surface(views, frames, settings.resolution, torch.device(settings.device), on_step)
+    surface = extract_surface(field, grid, settings.faces)
+    corner_uv, size_px = unwrap(surface, _TEXELS_PER_PIXEL / views.pixel_size, settings.texture_px)
     return replace(surface, texture=bake_texture(surface, corner_uv, size_px, orbit, views, slack=2 * grid.spacing))

@@ -11,6 +11,7 @@ the hull (Laurentini 1994). Two decisions are taken by following the views' own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -20,6 +21,7 @@ from scipy import ndimage
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
+from mv3d.lift.grid import Grid
 from mv3d.lift.views import SilhouetteViews
 
 Array = NDArray[np.float64]
@@ -32,37 +34,6 @@ _BAND = 0.03  # of the picture's longer side: pixels this close outside the outl
 _COARSE_CELLS = 48
 _STRIDE = 4  # of the sparse lattice that tells where the surface is
 _STEEPEST = 1.5  # the field changes by less than this per unit of length
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Points at ``origin + spacing * (i, j, k)`` for indices below ``shape``."""
-
-    origin: Array
-    spacing: float
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def around(cls, low: Array, high: Array, cells: int, margin: int) -> Grid:
-        """Cover a box with ``cells`` cells on its longest side and ``margin`` more on every side."""
-        spacing = float((high - low).max()) / cells
-        shape = np.ceil((high - low) / spacing).astype(int) + 1 + 2 * margin
-        origin = (low + high) / 2 - spacing * (shape - 1) / 2
-        return cls(origin, spacing, (int(shape[0]), int(shape[1]), int(shape[2])))
-
-    @property
-    def indices(self) -> NDArray[np.int64]:
-        """The indices of all points, (P, 3), in C order."""
-        return np.indices(self.shape).reshape(3, -1).T
-
-    def points(self, indices: NDArray) -> Array:
-        """Positions of grid points given by their indices (..., 3), which may be fractional."""
-        return self.origin + self.spacing * indices
-
-    def interpolate(self, field: NDArray[np.float32], points: Array) -> NDArray[np.float32]:
-        """Look a field on the grid up at points (P, 3), trilinearly."""
-        at = ((points - self.origin) / self.spacing).T
-        return ndimage.map_coordinates(field, at, order=1, mode="nearest")
 
 
 @dataclass(frozen=True)
@@ -137,6 +108,18 @@ def _ranked_fields(views: SilhouetteViews, grid: Grid) -> NDArray[np.float32]:
 
 def _best_agreement(views: SilhouetteViews, grid: Grid, ranked: NDArray[np.float32]) -> tuple[int, float]:
     """The number of views to overrule and the widening (world units) with the best mean IoU of silhouettes."""
+    picture_size = views.pixel_size * max(views.cameras[0].width_px, views.cameras[0].height_px)
+    return _most_agreed(views, grid, ranked, [fraction * picture_size for fraction in _WIDENINGS])
+
+
+def best_widening(views: SilhouetteViews, grid: Grid, field: NDArray[np.float32], options: Sequence[float]) -> float:
+    """Which of some widenings (world units) of a body gives the best mean IoU of silhouettes."""
+    return _most_agreed(views, grid, field[None], options)[1]
+
+
+def _most_agreed(
+    views: SilhouetteViews, grid: Grid, fields: NDArray[np.float32], widenings: Sequence[float]
+) -> tuple[int, float]:
     truth, reached = [], []
     for view, camera in enumerate(views.cameras):
         outline_px = views.outline_px(view)
@@ -144,9 +127,8 @@ def _best_agreement(views: SilhouetteViews, grid: Grid, ranked: NDArray[np.float
         chosen = np.random.default_rng(view).permutation(near)[:_PIXELS_PER_VIEW]
         rays = _cast(camera, chosen, outline_px > 0, grid)
         truth.append(rays.is_object)
-        reached.append([rays.highest(grid.interpolate(field, rays.points)) for field in ranked])
-    picture_size = views.pixel_size * max(views.cameras[0].width_px, views.cameras[0].height_px)
-    options = [(k, fraction * picture_size) for k, fraction in product(range(len(ranked)), _WIDENINGS)]
+        reached.append([rays.highest(grid.interpolate(field, rays.points)) for field in fields])
+    options = list(product(range(len(fields)), widenings))
     scores = [
         np.mean([_iou(highest[k] > -widening, is_object) for highest, is_object in zip(reached, truth, strict=True)])
         for k, widening in options

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
 from mv3d.errors import Mv3dError
-from mv3d.lift.hull import Grid
+from mv3d.lift.grid import Grid
 from mv3d.mesh import Mesh
 
 _SMALLEST_PART = 0.005  # of the largest part's volume; hollows inside have negative volume and go as well
 _TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
-_LARGEST_ATLAS_PX = 2048
+_MOST_DOUBLINGS = 16  # of the square of the tolerance
 _GUTTER_PX = 2
 
 
-def extract_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
+def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> Mesh:
     """Make the closed surface around the positive values: no specks, no hollows inside, few triangles.
+
+    Triangles are ``most_faces`` at most, unless the object has so many parts that these cannot do.
 
     Raises:
         Mv3dError: if nothing is left.
@@ -41,9 +43,23 @@ def extract_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
     parts = body.decompose()
     volumes = np.array([part.volume() for part in parts])
     kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
-    surface = manifold3d.Manifold.compose(kept).simplify(_TOLERANCE * grid.spacing).to_mesh()
+    surface = _simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces).to_mesh()
     mesh = Mesh(surface.vert_properties[:, :3].astype(np.float64), surface.tri_verts.astype(np.int64))
     return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
+
+
+def _simplified(body: manifold3d.Manifold, tolerance: float, most_faces: int) -> manifold3d.Manifold:
+    """Let the surface stray by ``tolerance``, or by more until it has few enough triangles."""
+    out = body.simplify(tolerance)
+    for _ in range(_MOST_DOUBLINGS):
+        if out.num_tri() <= most_faces:
+            break
+        tolerance *= 2**0.5
+        coarser = out.simplify(tolerance)
+        if coarser.is_empty():
+            break
+        out = coarser
+    return out
 
 
 def _apart(mesh: Mesh, distance: float) -> NDArray[np.float64]:
@@ -56,17 +72,18 @@ def _apart(mesh: Mesh, distance: float) -> NDArray[np.float64]:
     return mesh.vertices - distance * touching[:, None] * mesh.vertex_normals()
 
 
-def unwrap(mesh: Mesh, texels_per_unit: float) -> tuple[NDArray[np.float64], tuple[int, int]]:
+def unwrap(mesh: Mesh, texels_per_unit: float, most_px: int) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """Cut the surface into charts and lay them out; returns ``corner_uv`` (F, 3, 2) and the picture's (width, height).
 
-    The texture has ``texels_per_unit`` texels to the world's unit, or fewer where the picture would become too large.
+    The texture has ``texels_per_unit`` texels to the world's unit, or fewer where the
+    picture would become larger than about ``most_px`` squared.
     """
     edges = mesh.vertices[mesh.faces]
     area = float(np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum() / 2)
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
     options = xatlas.PackOptions()
-    options.texels_per_unit = min(texels_per_unit, 0.6 * _LARGEST_ATLAS_PX / area**0.5)
+    options.texels_per_unit = min(texels_per_unit, 0.6 * most_px / area**0.5)
     options.padding = 2 * _GUTTER_PX
     options.bilinear = True
     atlas.generate(pack_options=options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -13,11 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from mv3d.options import OrbitOptions
-from mv3d.verbs.show import print_error
+from mv3d.verbs.show import StepBar, print_error
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from mv3d.jobs import Job, Result
     from mv3d.model.checkpoints import ModelFacts
 
@@ -44,18 +41,23 @@ class Orbit:
 
         jobs = plan_jobs(self.images, self.out)
         command = shlex.join(["mv3d", *sys.argv[1:]])
-        bar = _StepBar()
+        bars: dict[Path, StepBar] = {}
+
+        def on_step(job: Job, done: int, total: int) -> None:
+            bars.setdefault(job.picture, StepBar(job.picture.name)).update(done, total)
+
         failed = False
         results = make_orbits(
             jobs,
             self.options,
             keep_existing=is_batch(self.images),
             command=command,
-            on_step=bar.update,
+            on_step=on_step,
             on_model=None if self.options.model == "mini" else _print_licence,
         )
         for result in results:
-            bar.close()
+            if result.job.picture in bars:
+                bars[result.job.picture].close()
             if result.error:
                 failed = True
                 print_error(result.error, verbose=self.verbose)
@@ -86,23 +88,3 @@ def _as_text(result: Result) -> str:
     if result.kept:
         return f"{result.job.folder}: kept, it was there already"
     return f"{result.job.folder}: {result.mesh.name + ' and ' if result.mesh else ''}orbit in {result.seconds:.1f} s"
-
-
-class _StepBar:
-    """One progress bar on stderr per picture, where somebody watches: a terminal, or a program that says so."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
-        self._disable = False if os.environ.get("MV3D_PROGRESS") == "1" else None  # None: where it is no terminal
-
-    def update(self, job: Job, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=job.picture.name, unit="step", disable=self._disable, leave=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None

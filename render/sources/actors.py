@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite, nan
 
 from render.errors import Unusable
 
@@ -44,7 +45,7 @@ def read_actor(path: str, read: Callable[[str], bytes]) -> Actor:
     for group in root.findall("group"):
         variants = [_with_parent(variant, read) for variant in group.findall("variant")]
         if variants:
-            _apply(max(variants, key=lambda layers: float(layers[-1].get("frequency") or 0)), actor)
+            _apply(max(variants, key=lambda layers: _number(layers[-1].get("frequency") or "0", path)), actor, path)
     return actor
 
 
@@ -62,7 +63,7 @@ def _with_parent(variant: ElementTree.Element, read: Callable[[str], bytes]) -> 
     return layers
 
 
-def _apply(layers: list[ElementTree.Element], actor: Actor) -> None:
+def _apply(layers: list[ElementTree.Element], actor: Actor, path: str) -> None:
     for layer in layers:
         actor.mesh = (layer.findtext("mesh") or "").strip() or actor.mesh
         for texture in layer.iter("texture"):
@@ -70,13 +71,24 @@ def _apply(layers: list[ElementTree.Element], actor: Actor) -> None:
                 actor.texture = texture.get("file") or actor.texture
         colour = (layer.findtext("color") or "").split()
         if len(colour) == 3:
-            actor.colour = (int(colour[0]), int(colour[1]), int(colour[2]))
+            red, green, blue = (min(max(round(_number(part, path)), 0), 255) for part in colour)
+            actor.colour = (red, green, blue)
         props = [(prop.get("attachpoint") or "root", prop.get("actor") or "") for prop in layer.iter("prop")]
         for place, _ in props:
             actor.props.pop(place, None)
         for place, name in props:
             if name:
                 actor.props.setdefault(place, []).append(name)
+
+
+def _number(text: str, path: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not isfinite(number):
+        raise Unusable(f"{path} has {text[:20]!r} where a number should be")
+    return number
 
 
 def _parse(path: str, read: Callable[[str], bytes]) -> ElementTree.Element:

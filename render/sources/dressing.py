@@ -1,11 +1,7 @@
-"""0 A.D.'s archive, and actors put together from it."""
+"""0 A.D.'s actors put together from its archive."""
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +9,9 @@ from numpy.typing import NDArray
 
 from render.errors import Unusable
 from render.sources.actors import Actor, read_actor
+from render.sources.archive import Archive
 from render.sources.base import Z_UP_FROM_Y_UP
-from render.sources.pmd import PmdMesh, read_pmd
+from render.sources.paint import Colour, draw_colour, paint_over, textured_mesh
 
 if TYPE_CHECKING:
     import trimesh
@@ -26,34 +23,6 @@ _SEE_THROUGH = ("basic_trans", "trans_wind", "blend", "basic_glow")
 _NOT_SHOWN = ("aura", "waterfall", "player_water")
 _PLAYER_COLOURS = ((46, 86, 160), (150, 30, 30), (56, 120, 40), (200, 170, 40), (110, 60, 130), (200, 110, 30))
 _FROM_GAME = np.diag([1.0, 1.0, -1.0, 1.0])  # the game's axes are left-handed
-
-
-class Archive:
-    """``public.zip``, read file by file."""
-
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        self.names = frozenset(self._zip.namelist())
-
-    def read(self, name: str) -> bytes:
-        """A file's bytes; a `KeyError` if there is none."""
-        return self._zip.read(name)
-
-    def mesh(self, name: str) -> PmdMesh:
-        """A mesh by the name actors use."""
-        try:
-            return read_pmd(self.read(f"art/meshes/{name}.cached.pmd"), name)
-        except KeyError:
-            raise Unusable(f"mesh {name} is missing") from None
-
-    def texture(self, name: str) -> Image.Image:
-        """A picture by the name actors use."""
-        from PIL import Image
-
-        try:
-            return Image.open(BytesIO(self.read(f"art/textures/skins/{name}.cached.dds")))
-        except (KeyError, OSError) as error:
-            raise Unusable(f"texture {name} is missing or damaged: {error}") from error
 
 
 def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> trimesh.Scene:
@@ -68,8 +37,7 @@ def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> tri
     Raises:
         Unusable: if a mesh, a picture or an actor is missing or damaged.
     """
-    draw = hashlib.sha256(seed.encode()).digest()[0]
-    dresser = _Dresser(archive, _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)])
+    dresser = _Dresser(archive, draw_colour(_PLAYER_COLOURS, seed))
     dresser.hang(name, np.eye(4), 0 if alone else _DEEPEST)
     if not dresser.scene.geometry:
         raise Unusable("nothing to see")  # water and auras are left out
@@ -80,12 +48,12 @@ def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> tri
 class _Dresser:
     """Hangs actors into a scene; pictures that several of them wear are read once."""
 
-    def __init__(self, archive: Archive, player: tuple[int, int, int]) -> None:
+    def __init__(self, archive: Archive, player: Colour) -> None:
         import trimesh
 
         self.scene = trimesh.Scene()
         self._archive, self._player = archive, player
-        self._pictures: dict[tuple[str, str, tuple[int, int, int]], Image.Image] = {}
+        self._pictures: dict[tuple[str, str, Colour], Image.Image] = {}
 
     def hang(self, name: str, place: NDArray, depth: int) -> None:
         """Add an actor at a place (4, 4), and its props down to a depth."""
@@ -97,7 +65,10 @@ class _Dresser:
             mesh = self._archive.mesh(actor.mesh)
             places = mesh.props
             if actor.texture is not None:
-                self.scene.add_geometry(_textured(mesh, self._picture(actor, actor.texture)), transform=place)
+                picture = self._picture(actor, actor.texture)
+                self.scene.add_geometry(
+                    textured_mesh(mesh.vertices, mesh.faces, mesh.normals, mesh.uv, picture), transform=place
+                )
         if depth == 0:
             return
         for point, props in actor.props.items():
@@ -113,28 +84,11 @@ class _Dresser:
         return self._pictures[key]
 
 
-def _textured(mesh: PmdMesh, picture: Image.Image) -> trimesh.Trimesh:
-    import trimesh
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import SimpleMaterial
-
-    return trimesh.Trimesh(
-        mesh.vertices,
-        mesh.faces,
-        vertex_normals=mesh.normals,
-        visual=TextureVisuals(uv=mesh.uv, material=SimpleMaterial(image=picture)),
-        process=False,
-    )
-
-
-def _paint(picture: Image.Image, actor: Actor, player: tuple[int, int, int]) -> Image.Image:
+def _paint(picture: Image.Image, actor: Actor, player: Colour) -> Image.Image:
     """Alpha means what the material says: transparency, where the player's colour goes, or nothing."""
-    from PIL import Image
-
     rgba = picture.convert("RGBA")
     if actor.material.startswith(_SEE_THROUGH):
         return rgba
     if not actor.material.startswith(("player", "objectcolor")):
         return rgba.convert("RGB")
-    colour = actor.colour if actor.material.startswith("objectcolor") else player
-    return Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size, colour), rgba.getchannel("A"))
+    return paint_over(rgba, actor.colour if actor.material.startswith("objectcolor") else player)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +75,21 @@ def read_g3d(data: bytes, name: str = "model") -> list[G3dMesh]:
             )
         )
     return meshes
+
+
+def fingerprints(meshes: Sequence[G3dMesh], folder: Path) -> tuple[str, str]:
+    """Hashes of a model's shape (faces and texture coordinates, the same in all animations) and of shape and skin."""
+    shape = _hash(*(part.tobytes() for m in meshes for part in (m.faces, *([] if m.uv is None else [m.uv]))))
+    return shape, _hash(shape.encode(), *(_picture_bytes(folder, mesh) for mesh in meshes))
+
+
+def _hash(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _picture_bytes(folder: Path, mesh: G3dMesh) -> bytes:
+    path = folder / (mesh.texture or "")
+    return path.read_bytes() if mesh.texture and path.is_file() else mesh.diffuse.tobytes()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from render.errors import Unusable
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
-from render.sources.g3d import G3dMesh, read_g3d
+from render.sources.g3d import G3dMesh, fingerprints, read_g3d
+from render.sources.paint import Colour, draw_colour, paint_over, textured_mesh
 
 if TYPE_CHECKING:
     import trimesh
@@ -36,11 +37,12 @@ class GlestModel(SourceObject):
         """Load the model; a player's colour is drawn from its name."""
         import trimesh
 
-        draw = hashlib.sha256(self.object_id.encode()).digest()[0]
-        player = _PLAYER_COLOURS[draw % len(_PLAYER_COLOURS)]
+        player = draw_colour(_PLAYER_COLOURS, self.object_id)
         scene = trimesh.Scene()
         for mesh in read_g3d(self.path.read_bytes(), self.path.name):
-            scene.add_geometry(_to_trimesh(mesh, self.path.parent, player), transform=Z_UP_FROM_Y_UP)
+            look = mesh.diffuse if mesh.texture is None else _picture(self.path.parent, mesh, player)
+            dressed = textured_mesh(mesh.vertices, mesh.faces, mesh.normals, mesh.uv, look)
+            scene.add_geometry(dressed, transform=Z_UP_FROM_Y_UP)
         return scene
 
 
@@ -53,23 +55,18 @@ def list_objects(paths: Sequence[Path], root: Path) -> list[SourceObject]:
     """One object for each distinct set of faces, texture coordinates and pictures, in an order that mixes all kinds."""
     seen: set[str] = set()
     objects = []
-    for path in sorted(paths, key=_standing_first):
-        if any(word in path.stem.lower() for word in _NOT_WHOLE):
+    for path in sorted(paths, key=lambda path: (not _named(path, _AT_REST), str(path))):
+        if _named(path, _NOT_WHOLE):
             continue
-        shape = None
         try:
             meshes = read_g3d(path.read_bytes(), path.name)
         except Unusable:
-            pass  # listed, so that the run reports it
-        else:
-            if sum(len(mesh.faces) for mesh in meshes) < _FEWEST_FACES:
-                continue
-            shape = _hash(*(part.tobytes() for m in meshes for part in (m.faces, *([] if m.uv is None else [m.uv]))))
-            skin = _hash(shape.encode(), *(_picture_bytes(path.parent, m) for m in meshes))
-            if skin in seen:
-                continue
+            objects.append(_model(path, root, None))  # so that the run reports it
+            continue
+        shape, skin = fingerprints(meshes, path.parent)
+        if skin not in seen and sum(len(mesh.faces) for mesh in meshes) >= _FEWEST_FACES:
             seen.add(skin)
-        objects.append(_model(path, root, shape))
+            objects.append(_model(path, root, shape))
     return sorted(objects, key=lambda item: hashlib.sha256(item.object_id.encode()).digest())
 
 
@@ -87,49 +84,15 @@ def _model(path: Path, root: Path, shape: str | None) -> GlestModel:
     )
 
 
-def _standing_first(path: Path) -> tuple[bool, str]:
-    return not any(word in path.stem.lower() for word in _AT_REST), str(path)
+def _named(path: Path, words: Sequence[str]) -> bool:
+    return any(word in path.stem.lower() for word in words)
 
 
-def _hash(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
-
-
-def _picture_bytes(folder: Path, mesh: G3dMesh) -> bytes:
-    path = folder / (mesh.texture or "")
-    return path.read_bytes() if mesh.texture and path.is_file() else mesh.diffuse.tobytes()
-
-
-def _to_trimesh(mesh: G3dMesh, folder: Path, player: tuple[int, int, int]) -> trimesh.Trimesh:
-    import trimesh
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import SimpleMaterial
-
-    if mesh.texture is None or mesh.uv is None:
-        material = SimpleMaterial(diffuse=(mesh.diffuse * 255).round().astype("uint8"))
-    else:
-        material = SimpleMaterial(image=_paint(_open_picture(folder, mesh.texture), mesh, player))
-    visual = TextureVisuals(uv=mesh.uv, material=material)
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=mesh.normals, visual=visual, process=False)
-
-
-def _open_picture(folder: Path, name: str) -> Image.Image:
+def _picture(folder: Path, mesh: G3dMesh, player: Colour) -> Image.Image:
     from PIL import Image
 
-    path = folder / Path(name).name
     try:
-        return Image.open(path)
+        rgba = Image.open(folder / Path(mesh.texture or "").name).convert("RGBA")
     except OSError as error:
-        raise Unusable(f"texture {name} is missing or damaged: {error}") from error
-
-
-def _paint(picture: Image.Image, mesh: G3dMesh, player: tuple[int, int, int]) -> Image.Image:
-    from PIL import Image
-
-    rgba = picture.convert("RGBA")
-    if not mesh.player_colour:
-        return rgba
-    return Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size, player), rgba.getchannel("A"))
+        raise Unusable(f"texture {mesh.texture} is missing or damaged: {error}") from error
+    return paint_over(rgba, player) if mesh.player_colour else rgba

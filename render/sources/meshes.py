@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
+from render.sources.collada import read_asset
+from render.sources.gltf import load_gltf
+from render.sources.loading import load_scene
 from render.sources.obj import load_obj
 
 if TYPE_CHECKING:
@@ -42,25 +45,25 @@ class MeshFile(SourceObject):
         return self._load(cut_faces=False) if self._suffix == ".obj" else None
 
     def _load(self, *, cut_faces: bool) -> trimesh.Scene:
-        import trimesh
         from trimesh.resolvers import FilePathResolver
 
+        resolver = FilePathResolver(str(self.path))
         if self._suffix == ".obj":
-            scene = load_obj(self.path.read_bytes(), FilePathResolver(str(self.path)), cut_faces=cut_faces)
+            scene = load_obj(self.path.read_bytes(), resolver, cut_faces=cut_faces)
+        elif self.linear_colours:
+            scene = load_gltf(self.path, resolver)
         else:
-            scene = trimesh.load_scene(self.path, process=False)
-        if self._y_is_up():
+            scene = load_scene(self.path, resolver)
+        if self._suffix == ".dae":
+            scene.apply_transform(read_asset(self.path).z_up_from_file)
+        elif self._suffix not in _Z_UP_SUFFIXES:
             scene.apply_transform(Z_UP_FROM_Y_UP)
         return scene
 
     def write_files(self, folder: Path) -> tuple[Path, NDArray[np.float64]]:
-        """The file where it is."""
-        return self.path, np.eye(4)
-
-    def _y_is_up(self) -> bool:
-        if self._suffix == ".dae":
-            return b"Z_UP" not in self.path.read_bytes()
-        return self._suffix not in _Z_UP_SUFFIXES
+        """The file where it is; of those whose unit is not the metre, Blender's importer makes metres."""
+        metres = read_asset(self.path).metres if self._suffix == ".dae" else 1.0
+        return self.path, np.diag([*np.full(3, 1 / metres), 1.0])
 
 
 def claims(path: Path) -> bool:

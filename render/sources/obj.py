@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from render.polygons import cut_concave_faces
+from render.sources.loading import load_scene
 
 if TYPE_CHECKING:
     import trimesh
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 def load_obj(data: bytes, resolver: Resolver, *, cut_faces: bool = True) -> trimesh.Scene:
     """Load an OBJ file; without ``cut_faces`` its concave faces come as the fans that trimesh makes of them."""
-    import trimesh
-
     if cut_faces:
         text = cut_concave_faces(data.decode("latin-1"))  # every byte has a letter there, so names pass unharmed
         data = text.encode("latin-1")
-    return trimesh.load_scene(BytesIO(data), file_type="obj", resolver=resolver, process=False)
+    return load_scene(BytesIO(data), resolver, file_type="obj")

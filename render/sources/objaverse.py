@@ -1,22 +1,18 @@
-"""Objaverse (Deitke et al. 2022): objects of Sketchfab, in the layout of ``~/.objaverse`` as its own package keeps it.
-
-``object-paths.json.gz`` maps uids to ``glbs/000-023/<uid>.glb``; ``metadata/000-023.json.gz`` holds the annotations of
-that folder; ``lvis-annotations.json.gz`` maps LVIS categories to uids. What is missing is downloaded, see `hub`.
-"""
+"""Objaverse (Deitke et al. 2022): objects of Sketchfab, by uids, LVIS categories, or words in names and tags."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from mv3d.errors import Mv3dError
 from render.errors import Unusable
 from render.sources.base import SourceObject
-from render.sources.hub import fetch, read_json
+from render.sources.hub import fetch
 from render.sources.meshes import MeshFile
+from render.sources.objaverse_index import Index
 
 if TYPE_CHECKING:
     import trimesh
@@ -64,28 +60,20 @@ def select_objects(query: str) -> list[SourceObject]:
         raise Mv3dError(f"{query}: give uids=, lvis= or words=, and if you like licence= and root=, joined by &")
     root = Path(given.get("root", _ROOT)).expanduser().resolve()
     licences = [part for part in given.get("licence", "by,cc0").split(",") if part]
-    paths: dict[str, str] = read_json(root, "object-paths.json.gz")
-    wanted, category = list(paths), {}
+    index = Index(root)
+    wanted, category = list(index.paths), {}
     if "lvis" in given:
-        lvis: dict[str, list[str]] = read_json(root, "lvis-annotations.json.gz")
-        named = {name.lower(): name for name in lvis}
-        for part in (part.strip().lower() for part in given["lvis"].split(",")):
-            if part not in named:
-                raise Mv3dError(f"Objaverse has no LVIS category {part}; there are {', '.join(sorted(lvis)[:8])} ...")
-            category |= dict.fromkeys(lvis[named[part]], named[part])
+        category = index.categories(part.strip().lower() for part in given["lvis"].split(","))
         wanted = [uid for uid in wanted if uid in category]
     if "uids" in given:
         chosen = set(_uids(given["uids"]))
         wanted = [uid for uid in wanted if uid in chosen]
     words = given.get("words", "").lower().split()
     objects: list[SourceObject] = []
-    for uid, facts in _annotations(root, paths, wanted):
-        licence = facts.get("license")
-        tags = " ".join(tag.get("name", "") for tag in facts.get("tags") or [])
-        name = str(facts.get("name") or uid)
-        if "any" not in licences and licence not in licences:
-            continue
-        if not all(word in f"{name} {tags}".lower() for word in words):
+    for uid, facts in index.annotations(wanted):
+        licence, name = facts.get("license"), str(facts.get("name") or uid)
+        said = " ".join((name, *(tag.get("name", "") for tag in facts.get("tags") or []))).lower()
+        if not ("any" in licences or licence in licences) or not all(word in said for word in words):
             continue
         objects.append(
             ObjaverseObject(
@@ -95,22 +83,13 @@ def select_objects(query: str) -> list[SourceObject]:
                 licence=_LICENCES.get(str(licence), licence),
                 attribution=f"{name} by {(facts.get('user') or {}).get('displayName', 'unknown')} "
                 f"({facts.get('viewerUrl') or 'sketchfab.com'})",
-                path=root / paths[uid],
+                path=root / index.paths[uid],
                 root=root,
             )
         )
     if not objects:
         raise Mv3dError(f"{query} matches no object with licence {' or '.join(licences)}")
     return objects
-
-
-def _annotations(root: Path, paths: dict[str, str], uids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    folders: dict[str, list[str]] = {}
-    for uid in uids:
-        folders.setdefault(paths[uid].split("/")[1], []).append(uid)
-    for folder in sorted(folders):
-        known = read_json(root, f"metadata/{folder}.json.gz")
-        yield from ((uid, known[uid]) for uid in sorted(folders[folder]) if uid in known)
 
 
 def _uids(text: str) -> list[str]:

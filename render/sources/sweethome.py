@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mv3d.errors import Mv3dError
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
+from render.sources.catalogue import parse_rotation, read_catalogue
+from render.sources.loading import load_scene
 from render.sources.obj import load_obj
-from render.sources.zipped import zip_resolver
+from render.sources.zipped import read_member, zip_resolver
 
 if TYPE_CHECKING:
     import trimesh
 
 SUFFIX = ".sh3f"
-_CATALOGUE = "PluginFurnitureCatalog.properties"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,8 @@ class Furniture(SourceObject):
     """A model of a library."""
 
     member: str = ""
-    rotation: tuple[float, ...] | None = None
-    """The library's own 3x3 correction, row by row."""
+    rotation: str = "1 0 0 0 1 0 0 0 1"
+    """The library's own 3x3 correction, row by row, as it says it."""
 
     def load(self) -> trimesh.Scene:
         """Load the model, turned as its catalogue says."""
@@ -41,18 +41,13 @@ class Furniture(SourceObject):
         return self._load(cut_faces=False) if self.member.lower().endswith(".obj") else None
 
     def _load(self, *, cut_faces: bool) -> trimesh.Scene:
-        from io import BytesIO
-
-        import trimesh
-
         model = PurePosixPath(self.member)
         with zipfile.ZipFile(self.path) as archive:
-            data, resolver = archive.read(self.member), zip_resolver(archive, str(model.parent))
+            data, resolver = read_member(archive, self.member), zip_resolver(archive, str(model.parent))
             if model.suffix.lower() == ".obj":
                 scene = load_obj(data, resolver, cut_faces=cut_faces)
             else:
-                kind = model.suffix.lower()[1:]
-                scene = trimesh.load_scene(BytesIO(data), file_type=kind, resolver=resolver, process=False)
+                scene = load_scene(BytesIO(data), resolver, file_type=model.suffix.lower()[1:])
         scene.apply_transform(Z_UP_FROM_Y_UP @ self._turn())
         return scene
 
@@ -68,8 +63,7 @@ class Furniture(SourceObject):
 
     def _turn(self) -> NDArray[np.float64]:
         turn = np.eye(4)
-        if self.rotation is not None:
-            turn[:3, :3] = np.reshape(self.rotation, (3, 3))
+        turn[:3, :3] = parse_rotation(self.rotation)
         return turn
 
 
@@ -84,43 +78,22 @@ def list_objects(paths: Sequence[Path], root: Path) -> list[SourceObject]:
 
 
 def _library_objects(path: Path) -> list[Furniture]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = _parse_properties(archive.read(_CATALOGUE).decode("latin-1"))
-            members = set(archive.namelist())
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise Mv3dError(f"{path} is no Sweet Home 3D furniture library: {str(error).strip(chr(34))}") from None
+    library, models = read_catalogue(path)
+    place = f"{library.get('name', path.stem)}, {library.get('provider', path.name)}"
     objects = []
-    numbers = sorted(int(key[6:]) for key in entries if re.fullmatch(r"model#\d+", key))
-    for number in numbers:
-        member = entries[f"model#{number}"].lstrip("/")
-        if member not in members:
-            raise Mv3dError(f"{path} is damaged: its catalogue lists {member}, which is not in the file")
-        name = entries.get(f"name#{number}", PurePosixPath(member).stem)
-        short_id = entries.get(f"id#{number}", PurePosixPath(member).stem).split("#")[-1]
-        rotation = entries.get(f"modelRotation#{number}")
-        creator, library = entries.get(f"creator#{number}"), entries.get("name", path.stem)
+    for model in models:
+        stem = PurePosixPath(model["model"]).stem
+        name = model.get("name", stem)
         objects.append(
             Furniture(
-                object_id=f"{slug(path.stem)}/{slug(short_id)}",
+                object_id=f"{slug(path.stem)}/{slug(model.get('id', stem).split('#')[-1])}",
                 name=name,
-                category=entries.get(f"category#{number}"),
-                licence=entries.get("license"),
-                attribution=f"{name} by {creator or 'unknown'} ({library}, {entries.get('provider', path.name)})",
+                category=model.get("category"),
+                licence=library.get("license"),
+                attribution=f"{name} by {model.get('creator') or 'unknown'} ({place})",
                 path=path,
-                member=member,
-                rotation=tuple(map(float, rotation.split())) if rotation else None,
+                member=model["model"],
+                rotation=model.get("modelRotation", Furniture.rotation),
             )
         )
     return objects
-
-
-def _parse_properties(text: str) -> dict[str, str]:
-    """Read Java properties as far as furniture catalogues use them."""
-    entries = {}
-    for line in text.splitlines():
-        key, equals, value = line.strip().partition("=")
-        if equals and not key.startswith(("#", "!")):
-            plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), value.strip())
-            entries[key.strip()] = " ".join(re.sub(r"\\(.)", r"\1", plain).split())
-    return entries

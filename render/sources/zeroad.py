@@ -7,18 +7,16 @@ helmet and shield.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mv3d.errors import Mv3dError
 from render.errors import Unusable
 from render.sources.actors import read_actor
+from render.sources.archive import open_archive
 from render.sources.base import SourceObject, slug
-from render.sources.dressing import Archive, dress
+from render.sources.dressing import dress
 
 if TYPE_CHECKING:
     import trimesh
@@ -38,11 +36,11 @@ class ActorObject(SourceObject):
 
     def load(self) -> trimesh.Scene:
         """Load the actor in its meshes' rest pose."""
-        return dress(_open(self.path), self._actor, seed=self.object_id)
+        return dress(open_archive(self.path), self._actor, seed=self.object_id)
 
     def load_identity(self) -> trimesh.Scene | None:
         """The mesh alone: two soldiers with other helmets are one shape, and may not be on both sides of the split."""
-        return dress(_open(self.path), self._actor, seed=self.object_id, alone=True)
+        return dress(open_archive(self.path), self._actor, seed=self.object_id, alone=True)
 
     @property
     def _actor(self) -> str:
@@ -51,12 +49,7 @@ class ActorObject(SourceObject):
 
 def claims(path: Path) -> bool:
     """Take the archive by its name and what is in it."""
-    if path.name != _ARCHIVE:
-        return False
-    try:
-        return any(name.startswith(_ACTORS) for name in _open(path).names)
-    except zipfile.BadZipFile:
-        raise Mv3dError(f"{path} is no zip archive, or a damaged one; fetch it again") from None
+    return path.name == _ARCHIVE and bool(open_archive(path).actors)
 
 
 def list_objects(paths: Sequence[Path], root: Path) -> list[SourceObject]:
@@ -65,10 +58,9 @@ def list_objects(paths: Sequence[Path], root: Path) -> list[SourceObject]:
 
 
 def _archive_objects(path: Path) -> list[ActorObject]:
-    archive = _open(path)
+    archive = open_archive(path)
     pairs: dict[tuple[str, str], ActorObject] = {}
-    actors = [name[len(_ACTORS) :] for name in archive.names if name.startswith(_ACTORS) and name.endswith(".xml")]
-    for name in sorted(actors, key=lambda name: (name.startswith("props/"), name)):
+    for name in sorted(archive.actors, key=lambda name: (name.startswith("props/"), name)):
         if name.startswith(_NO_OBJECTS):
             continue
         pair = (name, "")  # of its own, and reported, if it is damaged
@@ -98,8 +90,3 @@ def _object(path: Path, name: str, shape: str) -> ActorObject:
         member=_ACTORS + name,
         shape=shape,
     )
-
-
-@lru_cache(maxsize=2)
-def _open(path: Path) -> Archive:
-    return Archive(path)

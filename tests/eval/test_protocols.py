@@ -1,11 +1,7 @@
-import math
-
-import numpy as np
 import pytest
 import yaml
 
 from eval.__main__ import main
-from eval.objects import dynamic_path
 from eval.protocol import PROTOCOLS_FOLDER, UNKNOWN, list_protocols, load_protocol
 from mv3d.errors import Mv3dError
 
@@ -73,6 +69,7 @@ def test_fingerprints_tell_settings_apart(tmp_path):
         (lambda s: s["num_views"].update(stated="many"), "not of the kind int"),
         (lambda s: s["scored_views"].update(stated=[21]), "indices below num_views 21"),
         (lambda s: s["azimuths_deg"].update(stated=[0, 90]), "2 azimuths_deg for 21 views"),
+        (lambda s: s["azimuths_deg"].update(stated=[0] * 21) or s["path"].update(stated="random"), "static path only"),
         (lambda s: s["lpips"].pop("source"), "missing source"),
     ],
 )
@@ -95,15 +92,3 @@ def test_the_verb_lists_them(capsys):
     printed = capsys.readouterr().out
     assert all(f"{name}: " in printed for name in NAMES)
     assert "published rows" in printed
-
-
-def test_dynamic_orbits_begin_at_the_input_and_swing_around_it():
-    azimuths, elevations = dynamic_path(np.random.default_rng(3), 21, 12.0)
-    assert azimuths[0] == 0
-    assert elevations[0] == 12.0
-    steps = np.diff(np.append(azimuths, 360.0))
-    assert np.abs(steps - 360 / 21).max() < 360 / 21
-    assert 0.5 < np.ptp(elevations) < 2 * 5 * 10
-    assert not math.isclose(elevations[1], 12.0)
-    again = dynamic_path(np.random.default_rng(3), 21, 12.0)
-    np.testing.assert_array_equal(again[0], azimuths)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from PIL import Image
 from eval.__main__ import main
 from eval.baselines import LIFTED, MEAN, NEAREST, REPEATED, WHITE
 from eval.metrics.names import BY_KEY
-from eval.objects import list_objects, path_cameras, render_truth
+from eval.objects import list_objects, render_truth
 from eval.protocol import PROTOCOLS_FOLDER, load_protocol
 from eval.results import load_result
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit
+from render.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj
+from tests.tiny import TINY_UNET
 
 
 def _write_protocol(file: Path, **changes: object) -> Path:
@@ -95,6 +98,11 @@ def test_lifted_true_views_are_nearly_the_body_and_consistent(finished):
         assert (whole["consistency_iou"] or 0) > 0.7  # three views make a coarse hull
         assert (whole["consistency_psnr"] or 0) > (result.objects[name].whole["tiny"]["consistency_psnr"] or 99)
         assert (result.objects[name].whole["tiny"]["seconds"] or 0) > 0
+        tiny = result.objects[name].whole["tiny"]
+        share = (tiny["consistency_psnr_object"] or 0) / (whole["consistency_psnr_object"] or 1)
+        assert tiny["consistency_share"] == pytest.approx(share)
+        assert share < 1
+    assert "consistency / true views' ↑" in (finished / "report.md").read_text()
 
 
 def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
@@ -105,6 +113,7 @@ def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
         "seconds median",
         "torch 2",
         "clip_s is absent",
+        "or fetch it once with: hf download openai/clip-vit-base-patch32",
         "input view",
     ):
         assert stated in text
@@ -128,17 +137,68 @@ def test_a_second_run_goes_on_where_the_first_stopped(finished, place, command, 
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        ({"path": "random", "azimuths_deg": "random"}, "tiny makes static, even orbits"),
-        ({"split": "test"}, "holds no object of the test split"),
+        {"path": "dynamic"},
+        {"path": "random", "azimuths_deg": "random"},
+        {"azimuths_deg": [0, 45, 90, 180, 270, 315]},
     ],
+    ids=["dynamic", "random", "azimuths"],
 )
+def test_the_cameras_that_a_model_is_asked_for_are_the_protocols(place, command, tmp_path, monkeypatch, change):
+    monkeypatch.setenv("MV3D_CACHE", str(tmp_path / "no weights"))
+    protocol = _write_protocol(tmp_path / "moving.yaml", geometry="none", **change)
+    words = [str(protocol) if word.endswith("small.yaml") else word for word in command]
+    words[words.index("--work") + 1] = str(tmp_path / "work")
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    result = load_result(tmp_path / "out")
+    assert list(result.objects) == ["cube/0", "tower/0"]
+    assert result.warnings == []
+    assert "told as poses" in str(result.methods[0].about["asked"])
+    assert "evenly spaced" in result.absent[MEAN]
+    (work,) = (tmp_path / "work").glob("moving-*")
+    truth = load_orbit(work / "truth/cube/0")
+    (made,) = (load_orbit(path.parent) for path in work.glob("tiny-*/cube/0/transforms.json"))
+    for camera, wanted in zip(made.cameras, truth.cameras, strict=True):
+        np.testing.assert_allclose(camera.world_from_cam, wanted.world_from_cam, atol=1e-9)
+    # The model saw these cameras and not only their names: its coarse stage, asked for the same, shows the same.
+    from mv3d.generate import GenerateSettings, generate_orbit
+    from mv3d.model.checkpoints import load_model
+
+    azimuths = tuple((c.azimuth_deg - truth.cameras[0].azimuth_deg) % 360 for c in truth.cameras)
+    elevations = tuple(c.elevation_deg for c in truth.cameras)
+    settings = GenerateSettings(6, elevations[0], azimuths, elevations)
+    again = generate_orbit(truth.frames[0], load_model(command[command.index("--model") + 1], "cpu"), settings)
+    np.testing.assert_allclose(made.frames, again.frames, atol=1 / 255)
+
+
+def test_a_model_that_is_told_no_cameras_is_refused_before_anything_is_rendered(
+    place, command, tiny_model, tmp_path, capsys
+):
+    from mv3d.model.checkpoints import load_model, save_model
+    from mv3d.model.unet import OrbitUNet
+
+    deaf = replace(load_model(str(tiny_model), "cpu"), unet=OrbitUNet(**TINY_UNET, pose_embed_dim=0).eval())
+    save_model(deaf, tmp_path / "deaf")
+    protocol = _write_protocol(tmp_path / "moving.yaml", path="dynamic")
+    changed = {
+        str(place / "small.yaml"): protocol,
+        str(tiny_model): tmp_path / "deaf",
+        str(place / "work"): tmp_path / "w",
+    }
+    words = [str(changed.get(word, word)) for word in command]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "tiny is not told cameras and makes level, even turns; moving wants dynamic cameras" in line
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(("change", "message"), [({"split": "test"}, "holds no object of the test split")])
 def test_what_a_run_cannot_do_is_one_line_and_nothing_written(place, command, tmp_path, capsys, change, message):
     protocol = _write_protocol(tmp_path / "other.yaml", **change)
     words = [str(protocol) if word.endswith("small.yaml") else word for word in command]
-    if "split" in change:  # a set of objects that has none of that side
-        words[words.index(str(place / "objects"))] = str(_write_cuboids(tmp_path / "o", {"cube": (1, 1, 1)}))
+    words[words.index(str(place / "objects"))] = str(_write_cuboids(tmp_path / "o", {"cube": (1, 1, 1)}))
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("error: ")
@@ -170,6 +230,8 @@ def scans(tmp_path) -> Path:
     Image.fromarray(texture).save(scan / "materials/textures/texture.png")
     Image.new("RGB", (8, 8)).save(scan / "thumbnails/0.jpg")
     (scan / "model.config").write_text("<model/>")
+    (scan / "model.sdf").write_text("<sdf/>")
+    (scan / "metadata.pbtxt").write_text('name: "Tower_One"\n')
     with zipfile.ZipFile(root / "Tower_Two.zip", "w") as archive:
         for path in sorted(scan.rglob("*")):
             if path.is_file():
@@ -193,6 +255,22 @@ def test_scans_stand_upright_with_their_texture(scans, tmp_path):
             assert lower[2] > 3 * lower[0]
 
 
+def test_one_scan_or_scans_in_folders_are_found_too(scans, tmp_path):
+    """Not taken for an ordinary OBJ file, which would lie on its side without its texture."""
+    (alone,) = list_objects(scans / "Tower_One", None, tmp_path / "one")
+    assert alone.name == "Tower_One"
+    (scans / "shelf").mkdir()
+    shutil.move(scans / "Tower_One", scans / "shelf/Tower_One")
+    nested = list_objects(scans, None, tmp_path / "two")
+    assert [item.name for item in nested] == ["Tower_Two", "shelf_Tower_One"]
+    for item in (alone, *nested):
+        scene = make_scene(item.load(), linear_colours=item.linear_colours)
+        width, depth, height = np.ptp(scene.corners.reshape(-1, 3), axis=0)
+        assert height == pytest.approx(2 * width)
+        assert height == pytest.approx(2 * depth)
+        assert any(picture.shape[0] == 8 for picture in scene.textures)
+
+
 def test_a_broken_zip_is_named(tmp_path):
     (tmp_path / "Scan.zip").write_bytes(b"PK broken")
     with pytest.raises(Mv3dError, match="Scan.zip is no readable zip"):
@@ -200,14 +278,22 @@ def test_a_broken_zip_is_named(tmp_path):
 
 
 def test_paths_that_are_no_even_turn_are_rendered_too(place, tmp_path):
-    protocol = load_protocol("mvadapter6")
-    cameras = path_cameras(protocol, np.random.default_rng(0), 0.0, 2.0)
-    assert [round(camera.azimuth_deg) for camera in cameras] == [0, 45, 90, 180, 270, 315]
-    small = load_protocol(str(_write_protocol(tmp_path / "p.yaml", path="random", azimuths_deg="random")))
     objects = list_objects(place / "objects", None, tmp_path / "work")
-    folders, failed = render_truth(objects, small, tmp_path / "truth")
-    assert list(folders) == ["cube/0", "tower/0"]
-    assert "flat" in failed["flat/0"]
-    orbit = load_orbit(folders["cube/0"])
-    assert len({round(camera.elevation_deg) for camera in orbit.cameras}) > 2
-    assert (orbit.frames[..., 3].max(axis=(1, 2)) == 1).all()
+    changes = {
+        "random": {"path": "random", "azimuths_deg": "random"},
+        "dynamic": {"path": "dynamic"},
+        "listed": {"azimuths_deg": [0, 45, 90, 180, 270, 315]},
+    }
+    orbits = {}
+    for name, change in changes.items():
+        small = load_protocol(str(_write_protocol(tmp_path / f"{name}.yaml", **change)))
+        folders, failed = render_truth(objects, small, tmp_path / name, workers=1)
+        assert list(folders) == ["cube/0", "tower/0"]
+        assert "flat" in failed["flat/0"]
+        orbits[name] = load_orbit(folders["cube/0"])
+        assert (orbits[name].frames[..., 3].max(axis=(1, 2)) == 1).all()
+        assert orbits[name].cameras[0].azimuth_deg == pytest.approx(0, abs=1e-6)
+    assert [round(camera.azimuth_deg) for camera in orbits["listed"].cameras] == [0, 45, 90, 180, 270, 315]
+    assert np.ptp([camera.elevation_deg for camera in orbits["listed"].cameras]) < 1e-6
+    for name in ("random", "dynamic"):
+        assert len({round(camera.elevation_deg, 1) for camera in orbits[name].cameras}) > 3

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mv3d.cameras import Camera, keyframe_orbit, sine_orbit, spiral_orbit, static_orbit
+from mv3d.cameras import Camera, dynamic_path, keyframe_orbit, sine_orbit, spiral_orbit, static_orbit
 from tests.strategies import any_cameras, assert_same, spherical_cameras
 
 # -------------------------------------------------------------------------------------------------
@@ -149,3 +149,22 @@ def test_sample_rays_are_the_rays_through_the_pixel_grid(per_side: int) -> None:
     unit = rays / np.linalg.norm(rays, axis=-1, keepdims=True)
     np.testing.assert_allclose(unit, camera.directions(camera.pixel_grid(per_side)), atol=1e-12)
     np.testing.assert_allclose(rays @ camera.cam_from_world[2, :3], -1, atol=1e-12)
+
+
+def test_dynamic_paths_begin_at_the_picture_and_swing_around_it():
+    azimuths, elevations = dynamic_path(np.random.default_rng(3), 21, 12.0)
+    assert azimuths[0] == 0
+    assert elevations[0] == pytest.approx(12)
+    steps = np.diff(np.append(azimuths, 360.0))
+    assert steps.min() > 0
+    assert steps.std() > 0.1
+    assert 0.5 < np.ptp(elevations) < 2 * 5 * 10 / 5
+    # Smooth and closed: at most the sum of the sinusoids' steepest slopes from one view to the next.
+    most_deg = sum(10 / 5 * 2 * np.pi * periods / 21 for periods in range(1, 6))
+    assert np.abs(np.diff(np.append(elevations, elevations[0]))).max() < most_deg
+    again = dynamic_path(np.random.default_rng(3), 21, 12.0)
+    np.testing.assert_array_equal(again, (azimuths, elevations))
+
+
+def test_dynamic_paths_stay_off_the_pole():
+    assert dynamic_path(np.random.default_rng(0), 21, 88.0)[1].max() == 89

@@ -130,6 +130,8 @@ BAD_INPUT = {
     "export to an unknown suffix": (None, ["export", "d", "-o", "m.fbx"], "m.fbx names no format: end it in .glb"),
     "export to an unknown format": (None, ["export", "d", "-o", "m", "--format", "fbx"], "fbx"),
     "export without a mesh": (lambda: Path("d").mkdir(), ["export", "d", "-o", "m.obj"], "make it first: mv3d lift d"),
+    "no such method": (None, ["lift", "d", "-o", "m.glb", "--method", "nerf"], "nerf"),
+    "preview by others": (None, ["lift", "d", "-o", "m.ply", "--method", "splats", "--preview"], "leave one of them"),
     "mesh exists": (lambda: Path("m.glb").touch(), ["lift", "d", "-o", "m.glb"], "m.glb exists already"),
 }
 
@@ -157,6 +159,8 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
         (["--num-views", "0"], "--num-views 0 is outside"),
         (["--elevation", "95"], "--elevation 95.0 is outside"),
         (["--steps", "0"], "--steps 0 is outside"),
+        (["--swing", "75"], "--swing 75 about --elevation 10 reaches 85 degrees; stay within 80"),
+        (["--swing", "30", "--num-views", "0"], "--num-views 0 is outside"),
         (["--model", "no-such-folder"], "there is no model no-such-folder"),
         (["--device", "mps"], "--device mps: this machine"),
     ],
@@ -251,6 +255,12 @@ def test_a_picture_becomes_an_orbit_folder_and_the_same_seed_the_same_pixels(her
     assert first.cameras[1].elevation_deg == pytest.approx(20)
     np.testing.assert_array_equal(first.frames, again.frames)
     assert not np.array_equal(first.frames, other.frames)
+
+
+def test_the_camera_swings_once_a_turn(here, tiny_model):
+    assert main(["orbit", CHAIR, "-o", "a", "--num-views", "4", "--swing", "30", "--model", str(tiny_model)]) == 0
+    elevations = [camera.elevation_deg for camera in load_orbit(here / "a").cameras]
+    assert elevations == pytest.approx([10, 40, 10, -20])
 
 
 def test_a_frame_of_an_orbit_keeps_its_framing(here, tiny_model):

@@ -27,7 +27,7 @@ from tests.mv3d.blocks import (
     view_boxes,
 )
 
-CELLS = LiftSettings(resolution=48)
+CELLS = LiftSettings(method="hull", resolution=48)
 CELL = 0.7 / 48  # the crate's height
 
 
@@ -90,7 +90,7 @@ def test_a_lifted_crate_is_upright_in_its_file(crate: Mesh, tmp_path: Path) -> N
 
 def test_a_table_keeps_its_legs_its_gaps_and_a_flat_top() -> None:
     views = view_boxes(TABLE, static_orbit(16, 25, size_px=96))
-    table = lift_orbit(views, LiftSettings(resolution=64))
+    table = lift_orbit(views, LiftSettings(method="hull", resolution=64))
     assert table.is_watertight
     assert np.mean([silhouette_iou(*pair) for pair in zip(silhouettes(table, views), views.frames, strict=True)]) > 0.95
     # Silhouettes alone would leave a cone of 0.16 on the top, and one under each leg.
@@ -152,4 +152,4 @@ def test_what_cannot_be_lifted_is_refused_in_one_line(crate_views: Orbit) -> Non
             lift_orbit(orbit, CELLS)
         assert "\n" not in str(caught.value)
     with pytest.raises(Mv3dError, match="resolution 1000"):
-        lift_orbit(crate_views, LiftSettings(resolution=1000))
+        LiftSettings(resolution=1000)

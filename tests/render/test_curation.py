@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
@@ -13,18 +16,20 @@ from mv3d.orbit import Facts, Orbit, save_orbit
 from render.__main__ import main
 from render.curation import load_rules
 from render.scores import score_orbit
+from render.text import TextReader
 
 RULES = Path(__file__).parents[2] / "configs" / "curation.yaml"
 VIEWS, SIZE = 6, 64
 Paint = Callable[[np.ndarray, int], None]
 
 
-def make_orbit(paint: Paint, triangles: int = 500) -> Orbit:
+def make_orbit(paint: Paint, triangles: int = 500, lacking_files: int = 0) -> Orbit:
     """An orbit whose views are painted one by one."""
     frames = np.zeros((VIEWS, SIZE, SIZE, 4), np.float32)
     for k, frame in enumerate(frames):
         paint(frame, k)
-    facts = Facts(extra={"split": "train", "geometry_hash": "0", "triangles": triangles}, seconds={"render": 1.0})
+    numbers = {"triangles": triangles, "lacking_files": lacking_files}
+    facts = Facts(extra={"split": "train", "geometry_hash": "0", **numbers}, seconds={"render": 1.0})
     return Orbit(frames, static_orbit(VIEWS, 10, size_px=SIZE), facts)
 
 
@@ -35,6 +40,24 @@ def stripes(colour: tuple[float, float, float], width: int = 30, height: int = 4
         frame[top : top + height // 2, left : left + width, :3] = (0.1, 0.1, 0.1)
 
     return paint
+
+
+def labelled(frame: np.ndarray, k: int) -> None:
+    """A carton that says what is in it, on its front."""
+    frame[6:58, 4:60] = (0.8, 0.85, 0.5, 1)
+    frame[44:58, 4:60, :3] = (0.2, 0.4, 0.3)
+    if k in (0, 1):
+        picture = Image.fromarray((frame[..., :3] * 255).astype(np.uint8))
+        ImageDraw.Draw(picture).text((14, 18), "MILK", fill=(0, 0, 0), font=ImageFont.load_default(15))
+        frame[..., :3] = np.asarray(picture) / 255
+
+
+def rail(frame: np.ndarray, k: int) -> None:
+    """Bars whose outline looks like letters, on nothing."""
+    mask = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(mask).text((3, 20), "HUNT", fill=255, font=ImageFont.load_default(22))
+    frame[..., 3] = np.asarray(mask) > 100
+    frame[:32, :, :3] = (0.1, 0.2, 0.6)
 
 
 def plain(frame: np.ndarray, k: int) -> None:
@@ -76,11 +99,15 @@ def place(tmp_path: Path) -> Path:
         "named": (stripes((0.9, 0.9, 0.2), 20, 50), "Street sign", "CC0", 500),
         "selfish": (stripes((0.5, 0.9, 0.9), 36, 20), "Selfish", "CC-BY-NC-4.0", 500),
         "alike": (stripes((0.9, 0.5, 0.9), 36, 26), "Alike", "CC BY-SA 4.0", 500),
+        "labelled": (labelled, "Carton", "CC0", 500),
+        "lacking": (stripes((0.3, 0.9, 0.7), 24, 44), "Lacking", "CC0", 500),
         "empty": (lambda frame, k: None, "Empty", "CC0", 500),
     }
     with (tmp_path / "manifest.jsonl").open("w") as manifest:
         for name, (paint, title, licence, triangles) in objects.items():
-            save_orbit(make_orbit(paint, triangles), tmp_path / name / "0", for_people=False)
+            save_orbit(
+                make_orbit(paint, triangles, 2 if name == "lacking" else 0), tmp_path / name / "0", for_people=False
+            )
             line = {"object_id": name, "name": title, "source": "x", "licence": licence, "split": "train", "orbits": 1}
             manifest.write(json.dumps(line) + "\n")
     return tmp_path
@@ -104,15 +131,65 @@ def test_every_rule_drops_what_it_is_for_and_says_so(place: Path, capsys) -> Non
         "named": "word",
         "selfish": "licence",
         "alike": "licence",
+        "labelled": "text",
+        "lacking": "lacking",
         "empty": "silhouette",
     }
     assert lines["twin"]["broad"] == "copy of good"
-    assert "broad: 2 of 13 objects" in printed
+    assert lines["lacking"]["broad"] == "lacking 2 files"
+    share, word = lines["labelled"]["broad"].removeprefix("text ").split(maxsplit=1)
+    assert 0.1 < float(share) < 0.5
+    assert "MILK" in word.upper()
+    assert {word["view"] for word in lines["labelled"]["words"]} <= {0, 1}
+    assert "broad: 2 of 15 objects" in printed
     assert "2 dropped: licence" in printed
     assert (place / "broad.txt").read_text().split() == ["good", "other"]
     assert set((place / "fine.txt").read_text().split()) <= {"good", "other"}
     assert (place / "broad-kept.png").is_file()
     assert (place / "broad-dropped.png").is_file()
+
+
+def test_an_outline_that_looks_like_letters_is_no_text(monkeypatch) -> None:
+    reader = TextReader()
+    assert reader.words(make_orbit(rail)) == ()
+    monkeypatch.setattr("render.text._LEAST_ON_OBJECT", 0.0)
+    assert any("HUNT" in word.text for word in reader.words(make_orbit(rail)))
+
+
+def test_other_thresholds_measure_and_read_nothing_again(place: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    assert main(["curate", str(place), "--rules", str(RULES)]) == 0
+    first = (place / "curation.jsonl").read_text()
+    with (place / "scores.jsonl").open("a") as file:
+        file.write('{"orbit": "good/0", "rendered_at"')  # as a killed run leaves it
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("render.scorebook.score_orbit", refuse)
+    monkeypatch.setattr("render.scorebook.TextReader", refuse)
+    assert main(["curate", str(place), "--rules", str(RULES)]) == 0
+    assert (place / "curation.jsonl").read_text() == first
+    lenient = tmp_path / "lenient.yaml"
+    lenient.write_text(RULES.read_text().replace("most_text: 0.01", "most_text: 1"))
+    capsys.readouterr()
+    assert main(["curate", str(place), "--rules", str(lenient)]) == 0
+    assert "broad: 3 of 15 objects" in capsys.readouterr().out
+    assert "labelled" in (place / "broad.txt").read_text()
+
+
+def test_an_object_that_was_rendered_again_is_measured_again(place: Path, capsys) -> None:
+    assert main(["curate", str(place), "--rules", str(RULES)]) == 0
+    shutil.rmtree(place / "good" / "0")
+    save_orbit(make_orbit(speck), place / "good" / "0", for_people=False)
+    assert main(["curate", str(place), "--rules", str(RULES)]) == 0
+    assert (place / "broad.txt").read_text().split() == ["other", "twin"]
+
+
+def test_without_the_reader_of_text_a_line_says_what_to_install(place: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    assert main(["curate", str(place), "--rules", str(RULES)]) == 2
+    assert 'pip install -c constraints.txt -e ".[curate]"' in capsys.readouterr().err.splitlines()[-1]
+    assert not (place / "curation.jsonl").exists()
 
 
 def test_looks_do_not_change_with_the_first_views_azimuth() -> None:

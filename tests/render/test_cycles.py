@@ -64,6 +64,62 @@ def test_both_renderers_show_the_same(make, tmp_path: Path, library: Path) -> No
     assert np.square(ours[inside] - theirs[inside]).mean() < 1e-3  # 30 dB
 
 
+def _write_hdr(path: Path, radiance: np.ndarray) -> None:
+    """A picture all around in Radiance's format, (H, W, 3), without run lengths."""
+    exponent = np.ceil(np.log2(np.maximum(radiance.max(axis=-1), 1e-6)) + 1e-6)
+    mantissas = np.clip(radiance / 2.0 ** exponent[..., None] * 256, 0, 255)
+    pixels = np.concatenate([mantissas, exponent[..., None] + 128], axis=-1).astype(np.uint8)
+    path.write_bytes(b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % radiance.shape[:2] + pixels.tobytes())
+
+
+@pytest.fixture
+def bright_side(tmp_path: Path) -> Path:
+    """Surroundings that are orange in the middle of the picture, which Blender puts at +X, and fade to faint blue."""
+    nearness = (1 - np.abs(np.linspace(-1, 1, 32))[None, :, None].repeat(16, axis=0)) ** 3
+    folder = tmp_path / "environments"
+    folder.mkdir()
+    _write_hdr(folder / "fade.hdr", nearness * (3.0, 1.5, 0.2) + (1 - nearness) * (0.01, 0.01, 0.1))
+    return folder / "fade.hdr"
+
+
+def test_surroundings_light_an_object_from_their_bright_side(bright_side: Path, tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(4)
+    ball.visual.vertex_colors = (255, 255, 255, 255)
+    ball.export(tmp_path / "ball.ply")
+    (item,) = find_objects(tmp_path / "ball.ply")
+    scene = make_scene(item.load(), linear_colours=item.linear_colours)
+    cameras = static_orbit(4, 0, 2.6, size_px=48)  # from -Y, +X, +Y and -X
+    lit = {}
+    for turn_deg in (0, 90):
+        lights = {"environment": str(bright_side), "turn_deg": turn_deg}
+        frames = cycles.render_orbit(item, scene, cameras, lights, samples=32, threads=1)
+        seen = frames[:, 16:32, 12:36]  # the ball's middle
+        assert seen[..., 3].min() == 1
+        left, right = seen[:, :, :8, :3].mean(axis=(1, 2)), seen[:, :, -8:, :3].mean(axis=(1, 2))
+        lit[turn_deg] = left, right
+    left, right = lit[0]
+    brightness = ((left + right) / 2).mean(axis=-1)
+    assert right[0].mean() > left[0].mean() + 0.15  # +X is to the right of who looks from -Y,
+    assert left[2].mean() > right[2].mean() + 0.15  # and to the left of who looks from +Y
+    assert brightness.argmax() == 1
+    assert brightness.argmin() == 3
+    assert right[0, 0] > right[0, 2] + 0.1  # orange
+    assert left[3, 0] < left[3, 2]  # blue
+    turned = ((lit[90][0] + lit[90][1]) / 2).mean(axis=-1)
+    np.testing.assert_allclose(turned, np.roll(brightness, -1), atol=0.02)  # a quarter of a turn clockwise from above
+
+
+def test_the_command_line_lights_with_surroundings(bright_side: Path, meshes: Path, tmp_path: Path) -> None:
+    small = ("--num-views", "2", "--size", "24", "--workers", "1", "--renderer", "cycles", "--samples", "4")
+    surrounded = ("--environments", str(bright_side.parent))
+    lit = {}
+    for name, more in (("once", surrounded), ("again", surrounded), ("lamps", ())):
+        assert main(["orbits", str(meshes), "--out", str(tmp_path / name), *small, *more]) == 0
+        lit[name] = load_orbit(tmp_path / name / "cube" / "0").frames
+    np.testing.assert_array_equal(lit["once"], lit["again"])
+    assert np.abs(lit["once"] - lit["lamps"])[lit["once"][..., 3] == 1].mean() > 0.02
+
+
 def test_the_command_line_renders_with_cycles(meshes: Path, tmp_path: Path) -> None:
     (meshes / "broken.glb").write_bytes(b"glTF, or so it says")
     small = ("--num-views", "2", "--size", "32", "--workers", "1", "--renderer", "cycles", "--samples", "4")

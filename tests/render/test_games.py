@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,46 @@ def test_an_actors_shape_is_its_body_whatever_it_wears(zeroad: Path) -> None:
     item = next(item for item in find_objects(bare) if item.object_id == "0ad/units/soldier_a")
     assert len(scene_of(item).corners) == 128
     assert identify(item, scene_of(item)) == first
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "reason"),
+    [
+        (b'frequency="5"', b'frequency="often"', "'often' where a number should be"),
+        (b"<material>", b"<group><variant><color>1 2 nan</color></variant></group><material>", "'nan' where a number"),
+        (b"<group>", b"<gruop>", "missing or damaged"),
+    ],
+)
+def test_a_damaged_actor_is_listed_so_that_it_is_reported(zeroad: Path, good: bytes, bad: bytes, reason: str) -> None:
+    (item,) = _with_member(zeroad, "art/actors/units/soldier_a.xml", lambda data: data.replace(good, bad))
+    with pytest.raises(Unusable, match=reason):
+        item.load()
+
+
+def test_a_member_that_does_not_unpack_is_that_objects_failure_alone(zeroad: Path) -> None:
+    name = "art/actors/units/soldier_a.xml"
+    with zipfile.ZipFile(zeroad) as archive:
+        offset = archive.getinfo(name).header_offset + 30 + len(name) + 40
+    data = bytearray(zeroad.read_bytes())
+    data[offset] ^= 255
+    damaged = zeroad.with_name("damaged") / "public.zip"
+    damaged.parent.mkdir()
+    damaged.write_bytes(data)
+    items = {item.object_id: item for item in find_objects(damaged)}
+    with pytest.raises(Unusable, match=r"soldier_a.xml is damaged in its archive"):
+        items["0ad/units/soldier_a"].load()
+    assert len(scene_of(items["0ad/units/soldier_b"]).corners) == 2 * 128
+
+
+def _with_member(archive: Path, name: str, change: Callable[[bytes], bytes]) -> list[SourceObject]:
+    """The objects of one actor in a copy of an archive in which that actor's file is changed."""
+    copy = archive.with_name("changed") / "public.zip"
+    copy.parent.mkdir()
+    with zipfile.ZipFile(archive) as before, zipfile.ZipFile(copy, "w") as after:
+        for member in before.namelist():
+            data = before.read(member)
+            after.writestr(member, change(data) if member == name else data)
+    return [item for item in find_objects(copy) if item.member == name]
 
 
 def test_an_archive_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:

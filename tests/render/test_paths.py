@@ -36,6 +36,11 @@ def test_random_views_spread_evenly_over_their_band_of_the_sphere() -> None:
 
 
 def test_settings_that_do_not_go_together_are_refused() -> None:
-    for wrong in ({"passes": ("smell",)}, {"environments": "skies"}, {"samples": 0}):
+    for wrong in (
+        {"passes": ("smell",)},
+        {"environments": "skies"},
+        {"environments": "skies", "renderer": "cycles"},
+        {"samples": 0},
+    ):
         with pytest.raises(Mv3dError):
             Settings(**wrong)

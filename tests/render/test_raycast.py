@@ -136,6 +136,11 @@ def test_cut_outs_show_what_is_behind() -> None:
     np.testing.assert_allclose(alone[16, [12, 20]], [(0, 0, 0, 0), (*RED, 1)], atol=1e-5)
 
 
+def test_many_see_through_surfaces_one_behind_the_other_all_count() -> None:
+    veils = make_quads(*((k / 50, (*GREEN, 0.1)) for k in range(50)))
+    np.testing.assert_allclose(look(veils)[16, 16], (*GREEN, 1 - 0.9**50), atol=1e-4)
+
+
 def test_glass_mixes_in_linear_light_and_keeps_straight_alpha() -> None:
     half = linear_to_srgb(np.array(0.5))
     over_blue = look(make_quads((-0.1, (1, 0, 0, 0.5)), (0.1, (0, 0, 1, 1))))

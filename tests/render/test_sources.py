@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
+from PIL import Image
 
 from mv3d.errors import Mv3dError
+from render.errors import Unusable
 from render.scene import make_scene
-from render.sources import find_objects
+from render.sources import SourceObject, find_objects
+from render.sources.loading import lacking_files
 
 
 def test_folders_are_searched_through_in_order_with_safe_unique_ids(meshes: Path) -> None:
@@ -64,6 +69,52 @@ def test_bad_libraries_are_refused_in_one_line(tmp_path: Path, write, reason: st
         find_objects(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rotation_that_is_none_is_that_models_failure_alone(library: Path) -> None:
+    damaged = library.with_name("damaged.sh3f")
+    with zipfile.ZipFile(library) as before, zipfile.ZipFile(damaged, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(b" 0 -1 0", b" 0 -1"))
+    first, second = find_objects(damaged)
+    first.load()
+    with pytest.raises(Unusable, match="is no 3x3 matrix"):
+        second.load()
+
+
+@pytest.mark.parametrize("where", ["a folder", "a library"])
+def test_files_that_a_model_names_and_lacks_are_noted(where: str, meshes: Path, library: Path) -> None:
+    whole = find_objects(meshes if where == "a folder" else library)[0].load()
+    assert lacking_files(whole) == []
+    mtl = "newmtl front\nmap_Kd lost.png\nnewmtl back\nKd 1 0 0\n"
+    if where == "a folder":
+        (meshes / "cube.mtl").write_text(mtl)
+        item = find_objects(meshes)[0]
+    else:
+        item = _library_with(library, "shop/box/box.mtl", mtl)
+    assert lacking_files(item.load()) == ["lost.png"]
+
+
+def test_a_gltf_picture_that_is_not_there_is_noted(tmp_path: Path) -> None:
+    box = trimesh.creation.box()
+    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), image=Image.new("RGB", (4, 4), "red"))
+    files = box.export(file_type="gltf")
+    header = json.loads(files["model.gltf"])
+    header["images"] = [{"uri": "skin.png"}]
+    for name, data in (files | {"model.gltf": json.dumps(header).encode()}).items():
+        (tmp_path / name).write_bytes(data)
+    item = find_objects(tmp_path / "model.gltf")[0]
+    assert lacking_files(item.load()) == ["skin.png"]
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "skin.png")
+    assert lacking_files(item.load()) == []
+
+
+def _library_with(library: Path, member: str, text: str) -> SourceObject:
+    changed = library.with_name("changed.sh3f")
+    with zipfile.ZipFile(library) as before, zipfile.ZipFile(changed, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, text if name == member else before.read(name))
+    return find_objects(changed)[0]
 
 
 def test_sources_without_objects_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""Lift true orbits of held-out objects and measure what comes out: time, geometry, and views from elsewhere.
+
+    python -m benchmarks.lifting FURNITURE --work runs/lifting
+
+Each object of the test split is rendered twice at 256 px with 21 views, on a static orbit (10 to 20 degrees) and on
+SV3D's sine orbit (+-30 degrees), and from 16 more cameras at elevations that neither orbit has. Renders are kept in
+``--work``; so are results, by the lifter's code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.lifting import lifter_fingerprint
+from eval.metrics.geometry import score_geometry
+from eval.metrics.images import psnr, silhouette_iou
+from eval.objects import list_objects, load_true_mesh, render_mesh
+from mv3d.blender import render_in_blender
+from mv3d.cameras import Camera, orbit_through, sine_orbit, static_orbit
+from mv3d.errors import Mv3dError
+from mv3d.export import save_mesh
+from mv3d.lift import LiftSettings, lift_orbit
+from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
+from render.lights import make_lights
+from render.raycast import render_orbit
+from render.scene import make_scene
+from render.sources import SourceObject
+
+SIZE_PX, NUM_VIEWS = 256, 21
+ORBITS = ("static", "sine")
+DRAWN = (1, 12)
+"""Of the novel views, on the sheet."""
+NOVEL_ELEVATIONS_DEG = (-10.0, 45.0)
+_METRICS = (
+    "seconds",
+    "cpu_seconds",
+    "chamfer",
+    "volume_iou",
+    "f_score_10",
+    "normal_consistency",
+    "novel_psnr",
+    "novel_iou",
+    "faces",
+)
+
+
+def cameras_of(name: str, seed: int, radius: float) -> tuple[Camera, ...]:
+    """The cameras of one of `ORBITS`, or the ``novel`` ones."""
+    if name == "novel":
+        azimuths = np.tile(np.arange(8) * 45.0 + 20, len(NOVEL_ELEVATIONS_DEG))
+        return orbit_through(azimuths, np.repeat(NOVEL_ELEVATIONS_DEG, 8), radius, size_px=SIZE_PX)
+    if name == "static":
+        elevation_deg = float(np.random.default_rng(seed).uniform(10, 20))
+        return static_orbit(NUM_VIEWS, elevation_deg, radius, size_px=SIZE_PX)
+    return sine_orbit(NUM_VIEWS, 0.0, 30.0, radius=radius, size_px=SIZE_PX)
+
+
+def render_object(item: SourceObject, folder: Path, seed: int) -> None:
+    """Render an object's orbits and novel views; what is there stays."""
+    if (folder / "novel" / "transforms.json").is_file():
+        return
+    scene = make_scene(item.load(), linear_colours=item.linear_colours)
+    radius = scene.radius / float(np.sin(np.radians(33.8 / 2)))
+    for name in (*ORBITS, "novel"):
+        cameras = cameras_of(name, seed, radius)
+        frames = render_orbit(scene, cameras, make_lights(seed))
+        facts = Facts(source=item.object_id, extra={"object_yaw_deg": 0.0})
+        save_orbit(Orbit(frames, cameras, facts), folder / name, for_people=False, overwrite=True)
+
+
+def measure(item: SourceObject, folder: Path, name: str, settings: LiftSettings, out: Path) -> dict[str, float]:
+    """Lift one orbit and score the mesh."""
+    if out.with_suffix(".json").is_file():
+        return json.loads(out.with_suffix(".json").read_text())
+    orbit, novel = load_orbit(folder / name), load_orbit(folder / "novel")
+    started, cpu_started = time.perf_counter(), time.process_time()
+    mesh = lift_orbit(orbit, settings)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_mesh(mesh, out.with_suffix(".glb"))
+    true = load_true_mesh(item, 0.0)
+    seen = render_mesh(mesh, novel.cameras)
+    scores = score_geometry(mesh, true) | {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "faces": float(len(mesh.faces)),
+        "novel_psnr": float(np.mean(psnr(composite(seen), novel.on()))),
+        "novel_iou": float(np.mean(silhouette_iou(seen[..., 3], novel.frames[..., 3]))),
+    }
+    out.with_suffix(".json").write_text(json.dumps(scores) + "\n")
+    return scores
+
+
+def draw(mesh: Path, novel: Orbit) -> NDArray[np.uint8]:
+    """Two true novel views, each with Blender's view of the mesh beside it."""
+    seen = render_in_blender(mesh, [novel.cameras[k] for k in DRAWN])
+    pairs = [np.concatenate([novel.on()[k], composite(view)], axis=1) for k, view in zip(DRAWN, seen, strict=True)]
+    return to_uint8(np.concatenate(pairs, axis=1))
+
+
+def main() -> None:
+    """Print one table per orbit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("objects", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", default=["field", "hull"])
+    parser.add_argument("--orbits", nargs="+", default=list(ORBITS), choices=ORBITS)
+    parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--sheet", type=Path, help="draw true novel views beside Blender's views of the meshes")
+    options = parser.parse_args()
+    items = sorted(list_objects(options.objects, "test", options.work), key=lambda item: item.object_id)
+    order = np.random.default_rng(0).permutation(len(items))[: options.count]
+    tables: dict[tuple[str, str], list[dict[str, float]]] = {}
+    rows = []
+    for seed in order:
+        item = items[seed]
+        folder = options.work / "views" / item.object_id
+        render_object(item, folder, int(seed))
+        for method in options.methods:
+            settings = replace(LiftSettings(), method=method)
+            for name in options.orbits:
+                out = options.work / f"{method}-{lifter_fingerprint()}" / name / item.object_id
+                try:
+                    scores = measure(item, folder, name, settings, out)
+                except Mv3dError as error:
+                    print(f"{item.object_id} {method} {name}: {error}", flush=True)
+                    continue
+                tables.setdefault((method, name), []).append(scores)
+                if options.sheet:
+                    rows.append(draw(out.with_suffix(".glb"), load_orbit(folder / "novel")))
+                print(item.object_id, method, name, *(f"{k} {scores[k]:.4g}" for k in _METRICS), flush=True)
+    if options.sheet:
+        Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(options.sheet, quality=80)
+    for (method, name), measured in tables.items():
+        figures = (
+            f"{key} {np.median([row[key] for row in measured]):.4g}/{np.mean([row[key] for row in measured]):.4g}"
+            for key in _METRICS
+        )
+        print(f"{method} {name} ({len(measured)} objects), median/mean:", *figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Points along the rays of many pixels, and what a grid says there: a sparse matrix, the same one for many steps."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from mv3d.cameras import Camera
+from mv3d.lift.grid import Grid
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelRays:
+    """The rays of R pixels of several views."""
+
+    view: NDArray[np.int64]
+    """The view each pixel belongs to, (R,)."""
+    origins: NDArray[np.float32]
+    """(R, 3)."""
+    directions: NDArray[np.float32]
+    """(R, 3), of length 1."""
+    rgba: NDArray[np.float32]
+    """What the views show, (R, 4), straight alpha."""
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def take(self, chosen: NDArray[np.int64]) -> PixelRays:
+        """Some of the rays."""
+        return PixelRays(self.view[chosen], self.origins[chosen], self.directions[chosen], self.rgba[chosen])
+
+    @classmethod
+    def through(cls, pixels: NDArray[np.bool_], frames: NDArray[np.float32], cameras: tuple[Camera, ...]) -> PixelRays:
+        """Rays through the pixels that ``pixels`` (N, H, W) marks in ``frames`` (N, H, W, 4)."""
+        view, row, column = np.nonzero(pixels)
+        origins, directions = (np.empty((len(view), 3), np.float32) for _ in range(2))
+        for k, camera in enumerate(cameras):
+            mine = view == k
+            centres = np.stack([column[mine], row[mine]], axis=-1) + 0.5
+            origins[mine], directions[mine] = camera.position, camera.directions(centres)
+        return cls(view, origins, directions, frames[view, row, column])
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """P points on rays, in the order of the rays and from the camera away."""
+
+    ray: NDArray[np.int64]
+    """(P,), ascending."""
+    points: NDArray[np.float32]
+    """(P, 3)."""
+
+    def take(self, chosen: NDArray[np.bool_]) -> Samples:
+        """Some of the points."""
+        return Samples(self.ray[chosen], self.points[chosen])
+
+
+def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np.random.Generator) -> Samples:
+    """Points a cell apart, shifted at random along each ray, where ``allowed`` marks the nearest grid point."""
+    low = grid.points(np.zeros(3)).astype(np.float32)
+    high = grid.points(np.array(grid.shape) - 1).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_low, to_high = (low - rays.origins) / rays.directions, (high - rays.origins) / rays.directions
+    near = np.nanmax(np.minimum(to_low, to_high), axis=1).clip(min=0)
+    far = np.nanmin(np.maximum(to_low, to_high), axis=1)
+    step = np.float32(grid.spacing)
+    counts = np.ceil((far - near) / step).clip(min=0).astype(np.int64)
+    ray = np.repeat(np.arange(len(rays)), counts)
+    place = np.arange(len(ray)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shift = rng.random(len(rays), dtype=np.float32)
+    distance = (near + shift * step)[ray] + place.astype(np.float32) * step
+    points = rays.origins[ray] + distance[:, None] * rays.directions[ray]
+    nearest = np.rint((points - grid.origin.astype(np.float32)) / step).astype(np.int32)
+    limit = np.array(grid.shape, dtype=np.int32) - 1
+    inside = ((nearest >= 0) & (nearest <= limit)).all(axis=1)
+    inside[inside] = allowed[tuple(nearest[inside].T)]
+    return Samples(ray[inside], points[inside])
+
+
+class LookUp:
+    """Trilinear interpolation at fixed points: a matrix (P, grid points) with eight entries in each row."""
+
+    def __init__(self, grid: Grid, points: NDArray[np.float32], device: torch.device) -> None:
+        shape = np.array(grid.shape)
+        at = ((points - grid.origin.astype(np.float32)) / np.float32(grid.spacing)).clip(0, shape - 1.001)
+        first = at.astype(np.int32)
+        part = at - first
+        strides = np.array([shape[1] * shape[2], shape[2], 1], dtype=np.int32)
+        corner = first @ strides
+        columns = np.empty((len(points), 8), dtype=np.int32)
+        values = np.empty((len(points), 8), dtype=np.float32)
+        for k in range(8):
+            bits = np.array([k >> 2 & 1, k >> 1 & 1, k & 1])
+            columns[:, k] = corner + bits @ strides
+            values[:, k] = np.where(bits, part, 1 - part).prod(axis=1)
+        indptr = np.arange(len(points) + 1, dtype=np.int32) * 8
+        size = (len(points), int(shape.prod()))
+        matrix = sparse.csr_matrix((values.ravel(), columns.ravel(), indptr), size)
+        self._forward = _to_torch(matrix, device)
+        self._backward = _to_torch(matrix.T.tocsr(), device)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Interpolate ``values`` (grid points, C) at the points, (P, C), with gradients."""
+        out = _Multiply.apply(values, self._forward, self._backward)
+        assert isinstance(out, Tensor)
+        return out
+
+
+class _Multiply(torch.autograd.Function):
+    """Sparse times dense; torch's own backward pass transposes the matrix anew each time."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return matrix @ values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.transposed @ grads[0].contiguous(), None, None
+
+
+def _to_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            parts = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.indices, matrix.data))
+            return torch.sparse_csr_tensor(*parts, size=matrix.shape)

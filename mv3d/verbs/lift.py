@@ -1,0 +1,97 @@
+"""``mv3d lift``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from mv3d.errors import Mv3dError
+from mv3d.options import Device
+from mv3d.verbs.show import StepBar
+
+if TYPE_CHECKING:
+    from mv3d.orbit import Orbit
+
+Method = Literal["field", "hull", "nerfstudio", "splats"]
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Lift the views of an orbit folder to a textured mesh."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """An orbit folder, or any folder of cut-out views with a transforms.json (nerfstudio, instant-ngp)."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MESH")]
+    """The mesh file; its suffix says the format: .glb, .obj, .ply, .stl. For splats a .ply."""
+    method: Method = "field"
+    """A surface fitted to colours and silhouettes (field), to silhouettes alone (hull: hollows stay filled), by
+    nerfstudio's commands where they are installed, or Gaussian splats where gsplat and CUDA are."""
+    preview: bool = False
+    """A coarse mesh in seconds."""
+    faces: int = 30_000
+    """Triangles at most."""
+    texture_size: int = 2048
+    """Pixels of the texture's sides at most."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    json: bool = False
+    """Print one line of JSON."""
+    verbose: bool = False
+    """Show the traceback of errors."""
+
+    def run(self) -> int:
+        """Lift the orbit; returns the exit code."""
+        from mv3d.files import check_free
+        from mv3d.orbit import load_orbit
+
+        check_free(self.out, overwrite=self.overwrite)
+        if self.preview and self.method not in ("field", "hull"):
+            raise Mv3dError(f"--preview is quick by a coarse hull, not by {self.method}; leave one of them out")
+        orbit = load_orbit(self.folder)
+        started = time.perf_counter()
+        if self.method == "splats":
+            from mv3d.lift.splats import fit_splats
+
+            if self.out.suffix.lower() != ".ply":
+                raise Mv3dError(f"{self.out.name}: splats are written as .ply")
+            facts = {"splats": fit_splats(orbit, self.out)}
+        else:
+            facts = {"faces": self._lift_mesh(orbit)}
+        seconds = round(time.perf_counter() - started, 2)
+        if self.json:
+            print(json.dumps({"orbit": str(self.folder), "mesh": str(self.out), **facts, "seconds": seconds}))
+        else:
+            print(f"{self.out}: {' '.join(f'{count} {name}' for name, count in facts.items())} in {seconds:.1f} s")
+        return 0
+
+    def _lift_mesh(self, orbit: Orbit) -> int:
+        """Lift and save; returns the number of faces."""
+        from mv3d.export import check_format, save_mesh
+
+        check_format(self.out)
+        if self.method == "nerfstudio":
+            from mv3d.lift.nerfstudio import lift_with_nerfstudio
+
+            mesh = lift_with_nerfstudio(orbit, faces=self.faces)
+        else:
+            from mv3d.device import pick_device
+            from mv3d.lift import LiftSettings, lift_orbit
+
+            settings = LiftSettings(
+                method=self.method,
+                faces=self.faces,
+                texture_px=self.texture_size,
+                device=pick_device(self.device, sparse=True),
+            )
+            bar = StepBar(self.folder.name)
+            mesh = lift_orbit(orbit, settings.preview() if self.preview else settings, bar.update)
+            bar.close()
+        save_mesh(mesh, self.out)
+        return len(mesh.faces)

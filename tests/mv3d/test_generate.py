@@ -1,0 +1,92 @@
+"""Where the views of a generated orbit stand, and that the model is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import radians
+
+import numpy as np
+import pytest
+import torch
+
+from mv3d.errors import Mv3dError
+from mv3d.generate import GenerateSettings, generate_orbit, make_conditions
+from mv3d.model.checkpoints import OrbitModel, load_model
+from mv3d.model.unet import OrbitUNet
+from tests.tiny import TINY_UNET
+
+AZIMUTHS, ELEVATIONS = (0.0, 80.0, 170.0, 260.0, 300.0), (12.0, 30.0, -5.0, 20.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model) -> OrbitModel:
+    return load_model(str(tiny_model), "cpu")
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    picture = rng.random((8, 8, 4)).repeat(4, 0).repeat(4, 1).astype(np.float32)
+    picture[..., 3] = 1
+    picture[:6, :, 3] = 0
+    return picture
+
+
+def _path(order: list[int], **more) -> GenerateSettings:
+    azimuths, elevations = tuple(AZIMUTHS[k] for k in order), tuple(ELEVATIONS[k] for k in order)
+    return GenerateSettings(len(order), 12.0, azimuths, elevations, **more)
+
+
+def test_views_stand_where_they_are_asked_for(model, picture):
+    orbit = generate_orbit(picture, model, _path([0, 1, 2, 3, 4]))
+    np.testing.assert_allclose([c.azimuth_deg for c in orbit.cameras], AZIMUTHS, atol=1e-9)
+    np.testing.assert_allclose([c.elevation_deg for c in orbit.cameras], ELEVATIONS, atol=1e-9)
+    np.testing.assert_array_equal(orbit.frames[0], picture)
+
+
+def test_a_level_turn_written_out_is_the_level_turn(model, picture):
+    level = generate_orbit(picture, model, GenerateSettings(4, 12.0))
+    written = generate_orbit(picture, model, GenerateSettings(4, 12.0, (0.0, 90.0, 180.0, 270.0), (12.0,) * 4))
+    np.testing.assert_allclose(written.frames, level.frames, atol=1e-4)
+
+
+def test_each_coarse_view_belongs_to_its_own_camera(model, picture):
+    order = [0, 3, 1, 4, 2]
+    straight = generate_orbit(picture, model, _path([0, 1, 2, 3, 4], preview=True))
+    shuffled = generate_orbit(picture, model, _path(order, preview=True))
+    np.testing.assert_allclose(shuffled.frames, straight.frames[order], atol=1e-5)
+    level = generate_orbit(picture, model, replace(_path([0, 1, 2, 3, 4], preview=True), elevations_deg=None))
+    assert np.abs(level.frames[1:] - straight.frames[1:]).max(axis=(1, 2, 3)).min() > 1e-3
+
+
+def test_the_diffusion_stage_is_told_polar_angle_and_azimuth_of_each_view(model, picture):
+    settings = _path([0, 1, 2, 3, 4])
+    given = torch.from_numpy(picture).permute(2, 0, 1)
+    with torch.no_grad():
+        poses = make_conditions(model, given, settings.cameras(32)).poses
+    assert poses is not None
+    expected = [(radians(90 - e), radians(a)) for a, e in zip(AZIMUTHS, ELEVATIONS, strict=True)]
+    np.testing.assert_allclose(poses[0].numpy(), expected, atol=1e-6)
+
+
+def test_a_model_that_is_told_no_cameras_refuses_other_paths(model, picture):
+    deaf = replace(model, unet=OrbitUNet(**TINY_UNET, pose_embed_dim=0).eval())
+    with pytest.raises(Mv3dError, match="tiny is not told cameras and makes level, even turns only"):
+        generate_orbit(picture, deaf, _path([0, 1, 2, 3, 4]))
+    assert len(generate_orbit(picture, deaf, GenerateSettings(5, 12.0, steps=1))) == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"azimuths_deg": (0.0, 90.0)}, "2 azimuths_deg for 3 views; give one for each"),
+        ({"elevations_deg": (10.0,) * 4}, "4 elevations_deg for 3 views"),
+        ({"azimuths_deg": (5.0, 90.0, 180.0)}, "azimuths_deg begin at 5; the first view is the picture, at 0"),
+        ({"elevations_deg": (10.0, 85.0, 0.0)}, "a view's elevation of 85 is outside"),
+        ({"elevations_deg": (10.0, float("nan"), 0.0)}, "a view's elevation of nan is outside"),
+        ({"elevations_deg": (0.0, 1.0, 2.0)}, "elevations_deg begin at 0, the picture's is 10"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line(wrong, message):
+    with pytest.raises(Mv3dError, match=message):
+        GenerateSettings(3, 10.0, **wrong)
