@@ -15,7 +15,7 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
 from tests.mv3d.blocks import Box, view_boxes
 
-FIELD = LiftSettings(resolution=40, faces=5000)
+FIELD = LiftSettings(resolution=36, faces=5000)
 WALL, FLOOR, RIM = 0.1, 0.05, 0.25
 BIN = (
     Box((-0.35, -0.35, -0.25), (0.35, 0.35, FLOOR)),
@@ -29,7 +29,7 @@ BIN = (
 
 @pytest.fixture(scope="module")
 def views() -> Orbit:
-    return view_boxes(BIN, static_orbit(12, 40, size_px=64))
+    return view_boxes(BIN, static_orbit(12, 40, size_px=48))
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_one_view_that_is_darker_and_one_that_is_wrong_do_not_spoil_the_shape(vi
 
 def test_fitting_is_repeatable_and_reports_its_steps(views: Orbit) -> None:
     seen: list[tuple[int, int]] = []
-    few = views.select(range(0, 12, 2)).resized(32)
+    few = views.select(range(0, 12, 2)).resized(24)
     coarse = replace(FIELD, resolution=16)
     once = lift_orbit(few, coarse, lambda done, total: seen.append((done, total)))
     again = lift_orbit(few, coarse)
