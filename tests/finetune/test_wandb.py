@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def records(path: Path) -> Iterator:
 def history(path: Path) -> list[dict]:
     found = [record.history for record in records(path) if record.WhichOneof("record_type") == "history"]
     return [{".".join(item.nested_key) or item.key: item.value_json for item in h.item} for h in found]
+
+
+def decoded(video: Path, width: int, height: int) -> np.ndarray:
+    """The frames (N, height, width, 3) in [0, 1]; imageio_ffmpeg's own reader leaves its pipes open."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3) / 255
 
 
 def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
@@ -77,11 +85,7 @@ def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe,
     truth = composite(load_orbit(rendered / "toy/ball-3/0").frames)
     for line, folder in zip(shown, (first, second), strict=True):
         assert (folder / "files" / line["sheet.path"]).is_file()
-        reader = imageio_ffmpeg.read_frames(str(folder / "files" / line["orbits.path"]))
-        width, height = next(reader)["size"]
-        assert (width, height) == (64, 32)
-        frames = np.stack([np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in reader]) / 255
-        reader.close()
+        frames = decoded(folder / "files" / line["orbits.path"], width=64, height=32)
         assert frames.shape[0] == len(truth)
         left, right = frames[:, :, :32], frames[:, :, 32:]
         assert np.square(left - truth).mean() < 0.01
