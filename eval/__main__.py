@@ -173,13 +173,8 @@ def table(
         out: Markdown file to write too.
     """
     from eval.given import format_runs
-    from mv3d.files import whole_file
 
-    text = format_runs(runs)
-    if out is not None:
-        with whole_file(out) as partial:
-            partial.write_text(text)
-    print(text, end="")
+    _tell(format_runs(runs), out)
 
 
 def geometry(
@@ -198,13 +193,8 @@ def geometry(
         out: Markdown file to write too.
     """
     from eval.meshes import format_scores, score_meshes
-    from mv3d.files import whole_file
 
-    text = format_scores(score_meshes(predicted, truth, align))
-    if out is not None:
-        with whole_file(out) as partial:
-            partial.write_text(text)
-    print(text, end="")
+    _tell(format_scores(score_meshes(predicted, truth, align)), out)
 
 
 def gallery(
@@ -230,6 +220,16 @@ def gallery(
 
     save_gallery(report, work, out, by, count, overwrite=overwrite)
     print(out)
+
+
+def _tell(text: str, out: Path | None) -> None:
+    """Print text, and write it to a file if there is one."""
+    from mv3d.files import whole_file
+
+    if out is not None:
+        with whole_file(out) as partial:
+            partial.write_text(text)
+    print(text, end="")
 
 
 def main(arguments: list[str] | None = None) -> int:
