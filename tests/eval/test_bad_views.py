@@ -13,6 +13,7 @@ from PIL import Image
 from eval.__main__ import main
 from eval.results import load_result
 from mv3d.orbit import Orbit, save_orbit, to_uint8
+from tests.eval.bad_pictures import put_animated, put_cmyk
 
 
 @pytest.fixture(autouse=True)
@@ -42,16 +43,6 @@ def _deep_rgb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
 
-def _cmyk(folder: Path) -> None:
-    (folder / "002.png").unlink()
-    Image.new("CMYK", (32, 32)).save(folder / "002.jpg")
-
-
-def _animated(folder: Path) -> None:
-    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    pictures[0].save(folder / "002.png", save_all=True, append_images=pictures[1:])
-
-
 def _enlarged(folder: Path) -> None:
     for path in folder.glob("*.png"):
         Image.open(path).resize((64, 64)).save(path)
@@ -70,8 +61,8 @@ BAD = {
         "16 bits a channel",
     ),
     "16 bits RGB": (lambda f: _deep_rgb(f / "002.png"), "16 bits a channel"),
-    "CMYK": (_cmyk, "of mode CMYK"),
-    "animated": (_animated, "is animated (2 frames)"),
+    "CMYK": (put_cmyk, "of mode CMYK"),
+    "animated": (put_animated, "is animated (2 frames)"),
     "broken": (lambda f: (f / "002.png").write_bytes(b"\x89PNG\r\n\x1a\n broken"), "no readable picture"),
     "empty mask": (lambda f: _with_alpha(f, lambda a: a * 0), "predicted view 0 is transparent everywhere"),
     "inverted mask": (lambda f: _with_alpha(f, lambda a: 255 - a), "the predicted alpha is inverted"),

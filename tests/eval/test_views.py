@@ -8,6 +8,7 @@ from eval.views import find_views
 from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
 from mv3d.orbit import composite, save_orbit, to_uint8
+from tests.eval.bad_pictures import put_animated, put_cmyk
 
 
 def _save_pictures(frames: np.ndarray, folder: Path, name: str = "{:03d}.png") -> None:
@@ -89,16 +90,6 @@ def _deep_colour(folder: Path) -> None:
     (folder / "002.png").write_bytes(png)
 
 
-def _cmyk(folder: Path) -> None:
-    (folder / "002.png").unlink()
-    Image.new("CMYK", (32, 32)).save(folder / "002.jpg")
-
-
-def _animated(folder: Path) -> None:
-    pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-    pictures[0].save(folder / "002.png", save_all=True, append_images=pictures[1:])
-
-
 def _turned(folder: Path) -> None:
     (folder / "002.png").unlink()
     exif = Image.Exif()
@@ -111,8 +102,8 @@ def _turned(folder: Path) -> None:
     [
         (_deep, "16 bits a channel"),
         (_deep_colour, "16 bits a channel"),
-        (_cmyk, "of mode CMYK"),
-        (_animated, r"is animated \(2 frames\)"),
+        (put_cmyk, "of mode CMYK"),
+        (put_animated, r"is animated \(2 frames\)"),
         (_turned, "turned by its EXIF tag"),
         (lambda f: (f / "002.png").unlink(), "has no view 2"),
         (lambda f: (f / "000.png").rename(f / "007.png"), "has no view"),
