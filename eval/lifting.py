@@ -26,7 +26,7 @@ from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Frames, Orbit, composite, load_orbit, save_orbit
 from render.sources import SourceObject
 
-_METHOD = "hull"  # each object is lifted four times and more; a fit would take minutes
+_METHOD = "hull"  # each object is lifted four times and more; a fit takes half a minute
 _FEWEST_CELLS, _MOST_CELLS = 24, 96  # along the object; more than the pictures have pixels tell nothing
 _CELLS_A_PIXEL, _CELLS_A_PIXEL_OF_HALF = 0.75, 0.5
 _FEWEST_VIEWS = 6  # so that each half has the three that a body needs

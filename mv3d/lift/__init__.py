@@ -27,8 +27,7 @@ class LiftSettings:
     """How to lift."""
 
     method: Method = "field"
-    """``field`` fits a surface to silhouettes and colours (fit.py); ``hull`` takes the silhouettes alone (hull.py),
-    in a third of the time."""
+    """``field`` fits a surface to silhouettes and colours (fit.py); ``hull`` takes the silhouettes alone (hull.py)."""
     resolution: int = 160
     """Grid cells along the object's longest side; 16 to 512."""
     faces: int = 30_000

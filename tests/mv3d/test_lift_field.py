@@ -71,10 +71,13 @@ def test_faces_and_texture_are_no_larger_than_asked(views: Orbit) -> None:
     assert max(small.texture.pixels.shape) <= 192  # charts are packed as well as they can be
 
 
-def test_a_preview_is_coarser(views: Orbit, bin_mesh: Mesh) -> None:
-    preview = FIELD.preview()
-    assert preview.method == "hull"
-    assert preview.faces < FIELD.faces
+def test_a_preview_is_a_coarse_closed_mesh_with_the_views_silhouettes(views: Orbit) -> None:
+    steps: list[int] = []
+    mesh = lift_orbit(views, LiftSettings().preview(), lambda done, _: steps.append(done))
+    assert not steps  # nothing is fitted
+    assert mesh.is_watertight
+    assert len(mesh.faces) <= 4000
+    assert mean_silhouette_iou(mesh, views) >= 0.95
 
 
 def test_one_view_that_is_darker_and_one_that_is_wrong_do_not_spoil_the_shape(views: Orbit) -> None:
