@@ -27,7 +27,7 @@ class Lift:
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """An orbit folder, or any folder of cut-out views with a transforms.json (nerfstudio, instant-ngp)."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="MESH")]
-    """The mesh file; its suffix says the format: .glb, .obj, .ply, .stl. For splats a .ply."""
+    """The mesh file; its suffix says the format: .glb, .obj, .ply, .stl, .usdz. For splats a .ply."""
     method: Method = "field"
     """A surface fitted to colours and silhouettes (field), to silhouettes alone (hull: hollows stay filled), by
     nerfstudio's commands where they are installed, or Gaussian splats where gsplat and CUDA are."""
