@@ -5,30 +5,39 @@
 Each object of the test split is rendered twice at 256 px with 21 views, on a static orbit (10 to 20 degrees) and on
 SV3D's sine orbit (+-30 degrees), and from 16 more cameras at elevations that neither orbit has. Renders are kept in
 ``--work``; so are results, by the lifter's code.
+
+Besides the lifter's own methods there are ``tsdf``, the renderer's depth maps of the same views fused on the same grid,
+which bounds what a lifter of these views can reach, and ``nerfstudio``, as ``mv3d lift`` runs it where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import fusion
 from eval.lifting import lifter_fingerprint
 from eval.metrics.geometry import score_geometry
 from eval.metrics.images import psnr, silhouette_iou
 from eval.objects import list_objects, load_true_mesh, render_mesh
 from mv3d.blender import render_in_blender
 from mv3d.cameras import Camera, orbit_through, sine_orbit, static_orbit
+from mv3d.depth import DEPTH_FOLDER, load_depth, save_depth
 from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
 from mv3d.lift import LiftSettings, lift_orbit
+from mv3d.lift.nerfstudio import lift_with_nerfstudio
+from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
+from render.depth import render_depth
 from render.lights import make_lights
 from render.raycast import render_orbit
 from render.scene import make_scene
@@ -36,6 +45,7 @@ from render.sources import SourceObject
 
 SIZE_PX, NUM_VIEWS = 256, 21
 ORBITS = ("static", "sine")
+METHODS = ("field", "hull", "tsdf", "nerfstudio")
 DRAWN = (1, 12)
 """Of the novel views, on the sheet."""
 NOVEL_ELEVATIONS_DEG = (-10.0, 45.0)
@@ -76,14 +86,49 @@ def render_object(item: SourceObject, folder: Path, seed: int) -> None:
         save_orbit(Orbit(frames, cameras, facts), folder / name, for_people=False, overwrite=True)
 
 
-def measure(item: SourceObject, folder: Path, name: str, settings: LiftSettings, out: Path) -> dict[str, float]:
+def add_depth(item: SourceObject, folder: Path) -> None:
+    """Render the depth maps of an object's orbits; what is there stays."""
+    lacking = [name for name in ORBITS if not (folder / name / DEPTH_FOLDER).is_dir()]
+    if lacking:
+        scene = make_scene(item.load(), linear_colours=item.linear_colours)
+        for name in lacking:
+            save_depth(render_depth(scene, load_orbit(folder / name).cameras), folder / name)
+
+
+def lift(method: str, folder: Path, nerfstudio_steps: int) -> Mesh:
+    """Lift the orbit in a folder by one of `METHODS`."""
+    orbit = load_orbit(folder)
+    if method == "tsdf":
+        depth = load_depth(folder)
+        assert depth is not None
+        return fusion.lift_true_depth(orbit, depth, LiftSettings())
+    if method == "nerfstudio":
+        return lift_with_nerfstudio(orbit, steps=nerfstudio_steps)
+    return lift_orbit(orbit, LiftSettings(method="hull" if method == "hull" else "field"))
+
+
+def version_of(method: str, nerfstudio_steps: int) -> str:
+    """What a method's results depend on."""
+    if method == "tsdf":
+        return f"{lifter_fingerprint()}-{hashlib.sha256(Path(fusion.__file__).read_bytes()).hexdigest()[:8]}"
+    return lifter_fingerprint() + (f"-{nerfstudio_steps}" if method == "nerfstudio" else "")
+
+
+def cpu_seconds_so_far() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def measure(
+    item: SourceObject, folder: Path, name: str, method: str, nerfstudio_steps: int, out: Path
+) -> dict[str, float]:
     """Lift one orbit and score the mesh."""
     if out.with_suffix(".json").is_file():
         return json.loads(out.with_suffix(".json").read_text())
-    orbit, novel = load_orbit(folder / name), load_orbit(folder / "novel")
-    started, cpu_started = time.perf_counter(), time.process_time()
-    mesh = lift_orbit(orbit, settings)
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    novel = load_orbit(folder / "novel")
+    started, cpu_started = time.perf_counter(), cpu_seconds_so_far()
+    mesh = lift(method, folder / name, nerfstudio_steps)
+    seconds, cpu_seconds = time.perf_counter() - started, cpu_seconds_so_far() - cpu_started
     out.parent.mkdir(parents=True, exist_ok=True)
     save_mesh(mesh, out.with_suffix(".glb"))
     true = load_true_mesh(item, 0.0)
@@ -111,9 +156,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("objects", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--methods", nargs="+", default=["field", "hull"])
+    parser.add_argument("--methods", nargs="+", default=["field", "hull"], choices=METHODS)
     parser.add_argument("--orbits", nargs="+", default=list(ORBITS), choices=ORBITS)
     parser.add_argument("--count", type=int, default=30)
+    parser.add_argument("--nerfstudio-steps", type=int, default=500, help="of its training")
     parser.add_argument("--sheet", type=Path, help="draw true novel views beside Blender's views of the meshes")
     options = parser.parse_args()
     items = sorted(list_objects(options.objects, "test", options.work), key=lambda item: item.object_id)
@@ -124,12 +170,14 @@ def main() -> None:
         item = items[seed]
         folder = options.work / "views" / item.object_id
         render_object(item, folder, int(seed))
+        if "tsdf" in options.methods:
+            add_depth(item, folder)
         for method in options.methods:
-            settings = replace(LiftSettings(), method=method)
+            version = version_of(method, options.nerfstudio_steps)
             for name in options.orbits:
-                out = options.work / f"{method}-{lifter_fingerprint()}" / name / item.object_id
+                out = options.work / f"{method}-{version}" / name / item.object_id
                 try:
-                    scores = measure(item, folder, name, settings, out)
+                    scores = measure(item, folder, name, method, options.nerfstudio_steps, out)
                 except Mv3dError as error:
                     print(f"{item.object_id} {method} {name}: {error}", flush=True)
                     continue

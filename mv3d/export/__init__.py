@@ -4,6 +4,6 @@
 """
 
 from mv3d.export.formats import export_source, pick_format
-from mv3d.export.meshes import MESH_SUFFIXES, check_format, load_mesh, save_mesh
+from mv3d.export.meshes import MESH_SUFFIXES, check_all_free, check_format, load_mesh, save_mesh
 
-__all__ = ["MESH_SUFFIXES", "check_format", "export_source", "load_mesh", "pick_format", "save_mesh"]
+__all__ = ["MESH_SUFFIXES", "check_all_free", "check_format", "export_source", "load_mesh", "pick_format", "save_mesh"]

@@ -9,10 +9,9 @@ from pathlib import Path
 from mv3d.errors import Mv3dError
 from mv3d.export.blend import save_blend, turntable_of
 from mv3d.export.colmap import save_colmap
-from mv3d.export.meshes import load_mesh, save_mesh
+from mv3d.export.meshes import check_all_free, load_mesh, save_mesh
 from mv3d.export.nerf import save_nerf_synthetic, save_nerfstudio
 from mv3d.export.pytorch3d import save_pytorch3d
-from mv3d.files import check_free
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit, load_orbit
 
@@ -106,7 +105,7 @@ def export_source(source: Path, target: Path, name: str | None = None, *, overwr
 def _check_target(source: Path, target: Path, kind: Format, *, overwrite: bool) -> None:
     if target.resolve() == source.resolve():
         raise Mv3dError(f"{target} is the source itself; choose another name")
-    check_free(target, overwrite=overwrite)
+    check_all_free(target, overwrite=overwrite)
     if target.exists() and kind.marker and not (target / kind.marker).exists():
         raise Mv3dError(f"{target} holds no {kind.marker}, so --overwrite leaves it alone; choose another name")
 

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import check_free, whole_file
 from mv3d.mesh import Mesh, Texture
 
 # glTF: +Y up, front +Z. The world: +Z up, front -Y. (x, y, z) becomes (x, z, -y); Blender's importers turn it back.
 _Y_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+
+# Endings of the files that a format puts beside its own. Not .png alone: <stem>.png may well be the photo that all of
+# this was made of.
+_MATERIAL, _TEXTURE = ".mtl", "_texture.png"
+_BESIDE = {".obj": (_MATERIAL, _TEXTURE), ".usd": (_TEXTURE,), ".usda": (_TEXTURE,), ".usdc": (_TEXTURE,)}
 
 
 def save_mesh(mesh: Mesh, path: Path) -> None:
@@ -31,6 +36,13 @@ def save_mesh(mesh: Mesh, path: Path) -> None:
     """
     check_format(path)
     _WRITERS[path.suffix.lower()](mesh, path)
+
+
+def check_all_free(path: Path, *, overwrite: bool) -> None:
+    """Raise `Mv3dError` if ``path``, or a file that its format puts beside it, exists and must not be replaced."""
+    check_free(path, overwrite=overwrite)
+    for ending in _BESIDE.get(path.suffix.lower(), ()):
+        check_free(path.with_name(path.stem + ending), overwrite=overwrite)
 
 
 def check_format(path: Path) -> None:
@@ -78,10 +90,8 @@ def _save_glb(mesh: Mesh, path: Path) -> None:
 def _save_obj(mesh: Mesh, path: Path) -> None:
     from trimesh.exchange.obj import export_obj
 
-    material = path.with_suffix(".mtl").name
-    # Not <stem>.png: that may well be the photo that all of this was made of.
-    out = _textured(mesh, f"{path.stem}_texture")
-    text, beside = export_obj(out, return_texture=True, mtl_name=material, digits=9, header="")
+    out = _textured(mesh, Path(path.stem + _TEXTURE).stem)  # trimesh calls the picture by its material's name
+    text, beside = export_obj(out, return_texture=True, mtl_name=path.stem + _MATERIAL, digits=9, header="")
     with ExitStack() as files:
         files.enter_context(whole_file(path)).write_text(text)
         for name, content in beside.items():
@@ -107,7 +117,7 @@ def _save_stl(mesh: Mesh, path: Path) -> None:
 def _save_usd(mesh: Mesh, path: Path) -> None:
     from mv3d.export.usd import save_usd
 
-    save_usd(mesh, _Y_UP_FROM_WORLD, path)
+    save_usd(mesh, _Y_UP_FROM_WORLD, path, path.stem + _TEXTURE)
 
 
 _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {

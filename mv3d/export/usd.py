@@ -15,11 +15,11 @@ from mv3d.files import whole_file
 from mv3d.mesh import Mesh
 
 
-def save_usd(mesh: Mesh, y_up_from_world: np.ndarray, path: Path) -> None:
+def save_usd(mesh: Mesh, y_up_from_world: np.ndarray, path: Path, texture_name: str) -> None:
     """Write a stage: Y up, one unit a metre, the mesh with a UsdPreviewSurface, its texture beside it or in the USDZ.
 
     Y up, though USD can say Z up as well: it is what glTF has and what Apple's viewers expect.
-    A texture beside the file is called ``<stem>_texture.png``. Replaces ``path``.
+    Replaces ``path``, and ``texture_name`` beside it.
 
     Raises:
         Mv3dError: if usd-core is not installed.
@@ -28,7 +28,6 @@ def save_usd(mesh: Mesh, y_up_from_world: np.ndarray, path: Path) -> None:
         from pxr import UsdUtils  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise Mv3dError(f"{path.name}: USD needs usd-core; install it: pip install usd-core") from None
-    texture_name = f"{path.stem}_texture.png"
     if path.suffix.lower() == ".usdz":
         with tempfile.TemporaryDirectory(prefix="mv3d-usd-") as folder, whole_file(path) as partial:
             inner = Path(folder) / f"{path.stem}.usdc"

@@ -76,5 +76,13 @@ def lift_orbit(
         frames[..., 3] = alpha
         grid, field = fit_surface(views, frames, settings.resolution, torch.device(settings.device), on_step)
     surface = extract_surface(field, grid, settings.faces)
-    corner_uv, size_px = unwrap(surface, _TEXELS_PER_PIXEL / views.pixel_size, settings.texture_px)
-    return replace(surface, texture=bake_texture(surface, corner_uv, size_px, orbit, views, slack=2 * grid.spacing))
+    return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
+
+
+def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, texture_px: int, slack: float) -> Mesh:
+    """Texture a surface from the views, at most about ``texture_px`` wide.
+
+    ``slack`` is how far (world units) the surface may be off without hiding itself.
+    """
+    corner_uv, size_px = unwrap(surface, _TEXELS_PER_PIXEL / views.pixel_size, texture_px)
+    return replace(surface, texture=bake_texture(surface, corner_uv, size_px, orbit, views, slack))

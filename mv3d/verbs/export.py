@@ -24,7 +24,7 @@ class Export:
     format: ExportFormat | None = None
     """The format, where TARGET's suffix does not say it: datasets are folders."""
     overwrite: bool = False
-    """Replace TARGET if it exists."""
+    """Replace TARGET, and the files that its format puts beside it, if they exist."""
     json: bool = False
     """Print one line of JSON."""
     verbose: bool = False

@@ -40,7 +40,7 @@ class Lift:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     overwrite: bool = False
-    """Replace the file if it exists."""
+    """Replace the file, and those that its format puts beside it, if they exist."""
     json: bool = False
     """Print one line of JSON."""
     verbose: bool = False
@@ -48,10 +48,10 @@ class Lift:
 
     def run(self) -> int:
         """Lift the orbit; returns the exit code."""
-        from mv3d.files import check_free
+        from mv3d.export import check_all_free
         from mv3d.orbit import load_orbit
 
-        check_free(self.out, overwrite=self.overwrite)
+        check_all_free(self.out, overwrite=self.overwrite)
         if self.preview and self.method not in ("field", "hull"):
             raise Mv3dError(f"--preview is quick by a coarse hull, not by {self.method}; leave one of them out")
         orbit = load_orbit(self.folder)

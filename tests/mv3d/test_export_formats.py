@@ -12,6 +12,7 @@ import trimesh
 from PIL import Image
 
 from mv3d.cameras import sine_orbit
+from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import export_source, pick_format, save_mesh
 from mv3d.orbit import Orbit, load_orbit, save_orbit, to_uint8
@@ -230,3 +231,33 @@ def test_an_obj_leaves_the_photo_of_its_name_alone(folder: Path) -> None:
     export_source(folder, folder.parent / "crate.obj")
     assert photo.read_bytes() == before
     assert (folder.parent / "crate_texture.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "beside"),
+    [
+        ("crate.obj", "crate.mtl"),
+        ("crate.obj", "crate_texture.png"),
+        ("crate.usda", "crate_texture.png"),
+        ("crate.usdc", "crate_texture.png"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["lift", "export"])
+def test_a_file_that_a_new_mesh_would_replace_beside_it_is_left_alone(
+    folder: Path, capsys: pytest.CaptureFixture, verb: str, target: str, beside: str
+) -> None:
+    if target.endswith((".usda", ".usdc")):
+        pytest.importorskip("pxr")
+    kept = folder.parent / beside
+    kept.write_text("somebody else's")
+    before = sorted(folder.parent.rglob("*"))
+    command = [verb, str(folder), "-o", str(folder.parent / target)]
+    assert main(command) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"mv3d: {kept} exists already; choose another name or add --overwrite"
+    ]
+    assert kept.read_text() == "somebody else's"
+    assert sorted(folder.parent.rglob("*")) == before
+    if verb == "export":
+        assert main([*command, "--overwrite"]) == 0
+        assert kept.read_bytes() != b"somebody else's"
