@@ -78,10 +78,13 @@ def unwrap(mesh: Mesh, texels_per_unit: float, most_px: int) -> tuple[NDArray[np
     The texture has ``texels_per_unit`` texels to the world's unit, or fewer where the
     picture would become larger than about ``most_px`` squared.
     """
-    edges = mesh.vertices[mesh.faces]
+    # xatlas knows lengths that are nothing and normals that are none by fixed limits, made for things about 1 large.
+    size = float((mesh.extent[1] - mesh.extent[0]).max())
+    vertices, texels_per_unit = (mesh.vertices - mesh.extent[0]) / size, texels_per_unit * size
+    edges = vertices[mesh.faces]
     area = float(np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum() / 2)
     atlas = xatlas.Atlas()
-    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.faces.astype(np.uint32))
+    atlas.add_mesh(vertices.astype(np.float32), mesh.faces.astype(np.uint32))
     options = xatlas.PackOptions()
     options.texels_per_unit = min(texels_per_unit, 0.6 * most_px / area**0.5)
     options.padding = 2 * _GUTTER_PX

@@ -97,14 +97,19 @@ def test_a_table_keeps_its_legs_its_gaps_and_a_flat_top() -> None:
     np.testing.assert_allclose(table.extent[:, 2], [-0.3, 0.3], atol=0.03)
 
 
-def test_any_scale_of_world_is_kept(crate: Mesh, crate_views: Orbit) -> None:
+@pytest.mark.parametrize("scale", [1e-4, 25, 1e7])
+def test_any_scale_of_world_is_kept(
+    crate: Mesh, crate_views: Orbit, capfd: pytest.CaptureFixture, scale: float
+) -> None:
     cameras = []
     for camera in crate_views.cameras:
         world_from_cam = camera.world_from_cam.copy()
-        world_from_cam[:3, 3] *= 25
+        world_from_cam[:3, 3] *= scale
         cameras.append(replace(camera, world_from_cam=world_from_cam))
     large = lift_orbit(Orbit(crate_views.frames, tuple(cameras)), CELLS)
-    np.testing.assert_allclose(large.extent, 25 * crate.extent, atol=25 * CELL)
+    np.testing.assert_allclose(large.extent, scale * crate.extent, atol=scale * CELL)
+    assert colour_of_side(large, FRONT) == pytest.approx(SIDE_COLOURS[FRONT], abs=20)
+    assert capfd.readouterr() == ("", "")  # libraries included
 
 
 def test_views_without_alpha_are_cut_out_of_their_plain_background(crate: Mesh, crate_views: Orbit) -> None:

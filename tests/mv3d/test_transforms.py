@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
 
@@ -146,6 +147,33 @@ def keep_one(folder: Path, transforms: dict) -> None:
     del transforms["frames"][1:]
 
 
+def empty(*numbers: int) -> Callable[[Path, dict], None]:
+    def clear(folder: Path, transforms: dict) -> None:
+        for k in numbers:
+            Image.new("RGBA", (48, 48)).save(folder / f"{k}.png")
+
+    return clear
+
+
+def fill_with_noise(folder: Path, transforms: dict) -> None:
+    Image.effect_noise((48, 48), 90).convert("RGB").save(folder / "3.png")
+    for k in range(8):
+        with Image.open(folder / f"{k}.png") as picture:
+            picture.convert("RGB").save(folder / f"{k}.png")
+
+
+def scatter_cameras(folder: Path, transforms: dict) -> None:
+    for frame, shift in zip(transforms["frames"], np.random.default_rng(0).normal(0, 3, (8, 3)), strict=True):
+        frame["transform_matrix"] = (
+            np.array(frame["transform_matrix"]) + np.pad(shift[:, None], ((0, 1), (3, 0)))
+        ).tolist()
+
+
+def look_away(folder: Path, transforms: dict) -> None:
+    for frame in transforms["frames"]:
+        frame["transform_matrix"] = (np.array(frame["transform_matrix"]) * [-1, 1, -1, 1]).tolist()
+
+
 def deepen(folder: Path, transforms: dict) -> None:
     Image.fromarray(np.full((48, 48), 40_000, dtype=np.uint16)).save(folder / "3.png")
 
@@ -179,20 +207,28 @@ def nest(folder: Path, transforms: dict) -> None:
         (keep_one, r"an orbit of 1 view\(s\) cannot be lifted: at least 3"),
         (deepen, r"3\.png has 16 bits a channel"),
         (deepen_colours, r"3\.png has 16 bits a channel"),
+        (empty(*range(8)), "no view shows an object"),
+        (empty(4), "view 4 shows no object; leave empty views out"),
+        (fill_with_noise, "view 3 has neither transparency nor a plain background"),
+        (scatter_cameras, "the views show no common object: their cameras do not fit"),
+        (look_away, "the views show no common object: their cameras do not fit"),
     ],
 )
+@pytest.mark.parametrize("options", [[], ["--preview"]], ids=["default", "preview"])
 def test_a_damaged_dataset_gets_one_line_from_mv3d_lift(
-    tmp_path: Path, views: Orbit, capsys: pytest.CaptureFixture, damage, problem: str
+    tmp_path: Path, views: Orbit, capsys: pytest.CaptureFixture, damage, problem: str, options: list[str]
 ) -> None:
     folder = tmp_path / "data"
     transforms = to_nerfstudio(views.cameras[0]) | {"frames": write(folder, views, names_of("{}.png"))}
     damage(folder, transforms)
     describe(folder, transforms)
-    assert main(["lift", str(folder), "-o", str(tmp_path / "mesh.glb")]) == 2
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["lift", str(folder), "-o", str(tmp_path / "new" / "mesh.obj"), *options]) == 2
     shown = capsys.readouterr()
+    assert shown.out == ""
     assert len(shown.err.splitlines()) == 1
     assert re.search(problem, shown.err), shown.err
-    assert not (tmp_path / "mesh.glb").exists()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_more_pixels_than_memory_are_refused_before_they_are_read(
