@@ -1,16 +1,20 @@
 """Lifting by nerfstudio, where its commands are installed: as processes, in an environment of their own.
 
-nerfstudio writes meshes in the coordinates it trained in, and says beside them how those came about
-(``dataparser_transforms.json``); here they come back into the orbit's own world and scale.
+nerfstudio trains in a world where the object is 1 long around the origin, and writes meshes in coordinates of its own,
+saying beside them how those came about (``dataparser_transforms.json``); here they come back into the orbit's own world
+and scale. Colours are painted from the views, as for every other method: to ask the trained field for each texel's
+colour takes longer than training does, and shows what it has learnt of the views.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,46 +23,104 @@ from numpy.typing import NDArray
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh
 from mv3d.export.nerf import save_nerfstudio
+from mv3d.lift import paint_surface
+from mv3d.lift.hull import make_hull
+from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.surface import clip_surface
+from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
+
+Array = NDArray[np.float64]
 
 _COMMANDS = ("ns-train", "ns-export")
 _EXPERIMENT, _RUN = "orbit", "run"
 _LONGEST_TAIL = 15
-# The object is about 1 long around the origin: nothing to centre, turn or scale, and all of it inside the unit box.
+_STEPS = {"cuda": 5000, "mps": 5000, "cpu": 500}
+_CELLS = 160  # of the fusion's box along each side
+_REACH = 0.75  # half the side of that box: the object reaches 0.5, and where no view looks below it counts as solid
 _PARSER = (
     "nerfstudio-data",
     *("--orientation-method", "none", "--center-method", "none", "--auto-scale-poses", "False"),
     *("--eval-mode", "all"),  # no view is held out
 )
+# Since 2.6 torch refuses to read what nerfstudio 1.1.5 stores; here that is what it has just written itself.
+_READ_OWN_CHECKPOINT = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+_NO_TESTS = ("--steps-per-eval-batch", "0", "--steps-per-eval-image", "0", "--steps-per-eval-all-images", "0")
+# As nerfstudio's own benchmark on NeRF-synthetic sets nerfacto (scripts/benchmarking/launch_train_blender.sh): one
+# object, exact cameras. But where pixels are transparent the background is another colour at each step, so that
+# only empty space explains them.
+_NERFACTO = {
+    "background-color": "random",
+    "proposal-initial-sampler": "uniform",
+    "camera-optimizer.mode": "off",
+    "use-average-appearance-embedding": "False",
+    "distortion-loss-mult": "0",
+    "disable-scene-contraction": "True",
+}
+# As it comes, a step takes a core 13 s: 4,096 rays with 400 samples each, 17 million numbers to update.
+_NERFACTO_ON_CPU = (
+    *("--pipeline.datamanager.train-num-rays-per-batch", "512"),
+    *("--pipeline.model.num-proposal-samples-per-ray", "64", "32"),
+    *("--pipeline.model.num-nerf-samples-per-ray", "24"),
+    *("--pipeline.model.num-levels", "8"),
+    *("--pipeline.model.max-res", "256"),
+    *("--pipeline.model.log2-hashmap-size", "17"),
+)
 
 
-def lift_with_nerfstudio(orbit: Orbit, *, method: str = "nerfacto", steps: int = 5000, faces: int = 50_000) -> Mesh:
-    """Train one of nerfstudio's methods on the orbit and export its mesh, textured, in the orbit's world and scale.
+def lift_with_nerfstudio(
+    orbit: Orbit,
+    *,
+    method: str = "nerfacto",
+    steps: int | None = None,
+    faces: int = 30_000,
+    texture_px: int = 2048,
+) -> Mesh:
+    """Train one of nerfstudio's methods on the orbit and export its mesh, painted, in the orbit's world and scale.
 
     Args:
         orbit: the views.
         method: as ``ns-train`` names it.
-        steps: of training.
+        steps: of training; if None 5,000, or 500 without a GPU.
         faces: at most so many triangles.
+        texture_px: sides of the texture at most.
 
     Raises:
-        Mv3dError: if nerfstudio's commands are not on the PATH, or one fails; the message ends with its last words.
+        Mv3dError: if nerfstudio's commands are not on the PATH, one fails (the message ends with its last words), or
+            the views show no object.
     """
     check_nerfstudio()
+    alpha = find_alpha(orbit)
+    views = SilhouetteViews(alpha, orbit.cameras)
+    grid, hull = make_hull(views, _CELLS)
+    inside = grid.points(np.argwhere(hull > 0))
+    if not len(inside):
+        raise Mv3dError("no body has these silhouettes: the views disagree")
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    centre, size = (low + high) / 2, float((high - low).max())
+    device = _device()
     with tempfile.TemporaryDirectory(prefix="mv3d-nerfstudio-") as place:
         data, outputs, exported = (Path(place) / name for name in ("data", "outputs", "exported"))
-        save_nerfstudio(orbit, None, data)
+        unit = _moved(orbit, alpha, centre, size)
+        save_nerfstudio(unit, None, data)
         names = ("--output-dir", str(outputs), "--experiment-name", _EXPERIMENT, "--timestamp", _RUN)
-        train = ["ns-train", method, "--data", str(data), *names, "--max-num-iterations", str(steps)]
-        _run([*train, "--vis", "tensorboard", "--machine.device-type", _device(), *_background(method), *_PARSER])
+        train = ["ns-train", method, "--data", str(data), *names, "--max-num-iterations", str(steps or _STEPS[device])]
+        train += ["--vis", "tensorboard", "--machine.device-type", device, *_NO_TESTS]
+        _run([*train, *_options(method, unit, device), *_PARSER])
         # In between stands the method's own name, which is "nerfacto" for nerfacto-big.
         trained = next((outputs / _EXPERIMENT).glob(f"*/{_RUN}"), outputs)
-        box = _bounding_box(orbit, trained)
+        matrix, scale = _read_transform(trained)
         files = ("--load-config", str(trained / "config.yml"), "--output-dir", str(exported))
-        _run(["ns-export", "tsdf", *files, "--target-num-faces", str(faces), *box])
-        mesh = load_mesh(_find(exported / "mesh.obj"), y_up=False)  # nerfstudio writes its own axes into OBJ
-        return _into_world(mesh, *_read_transform(trained))
+        detail = ("--resolution", str(_CELLS), "--downscale-factor", "2" if device == "cpu" else "1")
+        _run(["ns-export", "tsdf", *files, "--texture-method", "tsdf", *detail, *_bounding_box(matrix, scale)])
+        mesh = load_mesh(_find(exported / "tsdf_mesh.ply"), y_up=False)  # its own axes
+    vertices = centre + size * _from_trained(mesh.vertices, matrix, scale)
+    try:
+        surface = clip_surface(Mesh(vertices, mesh.faces), hull, grid, faces)
+    except Mv3dError as error:
+        raise Mv3dError(f"what nerfstudio made is no body: {error}; train it for longer") from error
+    return paint_surface(surface, orbit, views, texture_px, slack=4 * _REACH / _CELLS * size)
 
 
 def check_nerfstudio() -> None:
@@ -77,22 +139,35 @@ def _device() -> str:
     return "cuda" if shutil.which("nvidia-smi") else "cpu"
 
 
-def _background(method: str) -> tuple[str, ...]:
-    # Transparent pixels then get another colour at each step, so that only empty space explains them.
-    return ("--pipeline.model.background-color", "random") if method.startswith("nerfacto") else ()
+def _moved(orbit: Orbit, alpha: NDArray[np.float32], centre: Array, size: float) -> Orbit:
+    """The cut-out views in a world where ``centre`` is the origin and ``size`` is 1."""
+    cameras = []
+    for camera in orbit.cameras:
+        world_from_cam = camera.world_from_cam.copy()
+        world_from_cam[:3, 3] = (world_from_cam[:3, 3] - centre) / size
+        cameras.append(replace(camera, world_from_cam=world_from_cam))
+    return Orbit(np.concatenate([orbit.frames[..., :3], alpha[..., None]], axis=-1), tuple(cameras))
 
 
-def _bounding_box(orbit: Orbit, trained: Path) -> tuple[str, ...]:
-    """Limit the export to a cube around the world's origin that reaches half way to the nearest camera."""
-    matrix, scale = _read_transform(trained)
-    reach = min(camera.radius for camera in orbit.cameras) / 2
-    corners = np.array([(x, y, z) for x in (-reach, reach) for y in (-reach, reach) for z in (-reach, reach)])
-    inside = scale * (corners @ matrix[:, :3].T + matrix[:, 3])
-    low, high = ([f"{value:.6f}" for value in corner] for corner in (inside.min(axis=0), inside.max(axis=0)))
+def _options(method: str, unit: Orbit, device: str) -> tuple[str, ...]:
+    if not method.startswith("nerfacto"):
+        return ()
+    distances = [camera.radius for camera in unit.cameras]
+    reach = 3**0.5 / 2  # of a box of side 1 around the origin
+    planes = {"near-plane": max(min(distances) - reach, 0.01), "far-plane": max(distances) + reach}
+    options = [(f"--pipeline.model.{name}", str(value)) for name, value in (_NERFACTO | planes).items()]
+    return (*(word for option in options for word in option), *(_NERFACTO_ON_CPU if device == "cpu" else ()))
+
+
+def _bounding_box(matrix: Array, scale: float) -> tuple[str, ...]:
+    """Limit the export to the object's surroundings."""
+    corners = np.array([(x, y, z) for x in (-_REACH, _REACH) for y in (-_REACH, _REACH) for z in (-_REACH, _REACH)])
+    trained = scale * (corners @ matrix[:, :3].T + matrix[:, 3])
+    low, high = ([f"{value:.6f}" for value in corner] for corner in (trained.min(axis=0), trained.max(axis=0)))
     return ("--bounding-box-min", *low, "--bounding-box-max", *high)
 
 
-def _read_transform(trained: Path) -> tuple[NDArray[np.float64], float]:
+def _read_transform(trained: Path) -> tuple[Array, float]:
     path = _find(trained / "dataparser_transforms.json")
     try:
         stored = json.loads(path.read_text())
@@ -104,10 +179,9 @@ def _read_transform(trained: Path) -> tuple[NDArray[np.float64], float]:
     return matrix, scale
 
 
-def _into_world(mesh: Mesh, matrix: NDArray[np.float64], scale: float) -> Mesh:
-    """Undo x_trained = scale * (R x_world + t)."""
-    vertices = (mesh.vertices / scale - matrix[:, 3]) @ np.linalg.inv(matrix[:, :3]).T
-    return Mesh(vertices, mesh.faces, mesh.texture)
+def _from_trained(points: Array, matrix: Array, scale: float) -> Array:
+    """Undo x_trained = scale * (R x + t)."""
+    return (points / scale - matrix[:, 3]) @ np.linalg.inv(matrix[:, :3]).T
 
 
 def _find(path: Path) -> Path:
@@ -117,9 +191,14 @@ def _find(path: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    # The mesh viewer's and trainer's questions get an end of file, not the terminal.
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,  # the mesh viewer's and trainer's questions get an end of file, not the terminal
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=os.environ | _READ_OWN_CHECKPOINT,
     )
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-_LONGEST_TAIL:])

@@ -83,7 +83,7 @@ class Lift:
         if method == "nerfstudio":
             from mv3d.lift.nerfstudio import lift_with_nerfstudio
 
-            mesh = lift_with_nerfstudio(orbit, faces=self.faces)
+            mesh = lift_with_nerfstudio(orbit, faces=self.faces, texture_px=self.texture_size)
         else:
             from mv3d.device import pick_device
             from mv3d.lift import LiftSettings, lift_orbit
