@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh
@@ -26,7 +27,7 @@ from mv3d.export.nerf import save_nerfstudio
 from mv3d.lift import paint_surface
 from mv3d.lift.hull import make_hull
 from mv3d.lift.silhouettes import find_alpha
-from mv3d.lift.surface import clip_surface
+from mv3d.lift.surface import extract_surface
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
@@ -37,8 +38,10 @@ _COMMANDS = ("ns-train", "ns-export")
 _EXPERIMENT, _RUN = "orbit", "run"
 _LONGEST_TAIL = 15
 _STEPS = {"cuda": 5000, "mps": 5000, "cpu": 500}
-_CELLS = 160  # of the fusion's box along each side
+_CELLS = 160  # of the fusion's box along each side, and at most of the hull's
+_CELLS_A_PIXEL = 0.75
 _REACH = 0.75  # half the side of that box: the object reaches 0.5, and where no view looks below it counts as solid
+_NEIGHBOURS = 4  # vertices that tell on which side of the surface a point lies
 _PARSER = (
     "nerfstudio-data",
     *("--orientation-method", "none", "--center-method", "none", "--auto-scale-poses", "False"),
@@ -58,7 +61,7 @@ _NERFACTO = {
     "distortion-loss-mult": "0",
     "disable-scene-contraction": "True",
 }
-# As it comes, a step takes a core 13 s: 4,096 rays with 400 samples each, 17 million numbers to update.
+# As it comes, a step takes a core more than 10 s: 4,096 rays with 400 samples each, 17 million numbers to update.
 _NERFACTO_ON_CPU = (
     *("--pipeline.datamanager.train-num-rays-per-batch", "512"),
     *("--pipeline.model.num-proposal-samples-per-ray", "64", "32"),
@@ -67,6 +70,7 @@ _NERFACTO_ON_CPU = (
     *("--pipeline.model.max-res", "256"),
     *("--pipeline.model.log2-hashmap-size", "17"),
 )
+_PX_ON_CPU = 64  # of the depth maps that the mesh is fused from; a ray takes a core half a millisecond
 
 
 def lift_with_nerfstudio(
@@ -93,7 +97,7 @@ def lift_with_nerfstudio(
     check_nerfstudio()
     alpha = find_alpha(orbit)
     views = SilhouetteViews(alpha, orbit.cameras)
-    grid, hull = make_hull(views, _CELLS)
+    grid, hull = make_hull(views, min(_CELLS, round(max(orbit.frames.shape[1:3]) * _CELLS_A_PIXEL)))
     inside = grid.points(np.argwhere(hull > 0))
     if not len(inside):
         raise Mv3dError("no body has these silhouettes: the views disagree")
@@ -112,15 +116,25 @@ def lift_with_nerfstudio(
         trained = next((outputs / _EXPERIMENT).glob(f"*/{_RUN}"), outputs)
         matrix, scale = _read_transform(trained)
         files = ("--load-config", str(trained / "config.yml"), "--output-dir", str(exported))
-        detail = ("--resolution", str(_CELLS), "--downscale-factor", "2" if device == "cpu" else "1")
+        smaller = max(1, round(max(orbit.frames.shape[1:3]) / _PX_ON_CPU)) if device == "cpu" else 1
+        detail = ("--resolution", str(_CELLS), "--downscale-factor", str(smaller))
         _run(["ns-export", "tsdf", *files, "--texture-method", "tsdf", *detail, *_bounding_box(matrix, scale)])
         mesh = load_mesh(_find(exported / "tsdf_mesh.ply"), y_up=False)  # its own axes
-    vertices = centre + size * _from_trained(mesh.vertices, matrix, scale)
-    try:
-        surface = clip_surface(Mesh(vertices, mesh.faces), hull, grid, faces)
-    except Mv3dError as error:
-        raise Mv3dError(f"what nerfstudio made is no body: {error}; train it for longer") from error
+    mesh = replace(mesh, vertices=centre + size * _from_trained(mesh.vertices, matrix, scale))
+    # Its surface has holes and specks, and goes on where no view looks; within the hull it becomes a body.
+    near = hull > -2 * grid.spacing
+    field = hull.copy()
+    field[near] = np.minimum(hull[near], _depth_below(mesh, grid.points(np.argwhere(near))))
+    surface = extract_surface(field, grid, faces)
     return paint_surface(surface, orbit, views, texture_px, slack=4 * _REACH / _CELLS * size)
+
+
+def _depth_below(mesh: Mesh, points: Array) -> NDArray[np.float32]:
+    """How deep below nerfstudio's surface points (P, 3) lie, (P,): negative above it, exact near it."""
+    _, nearest = cKDTree(mesh.vertices).query(points, k=_NEIGHBOURS)
+    # The normals of its tsdf_utils.py point inwards: marching cubes take what is seen, which is positive, for the body.
+    along = (mesh.vertex_normals()[nearest] * (points[:, None] - mesh.vertices[nearest])).sum(axis=-1)
+    return along.mean(axis=1).astype(np.float32)
 
 
 def check_nerfstudio() -> None:

@@ -28,30 +28,6 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> 
     Raises:
         Mv3dError: if nothing is left.
     """
-    return _finished(_body_of(field, grid), grid, most_faces)
-
-
-def clip_surface(surface: Mesh, limit: NDArray[np.float32], grid: Grid, most_faces: int) -> Mesh:
-    """Keep of a closed surface what lies where the field ``limit`` is positive; finish it as `extract_surface` does.
-
-    Raises:
-        Mv3dError: if the surface is not closed, or nothing is left.
-    """
-    corners = surface.vertices[surface.faces]
-    inside_out = np.einsum("fi,fi->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) < 0  # six times the volume
-    faces = surface.faces[:, ::-1] if inside_out else surface.faces
-    return _finished(_closed(surface.vertices, faces) ^ _body_of(limit, grid), grid, most_faces)
-
-
-def _closed(vertices: NDArray, faces: NDArray) -> manifold3d.Manifold:
-    mesh = manifold3d.Mesh(vertices.astype(np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
-    body = manifold3d.Manifold(mesh)
-    if body.status() != manifold3d.Error.NoError:
-        raise Mv3dError(f"the surface is not closed ({body.status().name})")
-    return body
-
-
-def _body_of(field: NDArray[np.float32], grid: Grid) -> manifold3d.Manifold:
     if not (field > 0).any():
         raise Mv3dError("no body has these silhouettes: the views disagree, or the object is thinner than a cell")
     # Exact zeros would put several vertices on one grid point.
@@ -60,14 +36,11 @@ def _body_of(field: NDArray[np.float32], grid: Grid) -> manifold3d.Manifold:
     on_border = np.pad(np.zeros(np.array(field.shape) - 2, dtype=bool), 1, constant_values=True)
     field[on_border] = np.minimum(field[on_border], -least)  # an object that leaves every picture is closed here
     corners, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
-    return _closed(grid.points(corners), faces)
-
-
-def _finished(body: manifold3d.Manifold, grid: Grid, most_faces: int) -> Mesh:
-    """The parts of some size, with few triangles."""
+    body = manifold3d.Manifold(
+        manifold3d.Mesh(grid.points(corners).astype(np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
+    )
+    assert body.status() == manifold3d.Error.NoError, body.status()
     parts = body.decompose()
-    if not parts:
-        raise Mv3dError("the surface and the silhouettes have nothing in common")
     volumes = np.array([part.volume() for part in parts])
     kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
     surface = _simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces).to_mesh()
