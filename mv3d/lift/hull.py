@@ -59,6 +59,8 @@ def make_hull(views: SilhouetteViews, cells: int) -> tuple[Grid, NDArray[np.floa
     Raises:
         Mv3dError: if no body agrees with the views.
     """
+    if not 0 < views.reach < np.inf:
+        raise Mv3dError("all cameras stand at one place, so nothing can be told about depth: the poses are missing")
     reach = np.full(3, views.reach)
     grid = Grid.around(views.centre - reach, views.centre + reach, _COARSE_CELLS, margin=0)
     # The hull may pass between grid points: a point up to half a cell's diagonal away from it counts.

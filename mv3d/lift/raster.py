@@ -42,7 +42,7 @@ def rasterize(corners_px: Array, corner_depth: Array, width_px: int, height_px: 
     hits = [
         _hits(np.flatnonzero(chunk_of_face == chunk), corners_px, corner_depth, lower, spans)
         for chunk in np.unique(chunk_of_face)
-    ]
+    ] or [_hits(np.arange(0), corners_px, corner_depth, lower, spans)]
     columns, rows, faces, barycentric, depth = (np.concatenate(parts) for parts in zip(*hits, strict=True))
     nearest_last = np.argsort(-depth, kind="stable")
     winner = np.full((height_px, width_px), -1)
@@ -54,7 +54,7 @@ def rasterize(corners_px: Array, corner_depth: Array, width_px: int, height_px: 
 def render_depth(mesh: Mesh, camera: Camera) -> Array:
     """Render the depth along the viewing axis at each pixel centre, (height, width); infinite where nothing is."""
     pixels, depth = camera.project(mesh.vertices)
-    in_front = (depth[mesh.faces] > 1e-6).all(axis=1)
+    in_front = (depth[mesh.faces] > 1e-6 * np.abs(depth).max()).all(axis=1)
     faces = mesh.faces[in_front]
     seen = rasterize(pixels[faces], depth[faces], camera.width_px, camera.height_px)
     picture = np.full((camera.height_px, camera.width_px), np.inf)
