@@ -28,6 +28,7 @@ from finetune.checkpoint import (
     save_checkpoint,
 )
 from finetune.log import TrainingLog
+from finetune.muon import Muon
 from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
 from finetune.recipe import LoopConfig
 from mv3d.errors import Mv3dError
@@ -166,6 +167,8 @@ def make_optimizer(network: nn.Module, loop: LoopConfig) -> torch.optim.Optimize
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     given: dict[str, Any] = {"lr": loop.learning_rate, "betas": loop.adam_betas, "weight_decay": loop.weight_decay}
+    if loop.muon:
+        return Muon(trained, loop.learning_rate, loop.adam_betas, loop.weight_decay)
     if not loop.adam_8bit:
         return torch.optim.AdamW(trained, **given, fused=True)  # one pass over each weight instead of a dozen
     try:

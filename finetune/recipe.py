@@ -22,6 +22,8 @@ class LoopConfig:
     max_grad_norm: float = 1.0
     bfloat16: bool = False
     """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
+    muon: bool = False
+    """Muon for weight matrices and kernels, AdamW for the rest, at AdamW's learning rates."""
     adam_betas: tuple[float, ...] = (0.9, 0.99)
     adam_8bit: bool = False
     """Keep AdamW's moments in 8 bits (needs bitsandbytes and an NVIDIA GPU)."""
