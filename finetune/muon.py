@@ -28,9 +28,9 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         trained = self.param_groups[0]["params"]
         self._matrices = [p for p in trained if is_matrix(p)]
-        others = [p for p in trained if not is_matrix(p)]
+        others = {"params": [p for p in trained if not is_matrix(p)]}  # maybe none
         beta1, beta2 = adam_betas
-        self._adam = torch.optim.AdamW(others, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
+        self._adam = torch.optim.AdamW([others], lr=lr, betas=(beta1, beta2), weight_decay=weight_decay, fused=True)
         self._adam.state = self.state
 
     @torch.no_grad()
