@@ -140,7 +140,7 @@ class Recipe:
     num_views: int = 21
     """Frames of a clip; an orbit of more views is thinned evenly, beginning at any of them."""
     turns: bool = True
-    """The data are orbits, which close; false for clips of a moving camera, which begin at their first frame."""
+    """The data are orbits, which close; false for clips of a moving camera, whose last frame no first one follows."""
     category: str | None = None
     """Only objects that the manifest puts into this category."""
     resolution_px: int | None = None

@@ -112,8 +112,10 @@ class AdaptTraining:
         total, count = len(arrays["latents"]), self._recipe.num_views
         if total % count:
             raise Mv3dError(f"an orbit of {total} views cannot be thinned to {count}; see num_views")
-        first = 0 if "coarse" in arrays or not self._recipe.turns else start % total
-        order = (first + np.arange(count) * (total // count)) % total
+        stride = total // count
+        possible = total if self._recipe.turns else total - (count - 1) * stride
+        first = 0 if "coarse" in arrays else start % possible
+        order = (first + np.arange(count) * stride) % total
         azimuth, elevation, _ = np.array(sample.facts["cameras"])[order].T
         poses = np.radians([90 - elevation, (azimuth - azimuth[0]) % 360]).T
         latents = torch.from_numpy(arrays["latents"][order]).float()

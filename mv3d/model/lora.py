@@ -180,19 +180,21 @@ def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True)
     Raises:
         Mv3dError: if a file is damaged or does not fit the model (keys are listed); the model is then not to be used.
     """
-    names, notes, sampling = [], [], {}
+    scales: dict[str, float] = {}
+    notes, sampling = [], {}
     for k, use in enumerate(uses):
         facts, tensors = read_lora(use.path)
-        sampling |= facts.sampling if use.scale else {}
-        _attach(model.unet, f"lora_{k}", use, facts, tensors)
-        names.append(f"lora_{k}")
         notes.append(f"{use.path.parent.name if use.path.name == LORA_FILE else use.path.stem}:{use.scale:g}")
-    if not names:
-        return model
-    model.unet.set_adapters(names, [use.scale for use in uses])
-    if fuse:
-        model.unet.fuse_lora(adapter_names=names)
-        model.unet.unload_lora()
+        if not use.scale:  # adding nothing moves weights in memory, and products then round otherwise
+            continue
+        _attach(model.unet, f"lora_{k}", use, facts, tensors)
+        scales[f"lora_{k}"] = use.scale
+        sampling |= facts.sampling
+    if scales:
+        model.unet.set_adapters(list(scales), list(scales.values()))
+        if fuse:
+            model.unet.fuse_lora(adapter_names=list(scales))
+            model.unet.unload_lora()
     name = " + ".join([model.facts.name, *notes])
     return replace(model, facts=replace(model.facts, name=name, **sampling))
 
