@@ -47,18 +47,18 @@ class ModelFacts:
     licence: str
     resolution_px: int = 576
     num_views: int = 21
-    turns: bool = True
-    """It makes orbits, and not clips of a camera that moves in ways that nobody told it."""
     added_time_ids: tuple[float, ...] = (6.0, 127.0, 0.02)
     """Frames per second less one, motion, and, always last, the noise added to the input picture."""
     sigma_min: float = 0.002
     sigma_max: float = 700.0
     num_steps: int = 25
-    teacher_steps: int | None = None
-    """Of a consistency model: the sampling steps that it was distilled from; its few are taken from their levels."""
     guidance: GuidanceKind = "linear"
     guidance_low: float = 1.0
     guidance_high: float = 3.0
+    teacher_steps: int | None = None
+    """Of a consistency model: the sampling steps that it was distilled from; its few are taken from their levels."""
+    turns: bool = True
+    """It makes orbits, and not clips of a camera that moves in ways that nobody told it."""
 
 
 @dataclass(frozen=True, eq=False)
