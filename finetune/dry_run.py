@@ -23,6 +23,8 @@ from mv3d.model.unet import OrbitUNet
 from mv3d.model.weights import load_json
 
 _GIB = 2**30
+_MOMENT_BYTES = {"adamw": 8, "adamw_8bit": 2, "muon": 4}
+"""Per parameter; the few that muon leaves to AdamW have 8."""
 _USED_RATE = 0.4
 """Share of a processor's rate in large products that a training step is taken to reach."""
 
@@ -61,13 +63,12 @@ def estimate(unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1) 
     part = max(1, loop.batch_size // (loop.accumulate * processes))
     saved, flops = _measure(unet, clip, part, checkpointing=loop.checkpointing, bfloat16=loop.bfloat16)
     shards = processes if loop.shard else 1
-    moment_bytes = 2 if loop.adam_8bit else 8
     return Estimate(
         parameters=sum(p.numel() for p in parameters),
         trained=trained,
         weights=sum(p.numel() * p.element_size() for p in parameters) // shards,
         gradients=4 * trained // shards,
-        moments=moment_bytes * trained // shards,
+        moments=_MOMENT_BYTES[loop.optimizer] * trained // shards,
         average=4 * trained // shards,
         activations=saved,
         flops=flops * loop.accumulate,

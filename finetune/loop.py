@@ -28,6 +28,7 @@ from finetune.checkpoint import (
     save_checkpoint,
 )
 from finetune.log import TrainingLog
+from finetune.muon import Muon
 from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
 from finetune.recipe import LoopConfig
 from mv3d.errors import Mv3dError
@@ -159,19 +160,23 @@ def learning_rate(loop: LoopConfig, step: int) -> float:
 
 
 def make_optimizer(network: nn.Module, loop: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW over what is trained, its moments in 8 bits if wanted (Dettmers et al. 2022).
+    """Make the config's optimizer of what is trained; AdamW in 8 bits is that of Dettmers et al. 2022.
 
     Raises:
-        Mv3dError: if 8 bits are wanted and bitsandbytes is not there.
+        Mv3dError: if 8 bits are wanted and bitsandbytes is not there, or Muon of slices of matrices.
     """
     trained = [p for p in network.parameters() if p.requires_grad]
     given: dict[str, Any] = {"lr": loop.learning_rate, "betas": loop.adam_betas, "weight_decay": loop.weight_decay}
-    if not loop.adam_8bit:
+    if loop.optimizer == "muon":
+        if loop.shard:
+            raise Mv3dError("optimizer muon wants whole matrices, and shard leaves each process a slice; use adamw")
+        return Muon(trained, loop.learning_rate, loop.adam_betas, loop.weight_decay)
+    if loop.optimizer == "adamw":
         return torch.optim.AdamW(trained, **given, fused=True)  # one pass over each weight instead of a dozen
     try:
         import bitsandbytes  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise Mv3dError("adam_8bit needs bitsandbytes: pip install -e '.[adam8bit]'") from error
+        raise Mv3dError("optimizer adamw_8bit needs bitsandbytes: pip install -e '.[adam8bit]'") from error
     return bitsandbytes.optim.AdamW8bit(trained, **given)
 
 

@@ -1,7 +1,8 @@
 """The coarse volume: one picture becomes a small field of density and colour, and the field becomes views.
 
-It is feed-forward: features of the picture are unprojected along the picture's own rays into a grid, a 3D U-Net
-completes what the picture does not show, and views are volume-rendered (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
+It is feed-forward: features of the picture are unprojected along the picture's own rays into a grid, fine ones into the
+grid itself and coarse ones into the coarser levels of a 3D U-Net, which completes what the picture does not show; views
+are volume-rendered (Max 1995; NeRF, Mildenhall et al. 2020, eq. 3).
 
 Everything here is measured in *frame radii*: the sphere that just fits the frame of a camera looking at the origin has
 radius 1, whatever the camera's distance in the world. The picture's camera stands at azimuth 0; grids are (Z, Y, X).
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
+from mv3d.model.feature_net import UNet
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class CoarseVolumeConfig:
     picture_px: int = 128
     grid_size: int = 32
     image_channels: tuple[int, ...] = (24, 48, 96, 128)
-    """Channels of the picture's features at 1/2, 1/4, 1/8 … of its size; the first ones are unprojected."""
+    """Channels of the picture's features at 1/2, 1/4, 1/8 … of its size."""
     grid_channels: tuple[int, ...] = (32, 64, 128, 192)
-    """Channels of the grid's features at 1, 1/2, 1/4 … of its size."""
+    """Channels of the grid's features at 1, 1/2, 1/4 … of its size; as many levels as the picture's."""
     density_upsampling: int = 2
     """Density is told on a grid this many times finer than colour."""
     fov_deg: float = DEFAULT_FOV_DEG
@@ -79,10 +81,10 @@ class CoarseVolume(nn.Module):
     def __init__(self, config: CoarseVolumeConfig) -> None:
         super().__init__()
         self.config = config
-        grid = config.grid_channels
-        self.image_net = _UNet(2, 4, config.image_channels, stride_first=True)
+        image, grid = config.image_channels, config.grid_channels
+        self.image_net = UNet(2, 4, image, first_stride=2)
         # Per voxel: the picture's features, the pixel itself, and where the voxel is.
-        self.grid_net = _UNet(3, config.image_channels[0] + 4 + 3, grid, stride_first=False)
+        self.grid_net = UNet(3, image[0] + 4 + 3, grid, told=image[1:])
         self.density_head = nn.Conv3d(grid[0], config.density_upsampling**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], 8, 1)
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
@@ -92,11 +94,16 @@ class CoarseVolume(nn.Module):
         """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
         premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], dim=1)
         features = self.image_net(premultiplied * 2 - 1)
-        size = self.config.grid_size
-        points = _voxel_centres(size, picture).expand(len(picture), -1, -1)
-        uv = self._project(points, elevation_rad)
-        per_voxel = [_sample_picture(features, uv), _sample_picture(premultiplied, uv), points.transpose(1, 2)]
-        x = self.grid_net(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
+        grids = []
+        for level, feature in enumerate(features):
+            size = self.config.grid_size >> level
+            points = _voxel_centres(size, picture).expand(len(picture), -1, -1)
+            uv = self._project(points, elevation_rad)
+            per_voxel = [_sample_picture(feature, uv)]
+            if level == 0:
+                per_voxel += [_sample_picture(premultiplied, uv), points.transpose(1, 2)]
+            grids.append(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
+        x = self.grid_net(grids[0], grids[1:])[0]
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
         return Field(
             density.float(), self.appearance_head(x).float(), picture, elevation_rad
@@ -180,52 +187,6 @@ class CoarseVolume(nn.Module):
         depth = 1 / sin(half) + y * cosine - z * sine
         up = y * sine + z * cosine
         return torch.stack([x, -up], dim=-1) / (depth * tan(half))[..., None]
-
-
-class _Block(nn.Module):
-    """Two normalised convolutions with a residual path, in 2 or 3 dimensions."""
-
-    def __init__(self, dims: int, cin: int, cout: int) -> None:
-        super().__init__()
-        conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.conv1 = conv(cin, cout, 3, padding=1)
-        self.norm1 = nn.GroupNorm(8, cout)
-        self.conv2 = conv(cout, cout, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, cout)
-        self.skip = conv(cin, cout, 1) if cin != cout else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.silu(self.norm1(self.conv1(x)))
-        return F.silu(self.norm2(self.conv2(y)) + self.skip(x))
-
-
-class _UNet(nn.Module):
-    """A small U-Net in 2 or 3 dimensions that returns features at the resolution of its first level."""
-
-    def __init__(self, dims: int, cin: int, channels: tuple[int, ...], *, stride_first: bool) -> None:
-        super().__init__()
-        conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.stem = conv(
-            cin, channels[0], 4 if stride_first else 1, stride=2 if stride_first else 1, padding=int(stride_first)
-        )
-        self.encode = nn.ModuleList(_Block(dims, c, c) for c in channels[:-1])
-        self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
-        self.middle = nn.Sequential(_Block(dims, channels[-1], channels[-1]), _Block(dims, channels[-1], channels[-1]))
-        self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
-        self.decode = nn.ModuleList(_Block(dims, c, c) for c in channels[:-1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        skips = []
-        for encode, down in zip(self.encode, self.down, strict=True):
-            x = encode(x)
-            skips.append(x)
-            x = down(x)
-        x = self.middle(x)
-        for level in reversed(range(len(skips))):
-            x = F.interpolate(self.up[level](x), scale_factor=2.0)
-            x = self.decode[level](x + skips[level])
-        return x
 
 
 def _voxel_centres(size: int, like: Tensor) -> Tensor:

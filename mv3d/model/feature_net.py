@@ -1,0 +1,67 @@
+"""A small U-Net in two or three dimensions (Ronneberger et al. 2015), of which every level's features can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    """Features of a picture or a grid at its size / ``first_stride``, at half of that, at a quarter, and so on.
+
+    Args:
+        dims: 2 or 3.
+        cin: channels of the input.
+        channels: channels of the levels, finest first.
+        first_stride: 2 halves the input first.
+        told: channels of what else the levels below the finest are told on the way down.
+    """
+
+    def __init__(
+        self, dims: int, cin: int, channels: tuple[int, ...], *, first_stride: int = 1, told: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.stem = conv(cin, channels[0], first_stride**2, stride=first_stride, padding=first_stride - 1)
+        self.encode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
+        self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
+        self.middle = nn.Sequential(_Block(dims, channels[-1]), _Block(dims, channels[-1]))
+        self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.decode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
+        self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(told, channels[1:], strict=False))
+
+    def forward(self, x: Tensor, told: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Features of every level, finest first; ``told`` is for the levels below the finest, at their sizes."""
+        x = self.stem(x)
+        skips = []
+        for level, (encode, down) in enumerate(zip(self.encode, self.down, strict=True)):
+            x = encode(x)
+            skips.append(x)
+            x = down(x)
+            if self.tell:
+                x = x + self.tell[level](told[level])
+        x = self.middle(x)
+        features = [x]
+        for level in reversed(range(len(skips))):
+            x = F.interpolate(self.up[level](x), scale_factor=2.0)
+            x = self.decode[level](x + skips[level])
+            features.append(x)
+        return features[::-1]
+
+
+class _Block(nn.Module):
+    """Two normalised convolutions with a residual path."""
+
+    def __init__(self, dims: int, channels: int) -> None:
+        super().__init__()
+        conv = nn.Conv2d if dims == 2 else nn.Conv3d
+        self.conv1 = conv(channels, channels, 3, padding=1)
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv2 = conv(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.silu(self.norm1(self.conv1(x)))
+        return F.silu(self.norm2(self.conv2(y)) + x)
