@@ -51,6 +51,7 @@ def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
             alpha=recipe.lora.alpha,
             targets=targets_pattern(recipe.lora.targets),
             pose=stage.pose_base is not None,
+            sampling=stage.sampling,
         )
         save_lora(unet, made, facts, pose_base=stage.pose_base)
     for path in licence_files(base):

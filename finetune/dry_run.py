@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from finetune.base import new_unet_config
 from finetune.config import RunConfig
 from finetune.recipe import LoopConfig, Lora, Recipe
 from mv3d.model.checkpoints import resolve_model
@@ -78,6 +79,8 @@ def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
     """What ``--dry-run`` prints of a config besides itself."""
     unet, clip, loop, source = _plan(config)
     found = estimate(unet, clip, loop, processes)
+    if isinstance(config, Recipe) and config.distillation is not None:
+        found = _with_teacher(found, config)
     rate, device = _measured_rate(loop.bfloat16)
     seconds = found.flops / (_USED_RATE * rate)
     return {
@@ -102,8 +105,10 @@ def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Clip, LoopConfig, str]
             unet = make_unet(config)
             return unet, Clip(21, config.resolution_px // 8), config.diffusion.loop, "diffusion stage"
         known, source, size_px = _base_config(config.base)
+        if config.network is not None:
+            known = new_unet_config(known, config.network)
         wanted = config.conditions
-        if not known.get("coarse_channels"):
+        if not known.get("coarse_channels") and config.distillation is None:
             width = known.get("addition_time_embed_dim", 256)
             known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if wanted.poses else 0
             known["input_last"] = wanted.input_last
@@ -113,6 +118,13 @@ def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Clip, LoopConfig, str]
     if config.lora is not None:
         _add_adapters(unet, config.lora)
     return unet, Clip(config.num_views, (config.resolution_px or size_px) // 8), config.loop, source
+
+
+def _with_teacher(found: Estimate, recipe: Recipe) -> Estimate:
+    """Add a teacher's two estimates, as it is guided, and the target's one; a copy of the weights unless by LoRA."""
+    forward = found.flops // (4 if recipe.loop.checkpointing else 3)  # the way back takes two, or three with all anew
+    copied = 0 if recipe.lora is not None else found.weights
+    return replace(found, weights=found.weights + copied, flops=found.flops + 3 * forward)
 
 
 def _add_adapters(unet: OrbitUNet, lora: Lora) -> None:

@@ -58,9 +58,9 @@ class Conditions:
 class Noise:
     """EDM's noise, one level per clip: ln sigma is drawn from N(p_mean, p_std^2) (Karras et al. 2022, section 5)."""
 
-    p_mean: float
-    p_std: float
-    condition_dropout: float
+    p_mean: float = 0.7
+    p_std: float = 1.6
+    condition_dropout: float = 0.1
     """How often a clip's picture is hidden, for classifier-free guidance."""
     cond_noise_mean: float | None = None
     """Mean of ln of the noise added to the input picture (SVD, appendix D); None: the base's own fixed, small value."""
@@ -74,6 +74,35 @@ class Lora:
     rank: int = 16
     alpha: float = 16.0
     targets: LoraTargets = "temporal_attention"
+
+
+@dataclass(frozen=True)
+class NewUNet:
+    """A UNet of random weights in place of the base's, of which autoencoder and image encoder are kept.
+
+    It has no coarse views, and poses if `Conditions` say so; it is sampled without guidance.
+    """
+
+    channels: tuple[int, ...] = (64, 128)
+    heads: tuple[int, ...] = (2, 4)
+    layers_per_block: int = 1
+    sampling_steps: int = 25
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Train the base to take few sampling steps without guidance instead of many with: see `finetune.consistency`.
+
+    Noise levels are those of the teacher's steps then, and no picture is hidden: of `Noise`, only what is added to the
+    picture counts.
+    """
+
+    num_steps: int = 4
+    """What the result takes unless it is asked otherwise; it can take any number up to the teacher's."""
+    teacher_steps: int = 25
+    """Steps of Euler's method whose outcome is learnt."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +134,17 @@ class Recipe:
     """Cache, checkpoints, logs and the result; a leg of any length continues here."""
     model_name: str
     loop: LoopConfig
-    noise: Noise
+    noise: Noise = field(default_factory=Noise)
     conditions: Conditions = field(default_factory=Conditions)
     lora: Lora | None = None
+    distillation: Distillation | None = None
+    network: NewUNet | None = None
+    """Begin with random weights of these sizes."""
     cache: Cache = field(default_factory=Cache)
     num_views: int = 21
     """Frames of a clip; an orbit of more views is thinned evenly, beginning at any of them."""
+    turns: bool = True
+    """The data are orbits, which close; false for clips of a moving camera, whose last frame no first one follows."""
     category: str | None = None
     """Only objects that the manifest puts into this category."""
     resolution_px: int | None = None

@@ -124,6 +124,12 @@ class Camera:
         world_from_old[:3, :3] = Rotation.from_euler("z", azimuth_deg, degrees=True).as_matrix()
         return replace(self, world_from_cam=world_from_old @ self.world_from_cam)
 
+    def panned(self, left_deg: float) -> Camera:
+        """Turn the camera where it stands, about its own up axis, to its left."""
+        old_from_new = np.eye(4)
+        old_from_new[:3, :3] = Rotation.from_euler("y", left_deg, degrees=True).as_matrix()
+        return replace(self, world_from_cam=self.world_from_cam @ old_from_new)
+
     def resized(self, width_px: int, height_px: int) -> Camera:
         """Describe the same view resampled to another size of the same aspect ratio."""
         scale = width_px / self.width_px

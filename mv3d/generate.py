@@ -16,10 +16,18 @@ import mv3d
 from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import Autoencoder, decode_latents, encode, encode_frames, to_autoencoder
-from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
-from mv3d.model.sampling import from_sv3d_order, guidance_per_frame, guided, karras_sigmas, sample_euler
+from mv3d.model.sampling import (
+    consistency_sigmas,
+    from_sv3d_order,
+    guidance_per_frame,
+    guided,
+    karras_sigmas,
+    sample_consistency,
+    sample_euler,
+)
 from mv3d.model.volume import CoarseVolume
 from mv3d.orbit import Facts, Frames, Orbit
 
@@ -98,8 +106,8 @@ def generate_orbit(
         The orbit; its first view is the picture itself. Equal arguments on one machine give equal pixels.
 
     Raises:
-        Mv3dError: for a picture of another size, a preview of a model that has no coarse stage, or cameras that the
-            model cannot be told.
+        Mv3dError: for a picture of another size, a preview of a model that has no coarse stage, cameras that the model
+            cannot be told, or a model that makes no orbits.
     """
     settings = settings or GenerateSettings()
     size_px = model.facts.resolution_px
@@ -107,6 +115,8 @@ def generate_orbit(
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
     if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
         raise Mv3dError(f"{model.facts.name} is not told cameras and makes level, even turns only; ask it for one")
+    if not model.facts.turns:
+        raise Mv3dError(f"{model.facts.name} makes clips of a moving camera, not orbits; see docs/camera-motion.md")
     cameras = settings.cameras(size_px)
     given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
 
@@ -194,6 +204,13 @@ def upsample(rgba: Tensor, size_px: int) -> Tensor:
     return torch.cat([(large[:, :3] / large[:, 3:].clamp(min=1e-4)).clamp(max=1), large[:, 3:]], dim=1)
 
 
+def guidance_scales(facts: ModelFacts, num_frames: int, high: float | None = None) -> Tensor:
+    """Guidance of each frame (F,) in an orbit's order; ``high`` in place of the model's own highest."""
+    high = facts.guidance_high if high is None else high
+    scales = guidance_per_frame(facts.guidance, min(facts.guidance_low, high), high, num_frames)
+    return from_sv3d_order(scales) if facts.guidance == "triangle" else scales
+
+
 def sample_views(
     model: OrbitModel,
     conditions: Conditions,
@@ -207,13 +224,14 @@ def sample_views(
     # Drawn on the CPU, so that a seed means the same noise on every device.
     generator = torch.Generator().manual_seed(settings.seed)
     noise = torch.randn(1, frames, channels, height, width, generator=generator).to(conditions.image_latents.device)
-    high = facts.guidance_high if settings.guidance is None else settings.guidance
-    scales = guidance_per_frame(facts.guidance, min(facts.guidance_low, high), high, frames)
-    if facts.guidance == "triangle":
-        scales = from_sv3d_order(scales)
-    sigmas = karras_sigmas(settings.steps or facts.num_steps, facts.sigma_min, facts.sigma_max)
+    steps, levels = settings.steps or facts.num_steps, (facts.sigma_min, facts.sigma_max)
     denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
     mean = denoiser.mean(conditions)
-    latents = sample_euler(guided(denoiser, conditions, scales), noise, sigmas, on_step, mean=mean)[0]
-    latents = latents / model.vae.config["scaling_factor"]
+    denoise = guided(denoiser, conditions, guidance_scales(facts, frames, settings.guidance))
+    if facts.teacher_steps is None:
+        latents = sample_euler(denoise, noise, karras_sigmas(steps, *levels), on_step, mean=mean)
+    else:
+        sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
+        latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
+    latents = latents[0] / model.vae.config["scaling_factor"]
     return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])

@@ -11,6 +11,7 @@ from mv3d.errors import Mv3dError
 from render.farm import render_sources, shard_of
 from render.options import make_parser, parse_shard, settings_of
 from render.sources import SourceObject, find_objects, limit_skins
+from render.sources.group import grouped
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def _objects(options: argparse.Namespace) -> list[SourceObject]:
     if options.skins_per_shape is not None and options.skins_per_shape < 1:
         raise Mv3dError("--skins-per-shape must be positive")
     objects = find_objects(options.source)
-    return objects if options.skins_per_shape is None else limit_skins(objects, options.skins_per_shape)
+    objects = objects if options.skins_per_shape is None else limit_skins(objects, options.skins_per_shape)
+    return objects if options.group is None else grouped(objects, options.group, seed=0)
 
 
 def _list(options: argparse.Namespace) -> int:

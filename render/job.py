@@ -42,7 +42,7 @@ def render_job(job: Job) -> Entry:
     from render.paths import draw_cameras
     from render.scene import make_scene
     from render.sources.loading import lacking_files
-    from render.split import identify, split_of
+    from render.split import identify, side_of
 
     start = time.perf_counter()
     item, settings = job.item, job.settings
@@ -52,6 +52,7 @@ def render_job(job: Job) -> Entry:
         source = item.load()
         scene = make_scene(source, linear_colours=item.linear_colours)
         geometry_hash = identify(item, scene)
+        split = side_of(item, geometry_hash)
     except Unusable as reason:
         return Entry.of(item, failed=str(reason))
     loaded = time.perf_counter()
@@ -75,7 +76,6 @@ def render_job(job: Job) -> Entry:
         frames = raycast.render_orbit(turned, cameras, make_lights(seed), settings.samples_per_side)
     more = draw_passes(turned, cameras, settings.passes, settings.samples_per_side)
     rendered = time.perf_counter()
-    split = split_of(geometry_hash)
     extra: dict[str, str | float | int] = {
         "name": item.name,
         "category": item.category or "",

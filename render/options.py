@@ -79,6 +79,7 @@ def _add_source(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--skins-per-shape", type=int, metavar="N", help="at most N objects that differ in their skin alone; else all"
     )
+    verb.add_argument("--group", type=int, metavar="N", help="scenes of N objects each, not single ones")
 
 
 def _add_settings(verb: argparse.ArgumentParser) -> None:

@@ -12,7 +12,20 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 
 Renderer = Literal["raycast", "cycles"]
-CameraPath = Literal["static", "dynamic", "random"]
+CameraPath = Literal[
+    "static",
+    "dynamic",
+    "random",
+    "still",
+    "orbit-left",
+    "orbit-right",
+    "pan-left",
+    "pan-right",
+    "zoom-in",
+    "zoom-out",
+    "mixed",
+]
+"""Orbits, and clips of a moving camera; see `render.paths`."""
 PASSES = ("depth", "normal", "albedo")
 _FILE = "settings.json"
 

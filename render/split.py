@@ -9,6 +9,7 @@ import numpy as np
 
 from render.scene import RenderScene, make_scene
 from render.sources import SourceObject
+from render.sources.group import Group
 
 Split = Literal["train", "val", "test"]
 _TEST_SHARE, _VAL_SHARE = 0.08, 0.05
@@ -19,6 +20,15 @@ def identify(item: SourceObject, scene: RenderScene) -> str:
     """Fingerprint an object by what its source says it is, or else by all of it."""
     stored = item.load_identity()
     return hash_geometry(scene if stored is None else make_scene(stored, linear_colours=item.linear_colours))
+
+
+def side_of(item: SourceObject, geometry_hash: str) -> Split:
+    """The side of an object; a scene is kept from training if any of its objects is."""
+    if not isinstance(item, Group):
+        return split_of(geometry_hash)
+    scenes = [(part, make_scene(part.load(), linear_colours=part.linear_colours)) for part in item.parts]
+    sides = {split_of(identify(part, scene)) for part, scene in scenes}
+    return next(side for side in ("test", "val", "train") if side in sides)
 
 
 def hash_geometry(scene: RenderScene) -> str:

@@ -1,8 +1,7 @@
-"""Adapting a model that there is: EDM's loss on cached latents, of all weights or of a LoRA's."""
+"""Adapting a model that there is, its weights or a LoRA's, on cached latents: EDM's loss, or that of distillation."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
+from finetune.base import adapted_model, load_base
+from finetune.consistency import Distiller, sampling_facts
 from finetune.data import PackedOrbit, list_orbits
 from finetune.encode import begun_at, encode_orbits, load_frames
 from finetune.processes import WHOLE, Part, Processes
@@ -17,11 +18,9 @@ from finetune.recipe import Recipe
 from finetune.shards import Sample, ShardStream, decoded, list_shards
 from finetune.validation import score_sampled
 from mv3d.errors import Mv3dError
-from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
 from mv3d.model.conditioning import Conditions, drop_conditions
 from mv3d.model.denoiser import Denoiser, sample_sigmas
 from mv3d.model.lora import add_lora, train_pose_columns
-from mv3d.model.surgery import reconditioned
 
 
 class AdaptTraining:
@@ -33,7 +32,11 @@ class AdaptTraining:
         processes = processes or Processes()
         self._recipe = recipe
         self.images_per_sample = recipe.num_views
-        self.model = adapted_model(load_model(recipe.base, processes.device), recipe)
+        base = load_base(recipe, processes.device)
+        self.sampling = sampling_facts(base.facts, recipe)
+        """How the result is sampled, where that is not as its base."""
+        self._distiller = Distiller(base, recipe) if recipe.distillation is not None else None
+        self.model = adapted_model(base, recipe)
         self.entries = list_orbits(recipe.data, recipe.category)
         self._validation = validation_entries(self.entries, recipe)
         training = [entry for entry in self.entries if entry.split == "train"]
@@ -52,7 +55,7 @@ class AdaptTraining:
         if recipe.lora is not None:
             first = unet.config["projection_class_embeddings_input_dim"]
             columns = unet.add_embedding.linear_1.weight[:, first:]
-            lacking = columns.shape[1] > 0 and not bool(columns.any())
+            lacking = recipe.distillation is None and columns.shape[1] > 0 and not bool(columns.any())
             self.pose_base = columns.detach().clone() if lacking else None
             add_lora(unet, recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets, recipe.seed)
             if lacking:
@@ -60,12 +63,16 @@ class AdaptTraining:
         self._lpips = load_lpips("alex") if self._validation else None
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
-        """EDM's weighted loss of a part of a batch of orbits, one noise level per clip."""
+        """The loss of a part of a batch of orbits, one noise level per clip."""
         recipe, size = self._recipe, self._recipe.loop.batch_size
         # Drawn for the whole batch, whichever part of it is wanted.
         starts = torch.randint(2**31, (size,), generator=generator)[part.slice]
-        dropped = torch.rand(size, generator=generator)[part.slice] < recipe.noise.condition_dropout
-        sigma = sample_sigmas(size, recipe.noise.p_mean, recipe.noise.p_std, generator)[part.slice]
+        hidden = recipe.noise.condition_dropout if self._distiller is None else 0.0
+        dropped = torch.rand(size, generator=generator)[part.slice] < hidden
+        if self._distiller is None:
+            level = sample_sigmas(size, recipe.noise.p_mean, recipe.noise.p_std, generator)[part.slice]
+        else:
+            level = torch.randint(len(self._distiller.sigmas) - 1, (size,), generator=generator)[part.slice]
         samples = [decoded(raw) for raw in self._stream.batch(step)[part.slice]]
         clips = [self._clip(sample, int(start)) for sample, start in zip(samples, starts, strict=True)]
         latents = torch.stack([clip for clip, _ in clips])
@@ -76,8 +83,10 @@ class AdaptTraining:
         conditions = drop_conditions(conditions, dropped)
         unet, scale = self.model.unet, self.model.vae.config["scaling_factor"]
         device = unet.device
-        latents, sigma, noise = (x.to(device) for x in (latents * scale, sigma, noise))
-        return Denoiser(unet, scale).loss(latents, sigma, noise, conditions).mean(), {}
+        latents, level, noise = (x.to(device) for x in (latents * scale, level, noise))
+        if self._distiller is not None:
+            return self._distiller.loss(unet, latents, noise, level, conditions).mean(), {}
+        return Denoiser(unet, scale).loss(latents, level, noise, conditions).mean(), {}
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects a batch shows."""
@@ -103,8 +112,10 @@ class AdaptTraining:
         total, count = len(arrays["latents"]), self._recipe.num_views
         if total % count:
             raise Mv3dError(f"an orbit of {total} views cannot be thinned to {count}; see num_views")
-        first = 0 if "coarse" in arrays else start % total
-        order = (first + np.arange(count) * (total // count)) % total
+        stride = total // count
+        possible = total if self._recipe.turns else total - (count - 1) * stride
+        first = 0 if "coarse" in arrays else start % possible
+        order = (first + np.arange(count) * stride) % total
         azimuth, elevation, _ = np.array(sample.facts["cameras"])[order].T
         poses = np.radians([90 - elevation, (azimuth - azimuth[0]) % 360]).T
         latents = torch.from_numpy(arrays["latents"][order]).float()
@@ -118,25 +129,6 @@ class AdaptTraining:
             coarse_latents=torch.from_numpy(arrays["coarse"]).float()[None] if "coarse" in arrays else None,
         )
         return latents, conditions
-
-
-def adapted_model(base: OrbitModel, recipe: Recipe) -> OrbitModel:
-    """The base with the recipe's conditions, untrained as these are, and with the facts to sample it by."""
-    wanted = recipe.conditions
-    unet = reconditioned(
-        base.unet, poses=wanted.poses, cond_aug_only=wanted.cond_aug_only, input_last=wanted.input_last
-    )
-    facts = replace(base.facts, name=recipe.model_name, num_views=recipe.num_views)
-    if recipe.resolution_px is not None:
-        facts = replace(facts, resolution_px=recipe.resolution_px)
-    if wanted.cond_aug_only and len(facts.added_time_ids) > 1:
-        facts = _sampled_as_sv3d(facts)
-    return replace(base, unet=unet.train(), facts=facts)
-
-
-def _sampled_as_sv3d(facts: ModelFacts) -> ModelFacts:
-    """SV3D, section 3 and generative-models' sv3d_p.yaml."""
-    return replace(facts, added_time_ids=(1e-5,), num_steps=50, guidance="triangle", guidance_high=2.5)
 
 
 def validation_entries(entries: list[PackedOrbit], recipe: Recipe) -> list[PackedOrbit]:

@@ -55,6 +55,10 @@ class ModelFacts:
     guidance: GuidanceKind = "linear"
     guidance_low: float = 1.0
     guidance_high: float = 3.0
+    teacher_steps: int | None = None
+    """Of a consistency model: the sampling steps that it was distilled from; its few are taken from their levels."""
+    turns: bool = True
+    """It makes orbits, and not clips of a camera that moves in ways that nobody told it."""
 
 
 @dataclass(frozen=True, eq=False)

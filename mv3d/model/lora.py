@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.weights import check_fit
 
@@ -54,6 +54,8 @@ class LoraFacts:
     """Which modules it changes, as a regular expression for their whole names."""
     pose: bool = False
     """Whether it brings pose columns for a base without them."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """`ModelFacts` of how the adapted model is sampled, where that is not as its base: one distilled to few steps."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,15 @@ def read_lora(path: Path) -> tuple[LoraFacts, dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         facts = LoraFacts(**json.loads(metadata[_FACTS_KEY]))
+        unknown = set(facts.sampling) - {f.name for f in fields(ModelFacts)}
+        if unknown:
+            raise ValueError(f"unknown facts of sampling: {', '.join(sorted(unknown))}")
     except (SafetensorError, OSError) as error:
         raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise Mv3dError(f"{path} is no LoRA of mv3d: its header has no base, rank and alpha ({error})") from error
+        raise Mv3dError(
+            f"{path} is no LoRA of mv3d: its header has no base, rank and alpha, or more than that ({error})"
+        ) from error
     return facts, tensors
 
 
@@ -173,20 +180,23 @@ def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True)
     Raises:
         Mv3dError: if a file is damaged or does not fit the model (keys are listed); the model is then not to be used.
     """
-    names, notes = [], []
+    scales: dict[str, float] = {}
+    notes, sampling = [], {}
     for k, use in enumerate(uses):
         facts, tensors = read_lora(use.path)
-        _attach(model.unet, f"lora_{k}", use, facts, tensors)
-        names.append(f"lora_{k}")
         notes.append(f"{use.path.parent.name if use.path.name == LORA_FILE else use.path.stem}:{use.scale:g}")
-    if not names:
-        return model
-    model.unet.set_adapters(names, [use.scale for use in uses])
-    if fuse:
-        model.unet.fuse_lora(adapter_names=names)
-        model.unet.unload_lora()
+        if not use.scale:  # adding nothing moves weights in memory, and products then round otherwise
+            continue
+        _attach(model.unet, f"lora_{k}", use, facts, tensors)
+        scales[f"lora_{k}"] = use.scale
+        sampling |= facts.sampling
+    if scales:
+        model.unet.set_adapters(list(scales), list(scales.values()))
+        if fuse:
+            model.unet.fuse_lora(adapter_names=list(scales))
+            model.unet.unload_lora()
     name = " + ".join([model.facts.name, *notes])
-    return replace(model, facts=replace(model.facts, name=name))
+    return replace(model, facts=replace(model.facts, name=name, **sampling))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""From noise to latents: the noise schedule, Euler's method, and classifier-free guidance that differs by frame."""
+"""From noise to latents: noise levels, Euler's method, a consistency model's steps, guidance that differs by frame."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float
     return torch.cat([sigmas, sigmas.new_zeros(1)]).float()
 
 
+def consistency_sigmas(num_steps: int, teacher_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """Noise levels (num_steps + 1,) for a consistency model: evenly chosen from those it was distilled on, then 0.
+
+    Raises:
+        Mv3dError: if there are not so many.
+    """
+    if not 1 <= num_steps <= teacher_steps:
+        raise Mv3dError(f"{num_steps} sampling steps; this model was distilled to take 1 to {teacher_steps}")
+    chosen = [k * teacher_steps // num_steps for k in range(num_steps + 1)]
+    return karras_sigmas(teacher_steps, sigma_min, sigma_max)[chosen]
+
+
+def euler_step(noisy: Tensor, denoised: Tensor, level: Tensor | float, next_level: Tensor | float) -> Tensor:
+    """Follow the probability flow from one noise level to the next (EDM, algorithm 1, lines 7 and 8)."""
+    return noisy + (next_level - level) / level * (noisy - denoised)
+
+
 def sample_euler(
     denoise: Denoise,
     noise: Tensor,
@@ -47,14 +64,43 @@ def sample_euler(
     called after each step with the steps done and their number.
     """
     levels = sigmas.tolist()
-    # Data of variance 1 at that level, as SVD starts; or the mean itself, of which a low level keeps most.
-    x = noise * (levels[0] ** 2 + 1) ** 0.5 if mean is None else mean + noise * levels[0]
+    x = _noisiest(noise, levels[0], mean)
     for k, (level, next_level) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
         denoised = denoise(x, torch.full((len(x),), level, device=x.device))
-        x = x + (next_level - level) / level * (x - denoised)
+        x = euler_step(x, denoised, level, next_level)
         if on_step is not None:
             on_step(k + 1, len(levels) - 1)
     return x
+
+
+def sample_consistency(
+    denoise: Denoise,
+    noise: Tensor,
+    sigmas: Tensor,
+    generator: torch.Generator,
+    on_step: Callable[[int, int], None] | None = None,
+    *,
+    mean: Tensor | None = None,
+) -> Tensor:
+    """Sample a consistency model: jump to clean latents, add new noise of the next level, jump again.
+
+    Song et al. 2023 (arXiv 2303.01469), algorithm 1. ``generator``, on the CPU, draws the new noise; the rest is as in
+    `sample_euler`.
+    """
+    levels = sigmas.tolist()
+    x = _noisiest(noise, levels[0], mean)
+    for k, (level, next_level) in enumerate(zip(levels[:-1], levels[1:], strict=True)):
+        x = denoise(x, torch.full((len(x),), level, device=x.device))
+        if next_level:
+            x = x + next_level * torch.randn(x.shape, generator=generator).to(x)
+        if on_step is not None:
+            on_step(k + 1, len(levels) - 1)
+    return x
+
+
+def _noisiest(noise: Tensor, level: float, mean: Tensor | None) -> Tensor:
+    """Data of variance 1 at that level, as SVD starts; or the mean itself, of which a low level keeps most."""
+    return noise * (level**2 + 1) ** 0.5 if mean is None else mean + noise * level
 
 
 # -------------------------------------------------------------------------------------------------

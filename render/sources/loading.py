@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import trimesh
     from trimesh.resolvers import Resolver
 
-_LACKING = "lacking_files"
+LACKING = "lacking_files"
+"""Where a loaded scene's metadata tell of them."""
 
 
 def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | None = None) -> trimesh.Scene:
@@ -31,13 +32,13 @@ def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | Non
     scene = trimesh.load_scene(source, file_type=file_type, resolver=noting, process=False)
     if not scene.geometry:  # and nothing to turn, over which trimesh stumbles
         raise Unusable("no triangles")
-    scene.metadata[_LACKING] = sorted(set(lacking))
+    scene.metadata[LACKING] = sorted(set(lacking))
     return scene
 
 
 def lacking_files(scene: trimesh.Scene) -> list[str]:
     """Files that a loaded object names and that could not be had."""
-    return scene.metadata.get(_LACKING, [])
+    return scene.metadata.get(LACKING, [])
 
 
 def _parse_collada(file: Path | BytesIO, resolver: Resolver) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from finetune.__main__ import main
 from finetune.average import Average
-from finetune.dry_run import Clip, estimate
+from finetune.dry_run import Clip, describe, estimate
 from finetune.loop import make_optimizer
 from finetune.recipe import LoopConfig
 from mv3d.model.conditioning import Conditions
@@ -97,6 +98,16 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
         assert found["parameters_million"] == pytest.approx(1526, abs=5)
         assert found["trained_million"] < 20
         assert found["memory_gib"]["moments"] < 0.2
+
+
+def test_a_teacher_costs_its_weights_and_its_estimates():
+    from finetune.config import load_config
+
+    distilled = load_config(Path("configs/mini_4steps.yaml"))
+    found, plain = (describe(config) for config in (distilled, replace(distilled, distillation=None)))
+    assert found["memory_gib"]["weights"] == pytest.approx(2 * plain["memory_gib"]["weights"], abs=2e-3)
+    # The way there and back is three passes; the teacher with and without the picture, and the target, are three more.
+    assert found["tera_flop_per_step"] == pytest.approx(2 * plain["tera_flop_per_step"], rel=1e-3)
 
 
 @pytest.mark.parametrize("name", PRESETS)
