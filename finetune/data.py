@@ -66,13 +66,13 @@ def validation_orbits(pack: Pack, num_objects: int) -> list[int]:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """The last line of every object in a rendered folder's manifest, by object id."""
-    path = folder / "manifest.jsonl"
-    if not path.is_file():
+    """The last line of every object in a rendered folder's manifest, or in those of its shards, by object id."""
+    paths = sorted(folder.glob("manifest*.jsonl"))
+    if not paths:
         raise Mv3dError(
             f"{folder} has no manifest.jsonl; make orbits with: python -m render orbits SOURCE --out {folder}"
         )
-    lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.strip()]
     return {line["object_id"]: line for line in lines}
 
 

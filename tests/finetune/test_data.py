@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.cache import DiskCache, weights_digest
-from finetune.data import draw, pack_orbits
+from finetune.data import draw, list_orbits, pack_orbits
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit, to_uint8
 
@@ -20,6 +20,16 @@ def test_pack_holds_the_orbits_bit_for_bit(rendered: Path, tmp_path: Path):
     for entry, frames in zip(pack.entries, pack.frames, strict=True):
         assert np.array_equal(frames, to_uint8(load_orbit(Path(entry.orbit)).frames))
     assert pack.indices("val") == [3]
+
+
+def test_a_folder_of_a_job_arrays_shards_is_one_set(rendered: Path, tmp_path: Path):
+    whole = [line for line in (rendered / "manifest.jsonl").read_text().splitlines() if line]
+    for k in range(2):
+        (tmp_path / f"manifest-{k}-of-2.jsonl").write_text("\n".join(whole[k::2]) + "\n")
+    (tmp_path / "toy").symlink_to(rendered / "toy")
+    one, both = ({(e.object_id, e.split) for e in list_orbits([folder])} for folder in (rendered, tmp_path))
+    assert len(one) == 4
+    assert both == one
 
 
 def test_orbit_from_another_view_is_the_same_orbit_turned(rendered: Path, tmp_path: Path):
