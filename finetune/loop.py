@@ -1,4 +1,4 @@
-"""One training loop for every stage: AdamW, EMA, JSON-lines log, atomic checkpoints, exact resume.
+"""One training loop for every stage: optimizer, EMA, JSON-lines log, atomic checkpoints, exact resume.
 
 Nothing is drawn from a global random state: batch and noise of step k are functions of (seed, k). So a run that is
 killed and started again makes, bit for bit, the steps an uninterrupted run would have made, and a batch may be divided

@@ -61,7 +61,8 @@ def is_matrix(parameter: Tensor) -> bool:
 def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix, nearly, whose singular values are all one, (M, N) to (M, N).
 
-    Five Newton-Schulz iterations of a quintic that is steep at zero; singular values end between 0.7 and 1.2.
+    Five Newton-Schulz iterations of a quintic that is steep at zero; all but the smallest singular
+    values end between 0.7 and 1.2.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.T).bfloat16()
