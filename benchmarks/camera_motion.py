@@ -25,7 +25,7 @@ from torch import Tensor
 
 from finetune.data import list_orbits
 from finetune.encode import OrbitFrames, load_frames
-from finetune.pictures import save_rows
+from finetune.pictures import save_rows, shrunk
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
@@ -111,7 +111,8 @@ def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, Ca
 def make_clip(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     """Frames (F, 4, S, S) of a clip that begins with a picture (4, S, S)."""
     conditions = make_conditions(model, picture, (), seed)
-    return sample_views(model, conditions, GenerateSettings(num_views=model.facts.num_views, seed=seed))
+    frames = sample_views(model, conditions, GenerateSettings(num_views=model.facts.num_views, seed=seed))
+    return shrunk(frames, picture.shape[-1])
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def main() -> None:
     for side in ("before", "after"):
         model = load_model(base, torch.device("cpu"))
         model = with_loras(model, [use]) if side == "after" else model
-        size_px, count = model.facts.resolution_px, model.facts.num_views
+        size_px, count = model.output_px, model.facts.num_views
         for entry, name in zip(entries, names, strict=True):
             truth = begun_at(load_frames(entry, size_px), 0, count)
             frames = truth.rgba.permute(0, 2, 3, 1).numpy()

@@ -84,7 +84,7 @@ def predict_all(
         if not (out / name / "transforms.json").is_file():
             _predict(predictor, folder, folders[name], level_turn=level)
     seconds = [sum(load_orbit_seconds(folder).values()) for folder in folders.values()]
-    size_px = predictor.model.facts.resolution_px
+    size_px = predictor.model.output_px
     about: dict[str, str | float] = {
         "resolution_px": size_px,
         "fingerprint": predictor.fingerprint,
@@ -119,7 +119,7 @@ def _predict(predictor: Predictor, true_folder: Path, folder: Path, *, level_tur
     from mv3d.generate import generate_orbit
 
     truth = load_orbit(true_folder)
-    model_px, wanted_px = predictor.model.facts.resolution_px, truth.frames.shape[1]
+    model_px, wanted_px = predictor.model.output_px, truth.frames.shape[1]
     given = truth.select([0])
     if model_px != wanted_px:
         given = given.resized(model_px)

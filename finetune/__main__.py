@@ -82,13 +82,13 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
     from finetune.loop import train
     from finetune.stages import STAGES
 
-    folder = config.run / f"pack-{config.resolution_px}"
-    if processes.is_main:
-        pack_orbits(config.data, folder, config.resolution_px)
-    processes.wait()
-    pack = pack_orbits(config.data, folder, config.resolution_px)
     for name in names or tuple(STAGES):
-        stage = STAGES[name](config, pack)
+        size_px = config.frames_px(name)
+        folder = config.run / f"pack-{size_px}"
+        if processes.is_main:
+            pack_orbits(config.data, folder, size_px)
+        processes.wait()
+        stage = STAGES[name](config, pack_orbits(config.data, folder, size_px))
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
@@ -99,7 +99,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             _say_stopped(name, loop.steps, processes)
             break
     if processes.is_main:
-        assemble_model(config, pack)
+        assemble_model(config)
 
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:

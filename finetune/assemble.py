@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
-from finetune.data import Pack, read_manifest
+from finetune.data import pack_orbits, read_manifest
 from finetune.recipe import Recipe
 from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
@@ -17,12 +17,14 @@ from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.model.unet import OrbitUNet
 
 
-def assemble_model(run: RunConfig, pack: Pack) -> None:
+def assemble_model(run: RunConfig) -> None:
     """Write ``run/model`` in the diffusers layout, half precision, once every stage has a checkpoint.
 
     ``ATTRIBUTION.txt`` in it names every object the model was trained on, with its author and licence.
     """
     if all(latest_checkpoint(run.run / stage) for stage in ("autoencoder", "volume", "diffusion")):
+        size_px = run.frames_px("diffusion")
+        pack = pack_orbits(run.data, run.run / f"pack-{size_px}", size_px)
         stage = DiffusionTraining(run, pack)
         network = load_ema(run.run / "diffusion", stage.network)
         save_model(stage.model(network), run.run / "model", overwrite=True)

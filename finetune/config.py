@@ -26,8 +26,16 @@ class AutoencoderStage:
     loop: LoopConfig
     channels: tuple[int, ...] = (24, 48, 96, 128)
     latent_channels: int = 8
+    upscale_factor: int = 1
+    """Decode to frames so many times larger than ``resolution_px``, a power of two."""
+    decoder_only: bool = False
+    """Leave the encoder as ``start_from`` has it, and with it what a diffusion model learnt of its latents."""
     lpips_weight: float = 0.5
     kl_weight: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.upscale_factor < 1 or self.upscale_factor.bit_count() != 1:
+            raise Mv3dError(f"autoencoder.upscale_factor {self.upscale_factor} is no power of two")
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,10 @@ class RunConfig:
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
     wandb_project: str | None = None
+
+    def frames_px(self, stage: str) -> int:
+        """The size of a stage's frames: an autoencoder that enlarges is shown what it is to give."""
+        return self.resolution_px * (self.autoencoder.upscale_factor if stage == "autoencoder" else 1)
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:

@@ -120,10 +120,13 @@ def _write_pack(folders: Sequence[Path], pack: Path, size_px: int) -> None:
             orbit = load_orbit(Path(entry.orbit))
             if len(orbit) != num_views:
                 raise Mv3dError(f"{entry.orbit} has {len(orbit)} views, the first orbit has {num_views}")
+            rendered_px = orbit.frames.shape[1]
+            if rendered_px < size_px:
+                raise Mv3dError(f"{entry.orbit} is of {rendered_px} px: render it with --size {size_px}")
             maps = load_depth(Path(entry.orbit))
             if maps is not None:
                 depth[k] = _nearest(maps, size_px)
-            frames[k] = to_uint8((orbit if orbit.frames.shape[1] == size_px else orbit.resized(size_px)).frames)
+            frames[k] = to_uint8((orbit if rendered_px == size_px else orbit.resized(size_px)).frames)
             cameras[k] = [(c.azimuth_deg, c.elevation_deg, c.radius) for c in orbit.cameras]
         frames.flush()
         depth.flush()

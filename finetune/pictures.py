@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +18,15 @@ from mv3d.model.autoencoder import to_autoencoder
 def to_tensor(frames: np.ndarray) -> Tensor:
     """Frames (..., H, W, 4) uint8 to (..., 4, H, W) float in [0, 1]."""
     return torch.tensor(np.asarray(frames)).movedim(-1, -3).float() / 255
+
+
+def shrunk(rgba: Tensor, size_px: int) -> Tensor:
+    """Average straight-alpha frames (N, 4, S, S) to a size that divides theirs, colours weighted by alpha."""
+    factor = rgba.shape[-1] // size_px
+    if factor == 1:
+        return rgba
+    premultiplied = F.avg_pool2d(torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1), factor)
+    return torch.cat([premultiplied[:, :3] / premultiplied[:, 3:].clamp(min=1e-4), premultiplied[:, 3:]], dim=1)
 
 
 def augmented(rgba: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eval.metrics.images import psnr, ssim
 from finetune.encode import OrbitFrames
-from finetune.pictures import save_rows, save_rows_video
+from finetune.pictures import save_rows, save_rows_video, shrunk
 from mv3d.generate import GenerateSettings, make_conditions, sample_views
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
@@ -23,7 +23,8 @@ def score_sampled(
 ) -> dict[str, float]:
     """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
 
-    The picture of truth and model's views goes to ``sheet``, a video of them beside it; without orbits, nothing does.
+    Larger views than the truth's are averaged to its size. The picture of truth and model's views goes to ``sheet``,
+    a video of them beside it; without orbits, nothing does.
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
@@ -32,7 +33,7 @@ def score_sampled(
         truth = orbit.rgba
         conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
         settings = GenerateSettings(num_views=len(truth))
-        output = sample_views(model, conditions, settings).float().cpu()
+        output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
         a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
         scores["psnr"] += psnr(shown, wanted).tolist()

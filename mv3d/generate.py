@@ -30,6 +30,7 @@ from mv3d.model.sampling import (
 )
 from mv3d.model.volume import CoarseVolume
 from mv3d.orbit import Facts, Frames, Orbit
+from mv3d.pixels import resize
 
 MAX_VIEWS = 200
 _DECODE_CHUNK = 8  # frames decoded together: bounds the memory, costs no time
@@ -97,7 +98,7 @@ def generate_orbit(
     """Turn the object of a framed picture once around, or show it from where ``settings`` say.
 
     Args:
-        picture: (S, S, 4) RGBA of the model's resolution, framed by `mv3d.image.frame_picture`.
+        picture: (S, S, 4) RGBA of the model's ``output_px``, framed by `mv3d.image.frame_picture`.
         model: from `mv3d.model.checkpoints.load_model`.
         settings: what is wanted.
         on_step: called with steps done and steps in all.
@@ -110,7 +111,7 @@ def generate_orbit(
             cannot be told, or a model that makes no orbits.
     """
     settings = settings or GenerateSettings()
-    size_px = model.facts.resolution_px
+    size_px, network_px = model.output_px, model.facts.resolution_px
     if picture.shape != (size_px, size_px, 4):
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
     if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
@@ -118,13 +119,14 @@ def generate_orbit(
     if not model.facts.turns:
         raise Mv3dError(f"{model.facts.name} makes clips of a moving camera, not orbits; see docs/camera-motion.md")
     cameras = settings.cameras(size_px)
-    given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
+    seen = picture if size_px == network_px else resize(picture, network_px, network_px)
+    given = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1).to(model.unet.device)
 
     started = time.perf_counter()
     if settings.preview:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
-        frames, stages = coarse_views(model.volume, given, cameras, size_px // 2), "coarse volume"
+        frames, stages = coarse_views(model.volume, given, cameras, network_px // 2), "coarse volume"
         frames = upsample(frames, size_px)
         seconds = {"coarse": time.perf_counter() - started}
     else:
@@ -217,7 +219,7 @@ def sample_views(
     settings: GenerateSettings,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1]."""
+    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1], S the model's ``output_px``."""
     facts = model.facts
     frames = settings.num_views
     channels, height, width = conditions.image_latents.shape[1:]

@@ -177,7 +177,7 @@ class _Generator:
         """Make and save one orbit; returns the mesh's path if one was asked for."""
         from mv3d.generate import generate_orbit
 
-        size_px = self.model.facts.resolution_px
+        size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
         orbit = generate_orbit(fit, self.model, self.settings, report)

@@ -1,4 +1,7 @@
-"""Training the small autoencoder: L1, LPIPS and a touch of KL on single frames (Rombach et al. 2022, appendix G)."""
+"""Training the small autoencoder: L1, LPIPS and a touch of KL on single frames (Rombach et al. 2022, appendix G).
+
+One that enlarges sees frames at the resolution of the model and is compared with them as they were rendered.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from torch import Tensor, nn
 from eval.metrics.lpips import load_lpips
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
-from finetune.pictures import augmented, save_rows, to_tensor
+from finetune.pictures import augmented, save_rows, shrunk, to_tensor
 from finetune.processes import WHOLE, Part
+from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -27,7 +31,7 @@ from mv3d.model.weights import load_strict, load_weights
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
     """Make the untrained autoencoder; its scaling factor is measured once it is trained."""
-    return RgbaAutoencoder(block_out_channels=config.channels, latent_channels=config.latent_channels)
+    return RgbaAutoencoder(config.channels, config.latent_channels, upscale_factor=config.upscale_factor)
 
 
 class AutoencoderTraining:
@@ -42,15 +46,21 @@ class AutoencoderTraining:
         self._autoencoder = make_autoencoder(config)
         self.network: nn.Module = self._autoencoder
         self._config = config
+        self._encoded_px = run.resolution_px
         self._pack = pack
         self._seed = run.seed
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex")
+        if config.decoder_only and run.start_from is None:
+            raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 
     def start_from(self, model: Path) -> None:
-        """Take the initial weights from a model folder."""
-        load_strict(self._autoencoder, load_weights(model / "vae", torch.float32), str(model / "vae"))
+        """Take the initial weights from a model folder; what its decoder lacks, if it enlarges less, begins anew."""
+        given, own = load_weights(model / "vae", torch.float32), self._autoencoder.state_dict()
+        decoder = {key: value for key, value in own.items() if key.startswith("decoder.")}
+        fitting = {k: v for k, v in given.items() if k not in decoder or v.shape == decoder[k].shape}
+        load_strict(self._autoencoder, decoder | fitting, str(model / "vae"))
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of a batch of frames, each of another orbit."""
@@ -58,8 +68,10 @@ class AutoencoderTraining:
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in self._chosen(step)])
         rgba = augmented(to_tensor(frames), generator)
         truth = to_autoencoder(rgba, 4)
-        posterior = encode(self._autoencoder, truth)
-        output = decode(self._autoencoder, posterior.sample(generator))
+        with torch.set_grad_enabled(not self._config.decoder_only):
+            posterior = encode(self._autoencoder, to_autoencoder(shrunk(rgba, self._encoded_px), 4))
+            latents = posterior.mode() if self._config.decoder_only else posterior.sample(generator)
+        output = decode(self._autoencoder, latents)
         l1 = F.l1_loss(output, truth)
         lpips = self._lpips(output[:, :3] / 2 + 0.5, truth[:, :3] / 2 + 0.5).mean()
         kl = posterior.kl().mean()
@@ -80,7 +92,7 @@ class AutoencoderTraining:
         """PSNR (on white) and LPIPS of reconstructed validation frames."""
         assert isinstance(network, RgbaAutoencoder)
         truth = to_tensor(np.concatenate([self._pack.frames[k, ::7] for k in self._validation]))
-        output = decode_latents(network, encode_frames(network, truth))
+        output = decode_latents(network, encode_frames(network, shrunk(truth, self._encoded_px)))
         save_rows([truth, output], sheet)
         on_white = [to_autoencoder(x, 3) / 2 + 0.5 for x in (truth, output)]
         mse = (on_white[0] - on_white[1]).square().mean(dim=(1, 2, 3))

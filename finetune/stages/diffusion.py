@@ -24,7 +24,7 @@ from finetune.stages.autoencoder import make_autoencoder
 from finetune.validation import score_sampled
 from mv3d.cameras import Camera
 from mv3d.generate import coarse_latents
-from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder
+from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder, upscale_factor
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
@@ -70,9 +70,10 @@ class DiffusionTraining:
             run.resolution_px // 8,
         )
         count = len(pack.entries)
-        digest = weights_digest(self.vae)
+        encoder = [part for part in (self.vae.encoder, self.vae.quant_conv) if part is not None]
+        digest = weights_digest(*encoder)
         self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
-        digest = weights_digest(self.vae, self.volume)
+        digest = weights_digest(*encoder, self.volume)
         self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
@@ -123,6 +124,7 @@ class DiffusionTraining:
         """A few frames, ``which`` (B, n) of each clip, decoded and as they are: (B n, 3, S, S) on white in [0, 1]."""
         clips = torch.arange(len(which))[:, None]
         output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
+        output = F.avg_pool2d(output, upscale_factor(self.vae))  # the truth is of the encoder's size
         truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
         return output / 2 + 0.5, truth / 2 + 0.5
 

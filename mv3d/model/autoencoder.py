@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGaussianDistribution
 from torch import Tensor
 
 Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 
 _TRACE_ALPHA = 0.06  # what decoding leaves of an empty background; below it nothing is meant
+_FINEST_CHANNELS = 16  # of a decoder's levels beyond the encoder's
+_NORM_GROUPS = 8
 _BACKGROUND = (1.0, 1.0, 1.0, -1.0)  # white and transparent, as the autoencoder sees it
 
 
@@ -24,6 +26,9 @@ class RgbaAutoencoder(AutoencoderKL):
     The first four latent channels carry the mean of each cell's pixels, less the background, and the decoder adds them
     back (residual autoencoding: DC-AE, Chen et al. 2025, section 3.2). What is learnt is only the detail: a small
     network trained for minutes otherwise reproduces shape long before colour. Empty cells are near zero.
+
+    With an ``upscale_factor`` of 2 the decoder has one more level than the encoder: frames come out twice as large as
+    they went in, and the latents, which the video model pays for, stay as few.
     """
 
     @register_to_config
@@ -32,6 +37,7 @@ class RgbaAutoencoder(AutoencoderKL):
         block_out_channels: tuple[int, ...] = (24, 48, 96, 128),
         latent_channels: int = 8,
         scaling_factor: float = 1.0,
+        upscale_factor: int = 1,
     ) -> None:
         levels = len(block_out_channels)
         super().__init__(
@@ -42,11 +48,22 @@ class RgbaAutoencoder(AutoencoderKL):
             block_out_channels=block_out_channels,  # pyright: ignore[reportArgumentType]
             layers_per_block=1,
             latent_channels=latent_channels,
-            norm_num_groups=8,
+            norm_num_groups=_NORM_GROUPS,
             scaling_factor=scaling_factor,
             mid_block_add_attention=False,
         )
         self._cell = 2 ** (levels - 1)
+        more = _log2(upscale_factor)
+        if more:
+            self.decoder = Decoder(
+                in_channels=latent_channels,
+                out_channels=4,
+                up_block_types=("UpDecoderBlock2D",) * (levels + more),
+                block_out_channels=(_FINEST_CHANNELS,) * more + tuple(block_out_channels),
+                layers_per_block=1,
+                norm_num_groups=_NORM_GROUPS,
+                mid_block_add_attention=False,
+            )
         self.register_buffer("background", torch.tensor(_BACKGROUND).view(1, 4, 1, 1), persistent=False)
         with torch.no_grad():  # begin as the shortcut alone, nearly without noise
             assert self.quant_conv is not None
@@ -63,9 +80,21 @@ class RgbaAutoencoder(AutoencoderKL):
         return moments + F.pad(means, (0, 0, 0, 0, 0, moments.shape[1] - 4))
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        means = F.interpolate(z[:, :4], scale_factor=self._cell, mode="bilinear") + self.background
+        pixels = self._cell * self.config["upscale_factor"]
+        means = F.interpolate(z[:, :4], scale_factor=pixels, mode="bilinear") + self.background
         decoded = super()._decode(z, return_dict=False)[0] + means
         return DecoderOutput(sample=decoded) if return_dict else (decoded,)
+
+
+def upscale_factor(vae: Autoencoder) -> int:
+    """How many times larger decoded frames are than encoded ones."""
+    return vae.config.get("upscale_factor", 1)
+
+
+def _log2(factor: int) -> int:
+    if factor < 1 or factor.bit_count() != 1:
+        raise ValueError(f"upscale_factor {factor} is no power of two")
+    return factor.bit_length() - 1
 
 
 def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
@@ -77,7 +106,10 @@ def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
 
 
 def decode_latents(vae: Autoencoder, latents: Tensor) -> Tensor:
-    """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, 8h, 8w) in [0, 1]."""
+    """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, H, W) in [0, 1].
+
+    H is 8h times the autoencoder's `upscale_factor`.
+    """
     rgba = from_autoencoder(decode(vae, latents))
     return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 

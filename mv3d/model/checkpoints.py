@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 import mv3d
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
-from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder
+from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
 from mv3d.model.sampling import GuidanceKind
 from mv3d.model.stability import load_stability_file
 from mv3d.model.surgery import from_stock
@@ -46,6 +46,7 @@ class ModelFacts:
     name: str
     licence: str
     resolution_px: int = 576
+    """Of the frames that are encoded; an autoencoder that enlarges gives larger ones, see `OrbitModel.output_px`."""
     num_views: int = 21
     added_time_ids: tuple[float, ...] = (6.0, 127.0, 0.02)
     """Frames per second less one, motion, and, always last, the noise added to the input picture."""
@@ -70,6 +71,11 @@ class OrbitModel:
     image_encoder: CLIPVisionModelWithProjection
     volume: CoarseVolume | None
     facts: ModelFacts
+
+    @property
+    def output_px(self) -> int:
+        """Width and height of the pictures that the model takes and gives."""
+        return self.facts.resolution_px * upscale_factor(self.vae)
 
 
 def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.float16, overwrite: bool = False) -> None:
@@ -201,7 +207,9 @@ def _make_unet(config: dict[str, Any]) -> OrbitUNet:
 def _make_vae(config: dict[str, Any]) -> Autoencoder:
     if config.get("_class_name") == RgbaAutoencoder.__name__:
         # Its file also lists what it fixes for the class it derives from.
-        return RgbaAutoencoder(tuple(config["block_out_channels"]), config["latent_channels"], config["scaling_factor"])
+        known = ("latent_channels", "scaling_factor", "upscale_factor")
+        given = {key: config[key] for key in known if key in config}
+        return RgbaAutoencoder(tuple(config["block_out_channels"]), **given)
     for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder):
         if config.get("_class_name") == cls.__name__:
             vae = cls.from_config(config)
