@@ -1,7 +1,7 @@
 """Whether a video model is the better start for multi-view than an image model: SVD's claim (Blattmann et al. 2023).
 
     python -m benchmarks.prior_ablation --out runs/prior_ablation
-    python -m benchmarks.prior_ablation --out runs/trial --set loop.steps=20 --set loop.validate_every=10  # all shorter
+    python -m benchmarks.prior_ablation --out runs/trial --pretrain loop.steps=20 --finetune loop.steps=20  # shorter
 
 The renderings it trains on are named in docs/prior-ablation.md. Pretrains one network on clips of a moving camera
 (configs/motion_base.yaml) and one on their single frames (configs/prior_image.yaml), then fine-tunes both, and one of
@@ -40,17 +40,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every training run")
+    for name, of in (("--pretrain", "both pretrainings"), ("--finetune", "every fine-tuning")):
+        parser.add_argument(name, action="append", default=[], metavar="KEY=VALUE", help=f"override a setting of {of}")
     options = parser.parse_args()
     for prior, config in _PRETRAINING.items():
-        if not _trained(f"configs/{config}.yaml", options.out / f"pretrained-{prior}", options.set):
+        if not _trained(f"configs/{config}.yaml", options.out / f"pretrained-{prior}", options.pretrain):
             return 2
     curves: dict[str, list[Curve]] = {prior: [] for prior in _PRIORS}
     for seed in range(options.seeds):
         for prior in _PRIORS:
             run = options.out / f"{prior}-{seed}"
             start = [_NETWORK, "base=mini"] if prior == "scratch" else [f"base={options.out}/pretrained-{prior}/model"]
-            if not _trained("configs/prior_orbits.yaml", run, [*start, f"seed={seed}", *options.set]):
+            if not _trained("configs/prior_orbits.yaml", run, [*start, f"seed={seed}", *options.finetune]):
                 return 2
             curves[prior].append(_read_curve(run / "adapt" / "log.jsonl"))
     _save(curves, options.out)
