@@ -54,7 +54,7 @@ def test_fingerprints_tell_settings_apart(tmp_path):
     path = tmp_path / "mv3d-test.yaml"
     path.write_text(yaml.safe_dump(tree))
     assert load_protocol(str(path)).fingerprint() == load_protocol("mv3d-test").fingerprint()
-    tree["settings"]["resolution_px"]["stated"] = 256
+    tree["settings"]["resolution_px"]["stated"] = 576
     path.write_text(yaml.safe_dump(tree))
     assert load_protocol(str(path)).fingerprint() != load_protocol("mv3d-test").fingerprint()
 
