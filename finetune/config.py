@@ -77,7 +77,9 @@ class DiffusionStage:
     pixel_weight: float = 0.0
     """Of the decoded estimate's mean squared error on white, colours in [0, 1]: what PSNR measures."""
     lpips_frames: int = 2
-    """Frames of each clip that are decoded for these two."""
+    """Frames of each clip that are decoded for these two, at the size the model gives."""
+    train_decoder: bool = False
+    """Train the autoencoder's decoder along, by these two: it learns to show what the UNet is unsure of."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10
@@ -106,9 +108,13 @@ class RunConfig:
     licence: str = "CC-BY-4.0"
     wandb_project: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.diffusion.train_decoder and not (self.diffusion.lpips_weight or self.diffusion.pixel_weight):
+            raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")
+
     def frames_px(self, stage: str) -> int:
-        """The size of a stage's frames: an autoencoder that enlarges is shown what it is to give."""
-        return self.resolution_px * (self.autoencoder.upscale_factor if stage == "autoencoder" else 1)
+        """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""
+        return self.resolution_px * (self.autoencoder.upscale_factor if stage != "volume" else 1)
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:

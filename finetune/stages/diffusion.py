@@ -18,13 +18,13 @@ from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
 from finetune.data import Pack, draw, validation_orbits
 from finetune.encode import OrbitFrames
-from finetune.pictures import to_tensor
+from finetune.pictures import shrunk, to_tensor
 from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
 from finetune.validation import score_sampled
 from mv3d.cameras import Camera
 from mv3d.generate import coarse_latents
-from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder, upscale_factor
+from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
@@ -38,10 +38,14 @@ _SCALING_FRAMES = 256
 class DiffusionNetworks(nn.Module):
     """What this stage trains, together."""
 
-    def __init__(self, unet: OrbitUNet, image_encoder: CLIPVisionModelWithProjection) -> None:
+    def __init__(
+        self, unet: OrbitUNet, image_encoder: CLIPVisionModelWithProjection, decoder: nn.Module | None
+    ) -> None:
         super().__init__()
         self.unet = unet
         self.image_encoder = image_encoder
+        self.decoder = decoder
+        """The autoencoder's own, where it is trained along."""
 
 
 class DiffusionTraining:
@@ -54,7 +58,8 @@ class DiffusionTraining:
         torch.manual_seed(run.seed)  # initial weights only
         self.vae = load_ema(run.run / "autoencoder", make_autoencoder(run.autoencoder))
         self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network))
-        self._networks = DiffusionNetworks(make_unet(run), make_image_encoder(config, run.resolution_px))
+        decoder = self.vae.decoder.requires_grad_(True) if config.train_decoder else None
+        self._networks = DiffusionNetworks(make_unet(run), make_image_encoder(config, run.resolution_px), decoder)
         self.network: nn.Module = self._networks
         self._run = run
         self._config = config
@@ -78,7 +83,7 @@ class DiffusionTraining:
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
     def start_from(self, model: Path) -> None:
-        """Take the initial weights from a model folder."""
+        """Take the initial weights from a model folder; a decoder's are the autoencoder stage's."""
         for name, network in (("unet", self._networks.unet), ("image_encoder", self._networks.image_encoder)):
             load_strict(network, load_weights(model / name, torch.float32), str(model / name))
 
@@ -94,7 +99,8 @@ class DiffusionTraining:
         joined = conditions[0]
         for other in conditions[1:]:
             joined = joined.joined(other)
-        embedding = embed_image(self._networks.image_encoder, to_autoencoder(frames[:, 0], 3) / 2 + 0.5)
+        pictures = shrunk(frames[:, 0], self._run.resolution_px)
+        embedding = embed_image(self._networks.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
         # Drawn for the whole batch, whichever part of it is wanted.
         dropped = torch.rand(len(chosen), generator=generator)[part.slice] < config.condition_dropout
         joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
@@ -124,7 +130,6 @@ class DiffusionTraining:
         """A few frames, ``which`` (B, n) of each clip, decoded and as they are: (B n, 3, S, S) on white in [0, 1]."""
         clips = torch.arange(len(which))[:, None]
         output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
-        output = F.avg_pool2d(output, upscale_factor(self.vae))  # the truth is of the encoder's size
         truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
         return output / 2 + 0.5, truth / 2 + 0.5
 
@@ -168,7 +173,7 @@ class DiffusionTraining:
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
         row = orbit * self._config.inputs_per_orbit + which
-        coarse = self._coarse.get(row, lambda: self._coarse_latents(frames[0], cameras))
+        coarse = self._coarse.get(row, lambda: self._coarse_latents(frames[:1], cameras))
         conditions = Conditions(
             image_latents=latents[:1],
             image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
@@ -180,19 +185,20 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def _coarse_latents(self, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
-        return coarse_latents(self.vae, self.volume, picture, cameras)
+        return coarse_latents(self.vae, self.volume, shrunk(picture, self._run.resolution_px)[0], cameras)
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:
-        return encode_frames(self.vae, to_tensor(self._pack.frames[orbit]))
+        return encode_frames(self.vae, shrunk(to_tensor(self._pack.frames[orbit]), self._run.resolution_px))
 
     @torch.no_grad()
     def _measure_scaling(self) -> float:
         """What brings latents to unit variance, over a fixed choice of frames (Rombach et al. 2022, appendix G)."""
         views = self._pack.frames.shape[1]
         chosen = draw(_SCALING_FRAMES, len(self._orbits) * views, self._run.seed, 0)
-        frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen])
-        latents = torch.cat([encode_frames(self.vae, chunk) for chunk in to_tensor(frames).split(32)])
+        frames = to_tensor(np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen]))
+        frames = shrunk(frames, self._run.resolution_px)
+        latents = torch.cat([encode_frames(self.vae, chunk) for chunk in frames.split(32)])
         return round(1 / latents.std().item(), 5)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mv3d.cameras import static_orbit
-from mv3d.depth import Depth, save_depth
-from mv3d.orbit import Facts, Orbit, save_orbit
+from mv3d.depth import Depth, load_depth, save_depth
+from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
 
 SIZE_PX = 32
 NUM_VIEWS = 4
@@ -176,3 +176,15 @@ def _ball(seed: int) -> tuple[Orbit, Depth]:
         hits = nearest[inside] - directions[inside] * np.sqrt(radius**2 - np.square(nearest[inside]).sum(-1))[:, None]
         _, near[inside] = camera.project(hits)
     return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}")), depth
+
+
+@pytest.fixture
+def large(rendered: Path, tmp_path: Path) -> Path:
+    """The toy orbits at twice their size."""
+    folder = tmp_path / "large"
+    for path in rendered.glob("toy/*/0"):
+        to = folder / path.relative_to(rendered)
+        save_orbit(load_orbit(path).resized(64), to, for_people=False)
+        save_depth(load_depth(path).repeat(2, axis=1).repeat(2, axis=2), to)
+    (folder / "manifest.jsonl").write_text((rendered / "manifest.jsonl").read_text())
+    return folder

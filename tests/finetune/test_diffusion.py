@@ -12,6 +12,7 @@ from torch import Tensor
 from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.data import pack_orbits
+from finetune.pictures import to_tensor
 from finetune.stages import diffusion
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.autoencoder import to_autoencoder
@@ -83,6 +84,31 @@ def test_pixels_count_on_the_frames_that_lpips_sees(make_stage):
     shown = set(stage.object_ids(0))
     orbits = [k for k, entry in enumerate(stage._pack.entries) if entry.object_id in shown]
     frames = torch.from_numpy(np.concatenate([stage._pack.frames[k] for k in orbits])).movedim(-1, 1) / 255
+    on_white = to_autoencoder(frames, 3) / 2 + 0.5
+    assert all((on_white - frame).abs().amax(dim=(1, 2, 3)).min() < 1e-6 for frame in truth)
+
+
+def test_decoded_frames_are_compared_at_the_size_the_model_gives(config_file: Path, large: Path, monkeypatch):
+    """The networks see frames of their own size, as where nothing is enlarged; the truth is as it was rendered."""
+    enlarging = [
+        "autoencoder.upscale_factor=2",
+        f"data={large}",
+        "diffusion.pixel_weight=1",
+        "diffusion.lpips_weight=1",
+    ]
+    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: None)
+    for stage in ("autoencoder", "volume"):
+        settings = [*enlarging, f"{stage}.loop.steps=0"]
+        assert main([str(config_file), "--stage", stage, *(w for s in settings for w in ("--set", s))]) == 0
+    config = load_config(config_file, enlarging)
+    decoding = Decoding(monkeypatch)
+    stage = DiffusionTraining(config, pack_orbits(config.data, config.run / "pack-64", 64))
+    decoding.latents.clear()
+    loss_of(stage)
+    assert decoding.latents[0].shape[-1] == 4
+    output, truth = decoding.pairs[0]
+    assert output.shape == truth.shape == (2 * 2, 3, 64, 64)
+    frames = to_tensor(stage._pack.frames[stage._pack.indices("train")]).flatten(0, 1)
     on_white = to_autoencoder(frames, 3) / 2 + 0.5
     assert all((on_white - frame).abs().amax(dim=(1, 2, 3)).min() < 1e-6 for frame in truth)
 

@@ -16,25 +16,12 @@ from eval.weights import lpips_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.pictures import shrunk, to_tensor
-from mv3d.depth import load_depth, save_depth
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.autoencoder import RgbaAutoencoder, decode, encode, to_autoencoder
 from mv3d.model.checkpoints import load_model
-from mv3d.orbit import load_orbit, resize, save_orbit, to_uint8
+from mv3d.orbit import load_orbit, resize, to_uint8
 
 needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
-
-
-@pytest.fixture
-def large(rendered: Path, tmp_path: Path) -> Path:
-    """The toy orbits at twice their size."""
-    folder = tmp_path / "large"
-    for path in rendered.glob("toy/*/0"):
-        to = folder / path.relative_to(rendered)
-        save_orbit(load_orbit(path).resized(64), to, for_people=False)
-        save_depth(load_depth(path).repeat(2, axis=1).repeat(2, axis=2), to)
-    (folder / "manifest.jsonl").write_text((rendered / "manifest.jsonl").read_text())
-    return folder
 
 
 def _train(config: Path, run: Path, data: Path, *settings: str) -> int:
@@ -88,6 +75,16 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     log = [json.loads(line) for line in (tmp_path / "run" / "autoencoder" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["val_psnr"] > 5
 
+    # Trained along with the UNet, the decoder changes, and with it the model; nothing else of the autoencoder does.
+    along = ("diffusion.train_decoder=true", "diffusion.pixel_weight=1", f"start_from={tmp_path / 'run' / 'model'}")
+    more = ("autoencoder.upscale_factor=2", "autoencoder.loop.steps=0", "volume.loop.steps=0", *short[2:])
+    assert _train(config_file, tmp_path / "along", large, *more, *along) == 0
+    before, after = (
+        load_file(tmp_path / run / "model" / "vae" / "diffusion_pytorch_model.safetensors") for run in ("run", "along")
+    )
+    changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
+    assert changed == {"decoder"}
+
     picture = load_orbit(large / "toy" / "ball-3" / "0").frames[0]
     orbit = generate_orbit(picture, model, GenerateSettings(num_views=4))
     assert orbit.frames.shape == (4, 64, 64, 4)
@@ -112,6 +109,7 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
         (["autoencoder.upscale_factor=2"], "render it with --size 64"),
         (["autoencoder.upscale_factor=3"], "upscale_factor 3 is no power"),
         (["autoencoder.decoder_only=true"], "name a model folder"),
+        (["diffusion.train_decoder=true", "diffusion.lpips_weight=0"], "needs a lpips_weight or a pixel_weight"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(config_file, tmp_path, rendered, large, capsys, settings, message):

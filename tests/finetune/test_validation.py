@@ -13,7 +13,7 @@ from mv3d.model.sampling import guidance_per_frame
 
 def test_the_input_view_is_not_scored(monkeypatch, tmp_path):
     truth = torch.rand(5, 4, 16, 16)
-    model = SimpleNamespace(unet=SimpleNamespace(device="cpu"))
+    model = SimpleNamespace(unet=SimpleNamespace(device="cpu"), facts=SimpleNamespace(resolution_px=16))
     monkeypatch.setattr("finetune.validation.make_conditions", lambda *_: None)
     pasted, spoilt = truth.clone(), truth.clone()
     pasted[1:] = 0.5  # the picture itself, and nothing right besides
