@@ -6,22 +6,23 @@ r"""Camera motion of generated clips, measured: a base without and with its came
     python -m benchmarks.camera_motion runs/motion_base/model data/clips --out runs/motion \
         --row orbit-left=runs/orbit-left/lora --row orbit-left+zoom-in=runs/orbit-left/lora,runs/zoom-in/lora
 
-A clip's last frame is compared with the object rendered from where it should be and from elsewhere: views of the two
-orbiting clips, which begin at the same picture, panned and zoomed, which of a view of a still camera is exact. The
-nearest of these by mean squared error says how the camera moved. Objects that look alike from all around say nothing
+A clip is compared with what it would show for each of many motions, frame by frame: views of the two orbiting clips,
+which begin at the same picture, panned and zoomed, which of a view of a still camera is exact. The motion of the least
+mean squared error over all frames is the clip's. Objects that look alike from all around say nothing
 of it and are left out. Writes ``motion.md`` and ``motion.jpg``, a row of frames for each of the first pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from finetune.data import list_orbits
 from finetune.encode import OrbitFrames, load_frames
@@ -38,30 +39,35 @@ from render.paths import FARTHEST, MOTIONS, Motion
 _LEAST_CHANGE = 0.01  # mean squared error between the picture and a view from the side, under which it tells nothing
 _STEPS = np.linspace(-1.5, 1.5, 13)  # pans and zooms that are tried, in units of the farthest
 _SHOWN = 4
+_TRUE = "orbit-left, rendered"
 _NAMES = ("azimuth_deg", "pan_deg", "zoom")
 
 
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """What the last frame of a clip is compared with."""
+def estimate_motions(clips: Tensor, views: OrbitFrames, first: Camera) -> np.ndarray:
+    """How the camera moved in clips that begin at one picture: shares of the farthest azimuth, pan and log of zoom.
 
-    views: Tensor
-    """(N, 3, S, S) on white."""
-    motions: np.ndarray
-    """How the camera moved to see each, (N, 3): shares of the farthest azimuth, pan and logarithm of zoom."""
+    Args:
+        clips: (R, F, 3, S, S) on white in [0, 1]; the motion is even.
+        views: the object from evenly spaced azimuths as far as the farthest, to both sides.
+        first: the camera of the first frames.
 
-
-def candidates(views: OrbitFrames, first: Camera) -> Candidates:
-    """Pan and zoom every view, which stand around one object; ``first`` is the camera of a clip's first frame."""
+    Returns:
+        (R, 3), to a step of the azimuths and a quarter of the farthest pan and zoom.
+    """
     on_white = to_autoencoder(views.rgba, 3) / 2 + 0.5
     turns = [(camera.azimuth_deg - first.azimuth_deg + 180) % 360 - 180 for camera in views.cameras]
-    pictures, motions = [], []
-    for pan in _STEPS.tolist():
-        for zoom in _STEPS.tolist():
-            motion = Motion(0.0, pan * FARTHEST.pan_deg, FARTHEST.zoom**zoom)
-            pictures.append(_seen_by(motion.moved(first, 1.0), on_white, first))
-            motions += [(turn / FARTHEST.azimuth_deg, pan, zoom) for turn in turns]
-    return Candidates(torch.cat(pictures), np.array(motions))
+    azimuths = np.array(turns) / FARTHEST.azimuth_deg
+    errors = np.zeros((len(clips), len(_STEPS), len(_STEPS), len(azimuths)))
+    for frame, share in enumerate(np.linspace(0, 1, clips.shape[1]).tolist()):
+        nearest = np.abs(azimuths[:, None] * share - azimuths).argmin(axis=1)  # the view where each should be by now
+        for i, pan in enumerate(_STEPS.tolist()):
+            for k, zoom in enumerate(_STEPS.tolist()):
+                moved = Motion(0.0, pan * FARTHEST.pan_deg, FARTHEST.zoom**zoom).moved(first, share)
+                seen = _seen_by(moved, on_white, first).flatten(1)
+                apart = torch.cdist(clips[:, frame].flatten(1), seen).square()
+                errors[:, i, k] += apart.numpy()[:, nearest]
+    pan, zoom, azimuth = np.unravel_index(errors.reshape(len(clips), -1).argmin(axis=1), errors.shape[1:])
+    return np.stack([azimuths[azimuth], _STEPS[pan], _STEPS[zoom]], axis=1)
 
 
 def _seen_by(moved: Camera, views: Tensor, camera: Camera) -> Tensor:
@@ -72,12 +78,6 @@ def _seen_by(moved: Camera, views: Tensor, camera: Camera) -> Tensor:
     pixels, _ = camera.project(camera.position + moved.directions(moved.pixel_grid()))
     grid = torch.from_numpy(pixels / (camera.width_px / 2) - 1).float()
     return F.grid_sample(views - 1, grid[None].expand(len(views), -1, -1, -1), align_corners=False) + 1
-
-
-def estimate_motion(frame: Tensor, known: Candidates) -> np.ndarray:
-    """Shares of the farthest azimuth, pan and zoom (3,) after which a frame (3, S, S) on white in [0, 1] is seen."""
-    errors = (known.views - frame).square().mean(dim=(1, 2, 3))
-    return known.motions[int(errors.argmin())]
 
 
 def wanted_motion(name: str) -> np.ndarray:
@@ -92,8 +92,8 @@ def wanted_motion(name: str) -> np.ndarray:
     return total
 
 
-def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, Candidates]]:
-    """The clip to the left of the first held-out objects that look different from the side, and the candidates."""
+def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, OrbitFrames]]:
+    """The clip to the left of the first held-out objects that look different from the side, and the views around."""
     sides = [{e.object_id: e for e in list_orbits([data / path])} for path in ("orbit-left", "orbit-right")]
     found = []
     for object_id, entry in sorted(sides[0].items()):
@@ -102,8 +102,7 @@ def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, Ca
         left, right = (load_frames(side[object_id], size_px) for side in sides)
         shown = to_autoencoder(torch.stack([left.rgba[0], left.rgba[-1], right.rgba[-1]]), 3) / 2
         if (shown[1:] - shown[0]).square().mean(dim=(1, 2, 3)).min() > _LEAST_CHANGE:
-            views = OrbitFrames(torch.cat([left.rgba, right.rgba[1:]]), left.cameras + right.cameras[1:])
-            found.append((left, candidates(views, left.cameras[0])))
+            found.append((left, OrbitFrames(torch.cat([left.rgba, right.rgba[1:]]), left.cameras + right.cameras[1:])))
     return found
 
 
@@ -127,21 +126,25 @@ def main() -> None:
     size_px = load_model(options.base).facts.resolution_px
     objects = held_out(options.data, options.count, size_px)
     heading = ("clips", "wanted", "direction right", "amount, median", "azimuth, pan, zoom, median")
-    lines = [f"| {' | '.join(heading)} |", "|" + " --- |" * len(heading)]
-    shown: list[Tensor] = []
-    for row in ["still=", *options.row]:
+    names, models = [_TRUE, "base alone"], [load_model(options.base)]
+    wanted = [wanted_motion("orbit-left"), wanted_motion("still")]
+    for row in options.row:
         name, _, files = row.partition("=")
-        wanted = wanted_motion(name)
-        model = with_loras(load_model(options.base), [parse_lora(text) for text in files.split(",") if text])
-        clips = [make_clip(model, clip.rgba[0], seed) for seed, (clip, _) in enumerate(objects)]
-        pairs = zip(clips, objects, strict=True)
-        found = np.array([estimate_motion(to_autoencoder(c[-1:], 3)[0] / 2 + 0.5, known) for c, (_, known) in pairs])
-        lines.append(_line(name if files else "base alone", wanted, found))
-        shown += clips[:_SHOWN]
+        names.append(name)
+        wanted.append(wanted_motion(name))
+        models.append(with_loras(load_model(options.base), [parse_lora(text) for text in files.split(",")]))
+    found, shown = [], []
+    for seed, (clip, views) in enumerate(tqdm(objects, unit="picture")):
+        clips = [clip.rgba] + [make_clip(model, clip.rgba[0], seed) for model in models]
+        on_white = torch.stack([to_autoencoder(frames, 3) / 2 + 0.5 for frames in clips])
+        found.append(estimate_motions(on_white, views, clip.cameras[0]))
+        shown += clips if seed < _SHOWN else []
+    lines = [f"| {' | '.join(heading)} |", "|" + " --- |" * len(heading)]
+    lines += [_line(*row) for row in zip(names, wanted, np.stack(found, axis=1), strict=True)]
     table = "\n".join([f"{len(objects)} held-out pictures; amounts are shares of {_farthest()}", "", *lines]) + "\n"
     with whole_file(options.out / "motion.md") as partial:
         partial.write_text(table)
-    save_rows([clip.rgba for clip, _ in objects[:_SHOWN]] + shown, options.out / "motion.jpg")
+    save_rows(shown, options.out / "motion.jpg")
     print(table, end="")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.camera_motion import candidates, estimate_motion, wanted_motion
+from benchmarks.camera_motion import estimate_motions, wanted_motion
 from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.encode import OrbitFrames
@@ -79,13 +79,14 @@ def ball(camera: Camera) -> torch.Tensor:
 def test_the_motion_of_a_traced_clip_is_found():
     first = Camera.looking_at_origin(0, 12, 2.2, size_px=SIZE_PX)
     around = [Motion(azimuth_deg=FARTHEST.azimuth_deg * k / 7).moved(first, 1.0) for k in range(-7, 8)]
-    known = candidates(OrbitFrames(torch.stack([ball(c) for c in around]), tuple(around)), first)
-    for shares in [(0, 0, 0), (-1, 0, 0), (1, 0, 0.5), (0, -1, 0), (-3 / 7, 0.5, -1), (0, 0, 1)]:
-        azimuth, pan, zoom = shares
-        moved = Motion(azimuth * FARTHEST.azimuth_deg, pan * FARTHEST.pan_deg, FARTHEST.zoom**zoom).moved(first, 1.0)
-        frame = ball(moved)
-        on_white = frame[:3] * frame[3:] + 1 - frame[3:]
-        np.testing.assert_allclose(estimate_motion(on_white, known), shares, atol=1e-9)
+    known = OrbitFrames(torch.stack([ball(c) for c in around]), tuple(around))
+    motions = [(0, 0, 0), (-1, 0, 0), (1, 0, 0.5), (0, -1, 0), (-3 / 7, 0.5, -1), (0, 0, 1)]
+    clips = []
+    for azimuth, pan, zoom in motions:
+        motion = Motion(azimuth * FARTHEST.azimuth_deg, pan * FARTHEST.pan_deg, FARTHEST.zoom**zoom)
+        frames = torch.stack([ball(motion.moved(first, share)) for share in np.linspace(0, 1, 8).tolist()])
+        clips.append(frames[:, :3] * frames[:, 3:] + 1 - frames[:, 3:])
+    np.testing.assert_allclose(estimate_motions(torch.stack(clips), known, first), motions, atol=1e-9)
 
 
 def test_what_is_wanted_is_what_the_renderer_calls_so():
