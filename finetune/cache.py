@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +45,12 @@ def weights_digest(*modules: nn.Module) -> str:
 
 
 def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    # A new file is sparse and reads as zeros, so creating it cannot be caught half-done beyond its header.
+    # A new file is sparse and reads as zeros, so creating it cannot be caught half-done beyond its header. Of several
+    # processes that do so at once the first one's stays: linking, unlike renaming, replaces nothing.
     if not path.exists():
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".partial-{os.getpid()}")
         np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-        partial.replace(path)
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
     return np.lib.format.open_memmap(path, mode="r+")

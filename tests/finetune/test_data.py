@@ -67,6 +67,14 @@ def test_cache_makes_a_row_once_even_across_processes(tmp_path: Path):
     assert torch.equal(first, torch.full((2, 3), 0.5))
 
 
+def test_a_process_that_comes_second_keeps_what_the_first_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    DiskCache(tmp_path / "cache", (4, 2)).get(1, lambda: torch.ones(2))
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # it looked before the first one's files were there
+    second = DiskCache(tmp_path / "cache", (4, 2))
+    assert torch.equal(second.get(1, lambda: torch.zeros(2)), torch.ones(2))
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["done.npy", "rows.npy"]
+
+
 def test_digest_changes_with_any_weight():
     a, b = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     b.load_state_dict(a.state_dict())
