@@ -196,7 +196,7 @@ def coarse_views(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera
     if picture.shape[-1] != wanted:
         picture = F.interpolate(picture[None], (wanted, wanted), mode="bilinear", antialias=True)[0]
     elevation = torch.tensor([radians(cameras[0].elevation_deg)], device=picture.device)
-    return volume.render_views(volume(picture[None], elevation), cameras, size_px, num_samples=64)
+    return volume.render_views(volume.complete(picture[None], elevation), cameras, size_px, num_samples=64)
 
 
 def upsample(rgba: Tensor, size_px: int) -> Tensor:

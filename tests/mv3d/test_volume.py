@@ -98,6 +98,20 @@ def test_nothing_is_where_the_picture_shows_background(network: CoarseVolume):
     assert views[:, 3].max() == 0
 
 
+@torch.no_grad()
+def test_a_mirrored_picture_has_mirrored_views(network: CoarseVolume):
+    picture, elevation = _disc_picture(), torch.tensor([0.2])
+    picture[:, :3, :, 16:] *= 0.3
+    one_way, other_way = static_orbit(5, 20, size_px=24), [static_orbit(5, 20, size_px=24)[-k % 5] for k in range(5)]
+    views, mirrored = (
+        network.render_views(network.complete(seen, elevation), cameras, 24, num_samples=16)
+        for seen, cameras in ((picture, one_way), (picture.flip(-1), other_way))
+    )
+    torch.testing.assert_close(views, mirrored.flip(-1), atol=1e-3, rtol=0)
+    plain = network.render_views(network(picture, elevation), one_way, 24, num_samples=16)
+    assert (views - plain).abs().max() > 0.01  # which alone does not do so
+
+
 def test_gradients_reach_every_parameter(network: CoarseVolume):
     rays = make_rays(static_orbit(2, 15, size_px=64), 8)
     field = network(_disc_picture(), torch.tensor([radians(15)]))
