@@ -75,17 +75,27 @@ class DiffusionStage:
     lpips_weight: float = 0.0
     """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
     pixel_weight: float = 0.0
-    """Of the decoded estimate's mean squared error on white, colours in [0, 1]: what PSNR measures."""
+    """Of the decoded estimate's mean squared error, colours on white and alpha in [0, 1]: what PSNR and IoU measure."""
+    critic_weight: float = 0.0
+    """Of what a critic, trained along, says of the decoded estimate: how long its gradient is beside that of LPIPS and
+    pixels together (`finetune.critic`)."""
     lpips_frames: int = 2
-    """Frames of each clip that are decoded for these two, at the size the model gives."""
+    """Frames of each clip that are decoded for these three, at the size the model gives."""
     train_decoder: bool = False
-    """Train the autoencoder's decoder along, by these two: it learns to show what the UNet is unsure of."""
+    """Train the autoencoder's decoder along, by these three: it learns to show what the UNet is unsure of."""
     inputs_per_orbit: int = 1
     """How many views of each orbit serve as the input picture; their coarse latents are cached."""
     sampling_steps: int = 10
     sigma_min: float = 0.02
     sigma_max: float = 80.0
     guidance_high: float = 1.0
+
+    def __post_init__(self) -> None:
+        compared = self.lpips_weight or self.pixel_weight
+        if self.train_decoder and not compared:
+            raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")
+        if self.critic_weight and not compared:
+            raise Mv3dError("diffusion.critic_weight is a share, of a lpips_weight or a pixel_weight; give one")
 
 
 @dataclass(frozen=True)
@@ -107,10 +117,6 @@ class RunConfig:
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
     wandb_project: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.diffusion.train_decoder and not (self.diffusion.lpips_weight or self.diffusion.pixel_weight):
-            raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")
 
     def frames_px(self, stage: str) -> int:
         """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""

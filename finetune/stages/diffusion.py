@@ -16,6 +16,7 @@ from eval.metrics.lpips import load_lpips
 from finetune.cache import DiskCache, weights_digest
 from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
+from finetune.critic import PatchCritic, balance
 from finetune.data import Pack, draw, validation_orbits
 from finetune.encode import OrbitFrames
 from finetune.pictures import shrunk, to_tensor
@@ -39,13 +40,19 @@ class DiffusionNetworks(nn.Module):
     """What this stage trains, together."""
 
     def __init__(
-        self, unet: OrbitUNet, image_encoder: CLIPVisionModelWithProjection, decoder: nn.Module | None
+        self,
+        unet: OrbitUNet,
+        image_encoder: CLIPVisionModelWithProjection,
+        decoder: nn.Module | None,
+        critic: PatchCritic | None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.image_encoder = image_encoder
         self.decoder = decoder
         """The autoencoder's own, where it is trained along."""
+        self.critic = critic
+        """Of decoded frames, in training alone."""
 
 
 class DiffusionTraining:
@@ -59,7 +66,9 @@ class DiffusionTraining:
         self.vae = load_ema(run.run / "autoencoder", make_autoencoder(run.autoencoder))
         self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network))
         decoder = self.vae.decoder.requires_grad_(True) if config.train_decoder else None
-        self._networks = DiffusionNetworks(make_unet(run), make_image_encoder(config, run.resolution_px), decoder)
+        unet, image_encoder = make_unet(run), make_image_encoder(config, run.resolution_px)
+        critic = PatchCritic() if config.critic_weight else None
+        self._networks = DiffusionNetworks(unet, image_encoder, decoder, critic)
         self.network: nn.Module = self._networks
         self._run = run
         self._config = config
@@ -116,22 +125,33 @@ class DiffusionTraining:
         estimate = denoised / self.vae.config["scaling_factor"]
         output, truth = self._decoded(estimate, frames, order[:, : config.lpips_frames])
         figures = {"edm": loss.item()}
+        seen = output.new_zeros(())
         if config.lpips_weight:
-            lpips = self._lpips(output, truth).mean()
-            loss = loss + config.lpips_weight * lpips
+            lpips = self._lpips(output[:, :3], truth[:, :3]).mean()
+            seen = seen + config.lpips_weight * lpips
             figures["lpips"] = lpips.item()
         if config.pixel_weight:
-            squared = F.mse_loss(output.float(), truth)
-            loss = loss + config.pixel_weight * squared
-            figures["psnr"] = -10 * squared.log10().item()
+            squared = F.mse_loss(output, truth)
+            seen = seen + config.pixel_weight * squared
+            figures["psnr_rgba"] = -10 * squared.log10().item()
+        critic = self._networks.critic
+        if critic is not None:
+            lesson, doubt = critic.lesson(output, truth), critic.doubt(output)
+            weight = config.critic_weight * balance(seen, doubt, output)
+            loss, seen = loss + lesson, seen + weight * doubt
+            figures |= {"lesson": lesson.item(), "doubt": doubt.item(), "balance": weight.item()}
+        loss = loss + seen
         return loss, figures
 
     def _decoded(self, latents: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """A few frames, ``which`` (B, n) of each clip, decoded and as they are: (B n, 3, S, S) on white in [0, 1]."""
+        """A few frames, ``which`` (B, n) of each clip, decoded and as they are.
+
+        Both are (B n, 4, S, S): RGB on white and alpha, in [0, 1].
+        """
         clips = torch.arange(len(which))[:, None]
-        output = decode(self.vae, latents[clips, which].flatten(0, 1))[:, :3]
-        truth = to_autoencoder(frames[clips, which].flatten(0, 1), 3)
-        return output / 2 + 0.5, truth / 2 + 0.5
+        output = decode(self.vae, latents[clips, which].flatten(0, 1))
+        truth = to_autoencoder(frames[clips, which].flatten(0, 1), 4)
+        return output.float() / 2 + 0.5, truth / 2 + 0.5
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects a batch shows."""

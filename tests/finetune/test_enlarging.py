@@ -110,6 +110,7 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
         (["autoencoder.upscale_factor=3"], "upscale_factor 3 is no power"),
         (["autoencoder.decoder_only=true"], "name a model folder"),
         (["diffusion.train_decoder=true", "diffusion.lpips_weight=0"], "needs a lpips_weight or a pixel_weight"),
+        (["diffusion.critic_weight=0.1", "diffusion.lpips_weight=0"], "critic_weight is a share"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(config_file, tmp_path, rendered, large, capsys, settings, message):
