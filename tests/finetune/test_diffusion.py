@@ -23,12 +23,14 @@ class Decoding:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.latents: list[Tensor] = []
+        self.made: list[Tensor] = []
         self.pairs: list[tuple[Tensor, Tensor]] = []
         decode = diffusion.decode
 
         def remembered(vae, latents):
             self.latents.append(latents)
-            return decode(vae, latents)
+            self.made.append(decode(vae, latents))
+            return self.made[-1]
 
         def lpips(output: Tensor, truth: Tensor) -> Tensor:
             self.pairs.append((output, truth))
@@ -60,8 +62,8 @@ def loss_of(stage: DiffusionTraining) -> tuple[Tensor, dict[str, float]]:
     return stage.loss(0, torch.Generator().manual_seed(0))
 
 
-def test_pixels_count_on_the_frames_that_lpips_sees(make_stage):
-    """One decoding for both; their weights add to EDM's loss, which they do not change."""
+def test_pixels_and_alpha_count_on_the_frames_that_lpips_sees(make_stage):
+    """One decoding for all; their weights add to EDM's loss, which they do not change."""
     plain, nothing = loss_of(make_stage(lpips_weight=0))
     assert nothing == {}
     assert not make_stage.decoding.latents
@@ -72,20 +74,24 @@ def test_pixels_count_on_the_frames_that_lpips_sees(make_stage):
     (output, truth), (again, _) = make_stage.decoding.pairs
     assert torch.equal(output, again)
     assert output.shape == truth.shape == (2 * 2, 3, 32, 32)
-    squared = (output - truth).square().mean()
-    assert figures["edm"] == plain.item()
-    assert figures["psnr"] == pytest.approx(-10 * np.log10(squared.item()))
-    assert both.item() == pytest.approx(sharp.item() + 2 * squared.item(), rel=1e-6)
-    assert loss_of(make_stage(lpips_weight=0, pixel_weight=2))[0].item() == pytest.approx(
-        plain.item() + 2 * squared.item(), rel=1e-6
-    )
+    made = make_stage.decoding.made[-1] / 2 + 0.5
+    assert torch.equal(made[:, :3], output)
 
     # The truth is frames of the batch's own orbits, on white.
     shown = set(stage.object_ids(0))
     orbits = [k for k, entry in enumerate(stage._pack.entries) if entry.object_id in shown]
     frames = torch.from_numpy(np.concatenate([stage._pack.frames[k] for k in orbits])).movedim(-1, 1) / 255
-    on_white = to_autoencoder(frames, 3) / 2 + 0.5
-    assert all((on_white - frame).abs().amax(dim=(1, 2, 3)).min() < 1e-6 for frame in truth)
+    with_alpha = to_autoencoder(frames, 4) / 2 + 0.5
+    apart = (with_alpha[None, :, :3] - truth[:, None]).abs().amax(dim=(2, 3, 4))
+    assert apart.amin(dim=1).max() < 1e-6
+
+    squared = (made - with_alpha[apart.argmin(dim=1)]).square().mean()
+    assert figures["edm"] == plain.item()
+    assert figures["psnr_rgba"] == pytest.approx(-10 * np.log10(squared.item()))
+    assert both.item() == pytest.approx(sharp.item() + 2 * squared.item(), rel=1e-6)
+    assert loss_of(make_stage(lpips_weight=0, pixel_weight=2))[0].item() == pytest.approx(
+        plain.item() + 2 * squared.item(), rel=1e-6
+    )
 
 
 def test_decoded_frames_are_compared_at_the_size_the_model_gives(config_file: Path, large: Path, monkeypatch):
