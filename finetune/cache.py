@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ class DiskCache:
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._rows = _open(folder / "rows.npy", np.float16, shape)
-        self._done = _open(folder / "done.npy", np.uint8, shape[:1])
+        if not folder.exists():
+            _create(folder, shape)
+        self._rows, self._done = (
+            np.lib.format.open_memmap(folder / name, mode="r+") for name in ("rows.npy", "done.npy")
+        )
 
     def get(self, row: int, make: Callable[[], Tensor]) -> Tensor:
         """Row number ``row``, as ``make`` gives it, rounded to half precision."""
@@ -44,13 +46,15 @@ def weights_digest(*modules: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    # A new file is sparse and reads as zeros, so creating it cannot be caught half-done beyond its header. Of several
-    # processes that do so at once the first one's stays: linking, unlike renaming, replaces nothing.
-    if not path.exists():
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-        with suppress(FileExistsError):
-            os.link(partial, path)
-        partial.unlink()
-    return np.lib.format.open_memmap(path, mode="r+")
+def _create(folder: Path, shape: tuple[int, ...]) -> None:
+    """Make an empty cache; of several processes that do so at once the first one's stays."""
+    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+    partial.mkdir(parents=True, exist_ok=True)
+    for name, dtype, size in (("rows.npy", np.float16, shape), ("done.npy", np.uint8, shape[:1])):
+        np.lib.format.open_memmap(partial / name, mode="w+", dtype=dtype, shape=size).flush()  # sparse, reads as zeros
+    try:
+        partial.rename(folder)  # replaces no folder that has files
+    except OSError:
+        shutil.rmtree(partial)
+        if not folder.is_dir():
+            raise

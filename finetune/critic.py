@@ -1,6 +1,6 @@
 """A critic of patches (Isola et al. 2017; Esser et al. 2021 for autoencoders): does a patch look like a true one?
 
-LPIPS does not mind nets of fine lines, which nobody takes for a surface; a critic learns to see them at once.
+LPIPS does not mind nets of fine lines, which nobody takes for a surface; a critic learns to see them.
 """
 
 from __future__ import annotations

@@ -112,12 +112,11 @@ class CoarseVolume(nn.Module):
     def complete(self, picture: Tensor, elevation_rad: Tensor) -> Field:
         """`forward`, made blind to left and right: averaged with what it says of the mirrored picture, mirrored back.
 
-        The two err differently, so the mean errs less, and mirrored pictures get exactly mirrored fields.
+        The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
         """
         seen, mirrored = self(picture, elevation_rad), self(picture.flip(-1), elevation_rad)
-        u = 3  # the displacement along X turns round with it
-        turned = torch.ones(8, device=picture.device).index_fill(0, torch.tensor([u], device=picture.device), -1.0)
-        appearance = mirrored.appearance.flip(-1) * turned.view(-1, 1, 1, 1)
+        before, u, after = mirrored.appearance.flip(-1).split([3, 1, 4], dim=1)
+        appearance = torch.cat([before, -u, after], dim=1)  # the look-up's displacement to the right is one to the left
         return seen._replace(
             density=(seen.density + mirrored.density.flip(-1)) / 2, appearance=(seen.appearance + appearance) / 2
         )

@@ -59,7 +59,7 @@ def test_it_learns_to_see_nets_on_surfaces_it_has_not_seen(critic: PatchCritic):
         assert critic(_surfaces(5000)).mean() > 0.5
         assert critic(_nets(5001)).mean() < -0.5
 
-    # What follows its doubt loses the net and keeps the colour.
+    # Frames that follow its doubt come to be taken for true ones.
     made = _nets(5002).clone().requires_grad_(True)
     follow = torch.optim.Adam([made], lr=5e-3)
     for _ in range(60):

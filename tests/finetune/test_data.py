@@ -73,6 +73,7 @@ def test_a_process_that_comes_second_keeps_what_the_first_has_made(tmp_path: Pat
     second = DiskCache(tmp_path / "cache", (4, 2))
     assert torch.equal(second.get(1, lambda: torch.zeros(2)), torch.ones(2))
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["done.npy", "rows.npy"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
 
 
 def test_digest_changes_with_any_weight():
