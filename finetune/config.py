@@ -28,6 +28,8 @@ class AutoencoderStage:
     latent_channels: int = 8
     upscale_factor: int = 1
     """Decode to frames so many times larger than ``resolution_px``, a power of two."""
+    decoder_sees_views: bool = False
+    """Decode beside the coarse views at full size; the diffusion stage's ``train_decoder`` teaches the decoder to."""
     decoder_only: bool = False
     """Leave the encoder as ``start_from`` has it, and with it what a diffusion model learnt of its latents."""
     lpips_weight: float = 0.5
@@ -117,6 +119,10 @@ class RunConfig:
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
     wandb_project: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
+            raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
 
     def frames_px(self, stage: str) -> int:
         """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""

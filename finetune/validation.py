@@ -31,8 +31,7 @@ def score_sampled(
     device = model.unet.device
     for orbit in orbits:
         truth = orbit.rgba
-        picture = shrunk(truth[:1], model.facts.resolution_px)[0]
-        conditions = make_conditions(model, picture.to(device), orbit.cameras)
+        conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
         settings = GenerateSettings(num_views=len(truth))
         output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
         a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))

@@ -15,10 +15,19 @@ from torch import Tensor
 import mv3d
 from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.model.autoencoder import Autoencoder, decode_latents, encode, encode_frames, to_autoencoder
+from mv3d.model.autoencoder import (
+    Autoencoder,
+    decode_latents,
+    encode,
+    encode_frames,
+    from_autoencoder,
+    sees_views,
+    to_autoencoder,
+)
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
+from mv3d.model.painting import CoarseViews, paint
 from mv3d.model.sampling import (
     consistency_sigmas,
     from_sv3d_order,
@@ -111,7 +120,7 @@ def generate_orbit(
             cannot be told, or a model that makes no orbits.
     """
     settings = settings or GenerateSettings()
-    size_px, network_px = model.output_px, model.facts.resolution_px
+    size_px = model.output_px
     if picture.shape != (size_px, size_px, 4):
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
     if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
@@ -119,15 +128,15 @@ def generate_orbit(
     if not model.facts.turns:
         raise Mv3dError(f"{model.facts.name} makes clips of a moving camera, not orbits; see docs/camera-motion.md")
     cameras = settings.cameras(size_px)
-    seen = picture if size_px == network_px else resize(picture, network_px, network_px)
-    given = torch.from_numpy(np.ascontiguousarray(seen)).permute(2, 0, 1).to(model.unet.device)
+    given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
 
     started = time.perf_counter()
     if settings.preview:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
-        frames, stages = coarse_views(model.volume, given, cameras, network_px // 2), "coarse volume"
-        frames = upsample(frames, size_px)
+        network_px = model.facts.resolution_px
+        views = coarse_views(model.volume, resized(given, network_px), cameras, network_px // 2)
+        frames, stages = from_autoencoder(paint(views.sources, given, size_px)[:, :4]), "coarse volume"
         seconds = {"coarse": time.perf_counter() - started}
     else:
         conditions = make_conditions(model, given, cameras, settings.seed)
@@ -152,23 +161,28 @@ def is_told_cameras(model: OrbitModel) -> bool:
 
 
 def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0) -> Conditions:
-    """Everything the diffusion stage is told about one object: a batch of one clip.
+    """Everything the model is told about one object: a batch of one clip.
 
-    ``picture`` is (4, S, S) straight RGBA; the first camera is the picture's; ``seed`` draws the noise that SVD adds.
+    ``picture`` is (4, S, S) straight RGBA, best of the model's ``output_px``; the first camera is the picture's;
+    ``seed`` draws the noise that SVD adds.
     """
-    on_white = to_autoencoder(picture[None], 3)
-    coarse = None
+    size_px, network_px = model.output_px, model.facts.resolution_px
+    seen = resized(picture, network_px)
+    coarse = painted = None
     if model.unet.config["coarse_channels"]:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
-        coarse = coarse_latents(model.vae, model.volume, picture, cameras)[None]
+        views = coarse_views(model.volume, seen, cameras, network_px // 2)
+        coarse = coarse_latents(model.vae, views, network_px)[None]
+        painted = paint(views.sources, picture, size_px)[None] if sees_views(model.vae) else None
     ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
     return Conditions(
-        image_latents=_picture_latents(model, picture, seed),
-        image_embedding=embed_image(model.image_encoder, on_white / 2 + 0.5),
+        image_latents=_picture_latents(model, seen, seed),
+        image_embedding=embed_image(model.image_encoder, to_autoencoder(seen[None], 3) / 2 + 0.5),
         added_time_ids=ids,
         poses=poses_of(cameras)[None].to(picture.device) if model.unet.config["pose_embed_dim"] else None,
         coarse_latents=coarse,
+        painted_views=painted,
     )
 
 
@@ -184,19 +198,27 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
 
 
-def coarse_latents(vae: Autoencoder, volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
-    """Unscaled latents (F, C, h, w) of the coarse views of a picture (4, S, S)."""
-    views = upsample(coarse_views(volume, picture, cameras, picture.shape[-1] // 2), picture.shape[-1])
-    return torch.cat([encode_frames(vae, chunk) for chunk in views.split(_DECODE_CHUNK)])
-
-
-def coarse_views(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> Tensor:
-    """Views (F, 4, size, size) of the coarse volume of a picture (4, S, S), whose camera is the first."""
+def coarse_views(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> CoarseViews:
+    """Views, ``size_px`` wide, of the coarse volume of a picture (4, S, S), whose camera is the first."""
     wanted = volume.config.picture_px
     if picture.shape[-1] != wanted:
         picture = F.interpolate(picture[None], (wanted, wanted), mode="bilinear", antialias=True)[0]
     elevation = torch.tensor([radians(cameras[0].elevation_deg)], device=picture.device)
     return volume.render_views(volume.complete(picture[None], elevation), cameras, size_px, num_samples=64)
+
+
+def coarse_latents(vae: Autoencoder, views: CoarseViews, size_px: int) -> Tensor:
+    """Unscaled latents (F, C, h, w) of coarse views, enlarged to ``size_px``."""
+    large = upsample(views.rgba, size_px)
+    return torch.cat([encode_frames(vae, chunk) for chunk in large.split(_DECODE_CHUNK)])
+
+
+def resized(picture: Tensor, size_px: int) -> Tensor:
+    """`mv3d.pixels.resize` of a picture (4, S, S) to a square, on its device."""
+    if picture.shape[-1] == size_px:
+        return picture
+    small = resize(picture.permute(1, 2, 0).cpu().numpy(), size_px, size_px)
+    return torch.from_numpy(small).permute(2, 0, 1).contiguous().to(picture.device)
 
 
 def upsample(rgba: Tensor, size_px: int) -> Tensor:
@@ -235,5 +257,9 @@ def sample_views(
     else:
         sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
         latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
-    latents = latents[0] / model.vae.config["scaling_factor"]
-    return torch.cat([decode_latents(model.vae, chunk) for chunk in latents.to(model.vae.dtype).split(_DECODE_CHUNK)])
+    latents = (latents[0] / model.vae.config["scaling_factor"]).to(model.vae.dtype)
+    chunks = latents.split(_DECODE_CHUNK)
+    painted = [None] * len(chunks)
+    if conditions.painted_views is not None:
+        painted = conditions.painted_views[0].split(_DECODE_CHUNK)
+    return torch.cat([decode_latents(model.vae, *both) for both in zip(chunks, painted, strict=True)])

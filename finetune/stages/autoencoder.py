@@ -31,7 +31,12 @@ from mv3d.model.weights import load_strict, load_weights
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
     """Make the untrained autoencoder; its scaling factor is measured once it is trained."""
-    return RgbaAutoencoder(config.channels, config.latent_channels, upscale_factor=config.upscale_factor)
+    return RgbaAutoencoder(
+        config.channels,
+        config.latent_channels,
+        upscale_factor=config.upscale_factor,
+        decoder_sees_views=config.decoder_sees_views,
+    )
 
 
 class AutoencoderTraining:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,12 @@ from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
 from finetune.validation import score_sampled
 from mv3d.cameras import Camera
-from mv3d.generate import coarse_latents
-from mv3d.model.autoencoder import decode, encode_frames, to_autoencoder
+from mv3d.generate import coarse_latents, coarse_views
+from mv3d.model.autoencoder import decode, encode_frames, sees_views, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
+from mv3d.model.painting import SOURCE_CHANNELS, CoarseViews, paint
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import load_strict, load_weights
@@ -53,6 +55,19 @@ class DiffusionNetworks(nn.Module):
         """The autoencoder's own, where it is trained along."""
         self.critic = critic
         """Of decoded frames, in training alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """One clip of F frames, the picture first."""
+
+    latents: Tensor
+    """(F, C, h, w), unscaled."""
+    conditions: Conditions
+    frames: Tensor
+    """(F, 4, S, S), straight."""
+    sources: Tensor
+    """(F, 10, s, s) of the coarse views, see `mv3d.model.painting`; empty where the decoder sees none."""
 
 
 class DiffusionTraining:
@@ -89,6 +104,12 @@ class DiffusionTraining:
         self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
         digest = weights_digest(*encoder, self.volume)
         self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
+        self._coarse_px = run.resolution_px // 2
+        self._sources = None
+        if sees_views(self.vae):
+            shape = (pack.frames.shape[1], SOURCE_CHANNELS, self._coarse_px, self._coarse_px)
+            folder = run.run / f"sources-{weights_digest(self.volume)}"
+            self._sources = DiskCache(folder, (count * config.inputs_per_orbit, *shape))
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
     def start_from(self, model: Path) -> None:
@@ -102,12 +123,10 @@ class DiffusionTraining:
         inputs = config.inputs_per_orbit
         chosen = draw(config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
         samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen[part.slice]]
-        latents = torch.stack([latents for latents, _, _ in samples])
-        frames = torch.stack([frames for _, _, frames in samples])
-        conditions = [conditions for _, conditions, _ in samples]
-        joined = conditions[0]
-        for other in conditions[1:]:
-            joined = joined.joined(other)
+        latents, frames = (torch.stack([getattr(s, name) for s in samples]) for name in ("latents", "frames"))
+        joined = samples[0].conditions
+        for other in samples[1:]:
+            joined = joined.joined(other.conditions)
         pictures = shrunk(frames[:, 0], self._run.resolution_px)
         embedding = embed_image(self._networks.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
         # Drawn for the whole batch, whichever part of it is wanted.
@@ -123,7 +142,7 @@ class DiffusionTraining:
             return loss, {}
         order = torch.rand(len(chosen), latents.shape[1], generator=generator)[part.slice].argsort(dim=1)
         estimate = denoised / self.vae.config["scaling_factor"]
-        output, truth = self._decoded(estimate, frames, order[:, : config.lpips_frames])
+        output, truth = self._decoded(estimate, samples, order[:, : config.lpips_frames])
         figures = {"edm": loss.item()}
         seen = output.new_zeros(())
         if config.lpips_weight:
@@ -143,15 +162,19 @@ class DiffusionTraining:
         loss = loss + seen
         return loss, figures
 
-    def _decoded(self, latents: Tensor, frames: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(self, latents: Tensor, samples: Sequence[_Sample], which: Tensor) -> tuple[Tensor, Tensor]:
         """A few frames, ``which`` (B, n) of each clip, decoded and as they are.
 
         Both are (B n, 4, S, S): RGB on white and alpha, in [0, 1].
         """
-        clips = torch.arange(len(which))[:, None]
-        output = decode(self.vae, latents[clips, which].flatten(0, 1))
-        truth = to_autoencoder(frames[clips, which].flatten(0, 1), 4)
-        return output.float() / 2 + 0.5, truth / 2 + 0.5
+        chosen = torch.cat([clip[w] for clip, w in zip(latents, which, strict=True)])
+        truth = torch.cat([sample.frames[w] for sample, w in zip(samples, which, strict=True)])
+        painted = None
+        if self._sources is not None:
+            parts = [paint(s.sources[w], s.frames[0], truth.shape[-1]) for s, w in zip(samples, which, strict=True)]
+            painted = torch.cat(parts)
+        output = decode(self.vae, chosen, painted)
+        return output.float() / 2 + 0.5, to_autoencoder(truth, 4) / 2 + 0.5
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects a batch shows."""
@@ -185,15 +208,18 @@ class DiffusionTraining:
         )
         return OrbitModel(network.unet, self.vae, network.image_encoder, self.volume, facts)
 
-    def _sample(self, orbit: int, which: int) -> tuple[Tensor, Conditions, Tensor]:
-        """Unscaled latents (F, C, h, w), conditions of one clip, and its frames (F, 4, S, S), the picture first."""
+    def _sample(self, orbit: int, which: int) -> _Sample:
         views = self._pack.frames.shape[1]
         start = int(np.random.default_rng([self._run.seed, orbit, which]).integers(views))
         frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
+        rendered = cache(lambda: self._coarse_views(frames[:1], cameras))  # only for what is not on disk
         row = orbit * self._config.inputs_per_orbit + which
-        coarse = self._coarse.get(row, lambda: self._coarse_latents(frames[:1], cameras))
+        coarse = self._coarse.get(row, lambda: self._coarse_latents(rendered()))
+        sources = latents.new_empty(0)
+        if self._sources is not None:
+            sources = self._sources.get(row, lambda: rendered().sources)
         conditions = Conditions(
             image_latents=latents[:1],
             image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
@@ -201,11 +227,15 @@ class DiffusionTraining:
             poses=poses_of(cameras)[None],
             coarse_latents=coarse[None],
         )
-        return latents, conditions, frames
+        return _Sample(latents, conditions, frames, sources)
 
     @torch.no_grad()
-    def _coarse_latents(self, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
-        return coarse_latents(self.vae, self.volume, shrunk(picture, self._run.resolution_px)[0], cameras)
+    def _coarse_views(self, picture: Tensor, cameras: Sequence[Camera]) -> CoarseViews:
+        return coarse_views(self.volume, shrunk(picture, self._run.resolution_px)[0], cameras, self._coarse_px)
+
+    @torch.no_grad()
+    def _coarse_latents(self, views: CoarseViews) -> Tensor:
+        return coarse_latents(self.vae, views, self._run.resolution_px)
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:

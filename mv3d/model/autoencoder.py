@@ -12,6 +12,8 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGaussianDistribution
 from torch import Tensor
 
+from mv3d.model.view_decoder import ViewDecoder
+
 Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 
 _TRACE_ALPHA = 0.06  # what decoding leaves of an empty background; below it nothing is meant
@@ -29,6 +31,9 @@ class RgbaAutoencoder(AutoencoderKL):
 
     With an ``upscale_factor`` of 2 the decoder has one more level than the encoder: frames come out twice as large as
     they went in, and the latents, which the video model pays for, stay as few.
+
+    A decoder that sees views (``decoder_sees_views``) has, beside the latents, what the coarse volume shows at full
+    size: what the latents are too few for.
     """
 
     @register_to_config
@@ -38,6 +43,7 @@ class RgbaAutoencoder(AutoencoderKL):
         latent_channels: int = 8,
         scaling_factor: float = 1.0,
         upscale_factor: int = 1,
+        decoder_sees_views: bool = False,
     ) -> None:
         levels = len(block_out_channels)
         super().__init__(
@@ -54,12 +60,15 @@ class RgbaAutoencoder(AutoencoderKL):
         )
         self._cell = 2 ** (levels - 1)
         more = _log2(upscale_factor)
-        if more:
+        channels = (_FINEST_CHANNELS,) * more + tuple(block_out_channels)
+        if decoder_sees_views:
+            self.decoder = ViewDecoder(latent_channels, channels, _NORM_GROUPS)
+        elif more:
             self.decoder = Decoder(
                 in_channels=latent_channels,
                 out_channels=4,
-                up_block_types=("UpDecoderBlock2D",) * (levels + more),
-                block_out_channels=(_FINEST_CHANNELS,) * more + tuple(block_out_channels),
+                up_block_types=("UpDecoderBlock2D",) * len(channels),
+                block_out_channels=channels,
                 layers_per_block=1,
                 norm_num_groups=_NORM_GROUPS,
                 mid_block_add_attention=False,
@@ -80,15 +89,29 @@ class RgbaAutoencoder(AutoencoderKL):
         return moments + F.pad(means, (0, 0, 0, 0, 0, moments.shape[1] - 4))
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
-        pixels = self._cell * self.config["upscale_factor"]
-        means = F.interpolate(z[:, :4], scale_factor=pixels, mode="bilinear") + self.background
-        decoded = super()._decode(z, return_dict=False)[0] + means
+        decoded = super()._decode(z, return_dict=False)[0] + self._means(z)
         return DecoderOutput(sample=decoded) if return_dict else (decoded,)
+
+    def decode_beside(self, z: Tensor, painted: Tensor) -> Tensor:
+        """Decode latents (N, C, h, w) beside painted views (N, 6, H, W), if the decoder sees views; (N, 4, H, W)."""
+        assert self.post_quant_conv is not None
+        decoded, share = self.decoder(self.post_quant_conv(z), painted=painted)
+        decoded = decoded + self._means(z)
+        return decoded + share * (painted[:, :4] - decoded)
+
+    def _means(self, z: Tensor) -> Tensor:
+        pixels = self._cell * self.config["upscale_factor"]
+        return F.interpolate(z[:, :4], scale_factor=pixels, mode="bilinear") + self.background
 
 
 def upscale_factor(vae: Autoencoder) -> int:
     """How many times larger decoded frames are than encoded ones."""
     return vae.config.get("upscale_factor", 1)
+
+
+def sees_views(vae: Autoencoder) -> bool:
+    """Whether frames are decoded beside painted views, see `mv3d.model.painting`."""
+    return vae.config.get("decoder_sees_views", False)
 
 
 def _log2(factor: int) -> int:
@@ -105,12 +128,12 @@ def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
     return encode(vae, to_autoencoder(rgba, vae.config["in_channels"])).mode()
 
 
-def decode_latents(vae: Autoencoder, latents: Tensor) -> Tensor:
+def decode_latents(vae: Autoencoder, latents: Tensor, painted: Tensor | None = None) -> Tensor:
     """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, H, W) in [0, 1].
 
-    H is 8h times the autoencoder's `upscale_factor`.
+    H is 8h times the autoencoder's `upscale_factor`. ``painted`` (N, 6, H, W) is for a decoder that sees views.
     """
-    rgba = from_autoencoder(decode(vae, latents))
+    rgba = from_autoencoder(decode(vae, latents, painted))
     return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 
 
@@ -120,8 +143,11 @@ def encode(vae: Autoencoder, x: Tensor) -> DiagonalGaussianDistribution:
     return output.latent_dist
 
 
-def decode(vae: Autoencoder, latents: Tensor) -> Tensor:
+def decode(vae: Autoencoder, latents: Tensor, painted: Tensor | None = None) -> Tensor:
     """What `from_autoencoder` reads."""
+    if painted is not None:
+        assert isinstance(vae, RgbaAutoencoder)
+        return vae.decode_beside(latents, painted.to(latents))
     z: Any = latents
     # SVD's decoder mixes neighbouring frames and must be told how many make a clip.
     mixes_frames = isinstance(vae, AutoencoderKLTemporalDecoder)

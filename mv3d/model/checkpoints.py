@@ -207,7 +207,7 @@ def _make_unet(config: dict[str, Any]) -> OrbitUNet:
 def _make_vae(config: dict[str, Any]) -> Autoencoder:
     if config.get("_class_name") == RgbaAutoencoder.__name__:
         # Its file also lists what it fixes for the class it derives from.
-        known = ("latent_channels", "scaling_factor", "upscale_factor")
+        known = ("latent_channels", "scaling_factor", "upscale_factor", "decoder_sees_views")
         given = {key: config[key] for key in known if key in config}
         return RgbaAutoencoder(tuple(config["block_out_channels"]), **given)
     for cls in (AutoencoderKL, AutoencoderKLTemporalDecoder):

@@ -35,6 +35,9 @@ class Conditions:
     """(B, F, 2), see `poses_of`; None for a model without poses."""
     coarse_latents: Tensor | None = None
     """Latents of the coarse views, (B, F, C, H, W), as unscaled as ``image_latents``; None for a model without."""
+    painted_views: Tensor | None = None
+    """Coarse views at full size, (B, F, 6, S, S), see `mv3d.model.painting`; for an autoencoder whose decoder sees
+    views, and nobody else."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Conditions:
         """Move all tensors; angles and ids stay float32, since their sinusoids need the digits."""
@@ -51,7 +54,7 @@ class Conditions:
 
     def turned(self, by: int) -> Conditions:
         """Move what belongs to single frames by so many places around the orbit, as `torch.roll` does."""
-        turning = {"poses", "coarse_latents"}
+        turning = {"poses", "coarse_latents", "painted_views"}
         return self._map(lambda name, value: value.roll(by, dims=1) if name in turning else value)
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Conditions:

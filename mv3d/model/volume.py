@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
 from mv3d.model.feature_net import UNet
+from mv3d.model.painting import SOURCE_CHANNELS, CoarseViews
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class _LookUp(NamedTuple):
     uv: Tensor
     rgb: Tensor
     inside: Tensor
+
+
+class _Appearance(NamedTuple):
+    """What P points look like and why: their colour ``rgb`` (B, 3, P) is blended from three sources."""
+
+    rgb: Tensor
+    told: Tensor
+    """(B, 3, P), the network's own word."""
+    uv: Tensor
+    """(B, P, 2), the place of the pixel elsewhere in the picture."""
+    share: Tensor
+    """(B, 3, P), of the told colour, the pixel in front and the pixel elsewhere; they add up to 1."""
 
 
 def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
@@ -132,7 +145,7 @@ class CoarseVolume(nn.Module):
         seen = self._look_up(field, flat)
         density = self._density(field, flat) * seen.inside
         weight = _ray_weights(density.reshape(points.shape[:-1]))
-        colour = self._colour(field, flat, seen).reshape(batch, 3, *points.shape[1:-1])
+        colour = self._appearance(field, flat, seen).rgb.reshape(batch, 3, *points.shape[1:-1])
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
@@ -142,11 +155,11 @@ class CoarseVolume(nn.Module):
 
     def colour(self, field: Field, points: Tensor) -> Tensor:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
-        return self._colour(field, points, self._look_up(field, points))
+        return self._appearance(field, points, self._look_up(field, points)).rgb
 
     @torch.no_grad()
-    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
-        """What `render` gives for the cameras of one object (B = 1), (V, 4, size, size), several times faster.
+    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> CoarseViews:
+        """What `render` gives for the cameras of one object (B = 1), several times faster, and where it is from.
 
         Most samples lie in empty space: density is read only where the silhouette allows any, colour only where a ray
         gets any light from.
@@ -164,11 +177,16 @@ class CoarseVolume(nn.Module):
             weight = _ray_weights(density.reshape(points.shape[:-1])).reshape(-1)
             lit = weight > 1e-4
             kept = _LookUp(seen.uv[:, lit], seen.rgb[:, :, lit], seen.inside[:, lit])
-            light = torch.zeros(4, len(weight), device=weight.device)
-            light[:3, lit] = self._colour(field, flat[:, lit], kept)[0] * weight[lit]
+            found = self._appearance(field, flat[:, lit], kept)
+            told, front, away = found.share.split(1, dim=1)
+            sums = [found.rgb, torch.ones_like(front), told * found.told]
+            sums += [front, front * kept.uv.mT, away, away * found.uv.mT]
+            light = torch.zeros(3 + SOURCE_CHANNELS, len(weight), device=weight.device)
+            light[:, lit] = torch.cat(sums, dim=1)[0] * weight[lit]
             light[3] = weight
-            views.append(light.reshape(4, size_px, size_px, num_samples).sum(-1))
-        return _straight(torch.stack(views))
+            views.append(light.reshape(len(light), size_px, size_px, num_samples).sum(-1))
+        light = torch.stack(views)
+        return CoarseViews(_straight(light[:, :4]), light[:, 3:])
 
     def _look_up(self, field: Field, points: Tensor) -> _LookUp:
         """Where and what the picture shows in front of points (B, P, 3)."""
@@ -181,14 +199,15 @@ class CoarseVolume(nn.Module):
         """Density (B, P) per frame radius, before carving."""
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
-    def _colour(self, field: Field, points: Tensor, seen: _LookUp) -> Tensor:
-        """Colour (B, 3, P): a learned blend of a told colour, the picture's pixel, and a pixel elsewhere in it."""
+    def _appearance(self, field: Field, points: Tensor, seen: _LookUp) -> _Appearance:
+        """A learned blend of a told colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
         told = torch.sigmoid(appearance[:, :3])
         elsewhere = seen.uv + torch.tanh(appearance[:, 3:5]).transpose(1, 2)
         moved = _sample_picture(field.picture[:, :3], elsewhere)
         share = appearance[:, 5:8].softmax(dim=1)
-        return share[:, :1] * told + share[:, 1:2] * seen.rgb + share[:, 2:3] * moved
+        rgb = share[:, :1] * told + share[:, 1:2] * seen.rgb + share[:, 2:3] * moved
+        return _Appearance(rgb, told, elsewhere, share)
 
     def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
         """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""

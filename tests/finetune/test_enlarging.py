@@ -17,7 +17,7 @@ from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.pictures import shrunk, to_tensor
 from mv3d.generate import GenerateSettings, generate_orbit
-from mv3d.model.autoencoder import RgbaAutoencoder, decode, encode, to_autoencoder
+from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, decode, encode, to_autoencoder
 from mv3d.model.checkpoints import load_model
 from mv3d.orbit import load_orbit, resize, to_uint8
 
@@ -51,6 +51,15 @@ def test_shrinking_keeps_colours_and_coverage(rendered: Path):
     assert colours.amin() >= frames[frames[..., 3] > 0][:, :3].min() - 2e-3
 
 
+def _never_shown(vae: Autoencoder) -> RgbaAutoencoder:
+    """The same weights, but for those of the views."""
+    blind = RgbaAutoencoder(
+        (8, 8, 8, 8), latent_channels=4, upscale_factor=2, scaling_factor=vae.config["scaling_factor"]
+    )
+    blind.load_state_dict({key: value for key, value in vae.state_dict().items() if "decoder.view_" not in key})
+    return blind.eval()
+
+
 @needs_lpips
 def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     config_file: Path, tmp_path: Path, rendered: Path, large: Path
@@ -75,8 +84,10 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     log = [json.loads(line) for line in (tmp_path / "run" / "autoencoder" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["val_psnr"] > 5
 
-    # Trained along with the UNet, the decoder changes, and with it the model; nothing else of the autoencoder does.
-    along = ("diffusion.train_decoder=true", "diffusion.pixel_weight=1", f"start_from={tmp_path / 'run' / 'model'}")
+    # Trained along with the UNet, the decoder changes, and with it the model; nothing else of the autoencoder does. It
+    # may then be taught to see coarse views, which the one it begins with never did.
+    along = ("diffusion.train_decoder=true", "diffusion.pixel_weight=1", f"start_from={tmp_path / 'run' / 'model'}",
+             "autoencoder.decoder_sees_views=true")  # fmt: skip
     more = ("autoencoder.upscale_factor=2", "autoencoder.loop.steps=0", "volume.loop.steps=0", *short[2:])
     assert _train(config_file, tmp_path / "along", large, *more, *along) == 0
     before, after = (
@@ -84,8 +95,15 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     )
     changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(value, after[key])}
     assert changed == {"decoder"}
+    assert all(after[f"decoder.view_{layer}.weight"].any() for layer in ("share", "projections.0"))  # were zero
 
     picture = load_orbit(large / "toy" / "ball-3" / "0").frames[0]
+    seeing = load_model(tmp_path / "along" / "model")
+    frames = generate_orbit(picture, seeing, GenerateSettings(num_views=4)).frames
+    blinded = generate_orbit(
+        picture, replace(seeing, vae=_never_shown(seeing.vae)), GenerateSettings(num_views=4)
+    ).frames
+    assert not np.array_equal(frames, blinded)
     orbit = generate_orbit(picture, model, GenerateSettings(num_views=4))
     assert orbit.frames.shape == (4, 64, 64, 4)
     assert np.array_equal(orbit.frames[0], picture)
@@ -110,6 +128,7 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
         (["autoencoder.upscale_factor=3"], "upscale_factor 3 is no power"),
         (["autoencoder.decoder_only=true"], "name a model folder"),
         (["diffusion.train_decoder=true", "diffusion.lpips_weight=0"], "needs a lpips_weight or a pixel_weight"),
+        (["autoencoder.decoder_sees_views=true"], "decoder_sees_views needs diffusion.train_decoder"),
         (["diffusion.critic_weight=0.1", "diffusion.lpips_weight=0"], "critic_weight is a share"),
     ],
 )

@@ -74,7 +74,7 @@ def test_fast_rendering_equals_rendering(network: CoarseVolume):
         field = network(_disc_picture(), torch.tensor([radians(15)]))
         rays = make_rays(cameras, 16)
         slow = network.render(field, Rays(rays.origins[None], rays.directions[None]), 24)[0]
-        fast = network.render_views(field, cameras, 16, 24)
+        fast = network.render_views(field, cameras, 16, 24).rgba
     assert slow[:, 3].max() > 0.05
     assert torch.allclose(slow[:, 3], fast[:, 3], atol=1e-5)
     assert torch.allclose(slow[:, :3] * slow[:, 3:], fast[:, :3] * fast[:, 3:], atol=5e-3)
@@ -83,7 +83,7 @@ def test_fast_rendering_equals_rendering(network: CoarseVolume):
 def test_a_solid_field_shows_the_picture_itself_in_the_input_view(network: CoarseVolume):
     picture = _disc_picture()
     field = _field(picture, 12, density=10.0, source=1)
-    view = network.render_views(field, static_orbit(1, 12, size_px=64), 32, 64)[0]
+    view = network.render_views(field, static_orbit(1, 12, size_px=64), 32, 64).rgba[0]
     inside = picture[0, 3] > 0.5
     agreement = ((view[3] > 0.5) & inside).sum() / ((view[3] > 0.5) | inside).sum()
     assert agreement > 0.97
@@ -94,7 +94,7 @@ def test_a_solid_field_shows_the_picture_itself_in_the_input_view(network: Coars
 
 def test_nothing_is_where_the_picture_shows_background(network: CoarseVolume):
     empty = torch.zeros(1, 4, 32, 32)
-    views = network.render_views(_field(empty, 12, 10.0, 0), static_orbit(4, 12, size_px=64), 16, 16)
+    views = network.render_views(_field(empty, 12, 10.0, 0), static_orbit(4, 12, size_px=64), 16, 16).rgba
     assert views[:, 3].max() == 0
 
 
@@ -104,11 +104,11 @@ def test_a_mirrored_picture_has_mirrored_views(network: CoarseVolume):
     picture[:, :3, :, 16:] *= 0.3
     one_way, other_way = static_orbit(5, 20, size_px=24), [static_orbit(5, 20, size_px=24)[-k % 5] for k in range(5)]
     views, mirrored = (
-        network.render_views(network.complete(seen, elevation), cameras, 24, num_samples=16)
+        network.render_views(network.complete(seen, elevation), cameras, 24, num_samples=16).rgba
         for seen, cameras in ((picture, one_way), (picture.flip(-1), other_way))
     )
     torch.testing.assert_close(views, mirrored.flip(-1), atol=1e-3, rtol=0)
-    plain = network.render_views(network(picture, elevation), one_way, 24, num_samples=16)
+    plain = network.render_views(network(picture, elevation), one_way, 24, num_samples=16).rgba
     assert (views - plain).abs().max() > 0.01  # which alone does not do so
 
 
