@@ -26,7 +26,7 @@ from finetune.recipe import Recipe
 from finetune.shards import Sample, shard_path, write_shard
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.generate import coarse_latents, coarse_views
+from mv3d.generate import coarse_latents, coarse_sources
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.conditioning import embed_image
@@ -146,7 +146,6 @@ def encode_orbit(
         facts["cond_aug"] = sigma.tolist()
     if model.volume is not None:
         flipped = tuple(Camera.looking_at_origin(*row, size_px=rgba.shape[-1]) for row in angles)
-        size_px = rgba.shape[-1]
-        views = coarse_views(model.volume, rgba[0].to(device), flipped, size_px // 2)
-        arrays["coarse"] = coarse_latents(model.vae, views, size_px)
+        picture = rgba[0].to(device)
+        arrays["coarse"] = coarse_latents(model.vae, coarse_sources(model.volume, picture, flipped), picture)
     return Sample(facts, {name: value.float().cpu().numpy().astype(np.float16) for name, value in arrays.items()})

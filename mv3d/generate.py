@@ -27,7 +27,7 @@ from mv3d.model.autoencoder import (
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
-from mv3d.model.painting import CoarseViews, paint
+from mv3d.model.painting import paint
 from mv3d.model.sampling import (
     consistency_sigmas,
     from_sv3d_order,
@@ -134,9 +134,8 @@ def generate_orbit(
     if settings.preview:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
-        network_px = model.facts.resolution_px
-        views = coarse_views(model.volume, resized(given, network_px), cameras, network_px // 2)
-        frames, stages = from_autoencoder(paint(views.sources, given, size_px)[:, :4]), "coarse volume"
+        sources = coarse_sources(model.volume, resized(given, model.facts.resolution_px), cameras)
+        frames, stages = from_autoencoder(paint(sources, given, size_px)[:, :4]), "coarse volume"
         seconds = {"coarse": time.perf_counter() - started}
     else:
         conditions = make_conditions(model, given, cameras, settings.seed)
@@ -166,15 +165,14 @@ def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera
     ``picture`` is (4, S, S) straight RGBA, best of the model's ``output_px``; the first camera is the picture's;
     ``seed`` draws the noise that SVD adds.
     """
-    size_px, network_px = model.output_px, model.facts.resolution_px
-    seen = resized(picture, network_px)
+    seen = resized(picture, model.facts.resolution_px)
     coarse = painted = None
     if model.unet.config["coarse_channels"]:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
-        views = coarse_views(model.volume, seen, cameras, network_px // 2)
-        coarse = coarse_latents(model.vae, views, network_px)[None]
-        painted = paint(views.sources, picture, size_px)[None] if sees_views(model.vae) else None
+        sources = coarse_sources(model.volume, seen, cameras)
+        coarse = coarse_latents(model.vae, sources, seen)[None]
+        painted = paint(sources, picture, model.output_px)[None] if sees_views(model.vae) else None
     ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
     return Conditions(
         image_latents=_picture_latents(model, seen, seed),
@@ -198,19 +196,19 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
 
 
-def coarse_views(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> CoarseViews:
-    """Views, ``size_px`` wide, of the coarse volume of a picture (4, S, S), whose camera is the first."""
-    wanted = volume.config.picture_px
+def coarse_sources(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+    """What views (F, 10, S/2, S/2) of a picture's (4, S, S) coarse volume are painted from; its camera is the first."""
+    wanted, size_px = volume.config.picture_px, picture.shape[-1] // 2
     if picture.shape[-1] != wanted:
         picture = F.interpolate(picture[None], (wanted, wanted), mode="bilinear", antialias=True)[0]
     elevation = torch.tensor([radians(cameras[0].elevation_deg)], device=picture.device)
     return volume.render_views(volume.complete(picture[None], elevation), cameras, size_px, num_samples=64)
 
 
-def coarse_latents(vae: Autoencoder, views: CoarseViews, size_px: int) -> Tensor:
-    """Unscaled latents (F, C, h, w) of coarse views, enlarged to ``size_px``."""
-    large = upsample(views.rgba, size_px)
-    return torch.cat([encode_frames(vae, chunk) for chunk in large.split(_DECODE_CHUNK)])
+def coarse_latents(vae: Autoencoder, sources: Tensor, picture: Tensor) -> Tensor:
+    """Unscaled latents (F, C, h, w) of coarse views, painted as large as their picture (4, S, S)."""
+    views = from_autoencoder(paint(sources, picture, picture.shape[-1])[:, :4])
+    return torch.cat([encode_frames(vae, chunk) for chunk in views.split(_DECODE_CHUNK)])
 
 
 def resized(picture: Tensor, size_px: int) -> Tensor:
@@ -219,13 +217,6 @@ def resized(picture: Tensor, size_px: int) -> Tensor:
         return picture
     small = resize(picture.permute(1, 2, 0).cpu().numpy(), size_px, size_px)
     return torch.from_numpy(small).permute(2, 0, 1).contiguous().to(picture.device)
-
-
-def upsample(rgba: Tensor, size_px: int) -> Tensor:
-    """Enlarge straight-alpha views (F, 4, h, w) smoothly, colours weighted by alpha."""
-    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-    large = F.interpolate(premultiplied, (size_px, size_px), mode="bicubic", align_corners=False).clamp(0, 1)
-    return torch.cat([(large[:, :3] / large[:, 3:].clamp(min=1e-4)).clamp(max=1), large[:, 3:]], dim=1)
 
 
 def guidance_scales(facts: ModelFacts, num_frames: int, high: float | None = None) -> Tensor:

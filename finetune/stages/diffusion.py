@@ -24,13 +24,12 @@ from finetune.pictures import shrunk, to_tensor
 from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
 from finetune.validation import score_sampled
-from mv3d.cameras import Camera
-from mv3d.generate import coarse_latents, coarse_views
+from mv3d.generate import coarse_latents, coarse_sources
 from mv3d.model.autoencoder import decode, encode_frames, sees_views, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
-from mv3d.model.painting import SOURCE_CHANNELS, CoarseViews, paint
+from mv3d.model.painting import SOURCE_CHANNELS, paint
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import load_strict, load_weights
@@ -103,13 +102,11 @@ class DiffusionTraining:
         digest = weights_digest(*encoder)
         self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
         digest = weights_digest(*encoder, self.volume)
-        self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
-        self._coarse_px = run.resolution_px // 2
-        self._sources = None
-        if sees_views(self.vae):
-            shape = (pack.frames.shape[1], SOURCE_CHANNELS, self._coarse_px, self._coarse_px)
-            folder = run.run / f"sources-{weights_digest(self.volume)}"
-            self._sources = DiskCache(folder, (count * config.inputs_per_orbit, *shape))
+        self._coarse = DiskCache(run.run / f"painted-{digest}", (count * config.inputs_per_orbit, *latents))
+        half_px = run.resolution_px // 2
+        folder = run.run / f"sources-{weights_digest(self.volume)}"
+        shape = (pack.frames.shape[1], SOURCE_CHANNELS, half_px, half_px)
+        self._sources = DiskCache(folder, (count * config.inputs_per_orbit, *shape)) if sees_views(self.vae) else None
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
     def start_from(self, model: Path) -> None:
@@ -208,18 +205,18 @@ class DiffusionTraining:
         )
         return OrbitModel(network.unet, self.vae, network.image_encoder, self.volume, facts)
 
+    @torch.no_grad()
     def _sample(self, orbit: int, which: int) -> _Sample:
         views = self._pack.frames.shape[1]
         start = int(np.random.default_rng([self._run.seed, orbit, which]).integers(views))
         frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
-        rendered = cache(lambda: self._coarse_views(frames[:1], cameras))  # only for what is not on disk
+        picture = shrunk(frames[:1], self._run.resolution_px)[0]
+        rendered = cache(lambda: coarse_sources(self.volume, picture, cameras))  # only for what is not on disk
         row = orbit * self._config.inputs_per_orbit + which
-        coarse = self._coarse.get(row, lambda: self._coarse_latents(rendered()))
-        sources = latents.new_empty(0)
-        if self._sources is not None:
-            sources = self._sources.get(row, lambda: rendered().sources)
+        sources = latents.new_empty(0) if self._sources is None else self._sources.get(row, rendered)
+        coarse = self._coarse.get(row, lambda: coarse_latents(self.vae, rendered(), picture))
         conditions = Conditions(
             image_latents=latents[:1],
             image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
@@ -228,14 +225,6 @@ class DiffusionTraining:
             coarse_latents=coarse[None],
         )
         return _Sample(latents, conditions, frames, sources)
-
-    @torch.no_grad()
-    def _coarse_views(self, picture: Tensor, cameras: Sequence[Camera]) -> CoarseViews:
-        return coarse_views(self.volume, shrunk(picture, self._run.resolution_px)[0], cameras, self._coarse_px)
-
-    @torch.no_grad()
-    def _coarse_latents(self, views: CoarseViews) -> Tensor:
-        return coarse_latents(self.vae, views, self._run.resolution_px)
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:

@@ -7,8 +7,6 @@ the other views that way: sixteen by sixteen latents could not carry them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,22 +16,13 @@ PAINTED_CHANNELS = 6
 _LEAST_SHARE = 1e-4
 
 
-class CoarseViews(NamedTuple):
-    """V views of a coarse volume, (V, ..., size, size)."""
-
-    rgba: Tensor
-    """(V, 4, size, size), straight, in [0, 1]."""
-    sources: Tensor
-    """(V, 10, size, size), sums along each ray, weighted as its light is: all (alpha) 1, told colour times its share 3,
-    share of the picture's pixel in front 1, its place times that share 2, share of a pixel elsewhere 1, its place
-    likewise 2. Places are in [-1, 1], +v down."""
-
-
 def paint(sources: Tensor, picture: Tensor, size_px: int) -> Tensor:
-    """Enlarge views and look their colours up in the picture.
+    """Enlarge what was rendered of V views, and look their colours up in the picture.
 
     Args:
-        sources: (V, 10, s, s), see `CoarseViews`.
+        sources: (V, 10, s, s), sums along each ray, weighted as its light is: all (alpha) 1, told colour times its
+            share 3, share of the picture's pixel in front 1, its place times that share 2, share of a pixel elsewhere
+            1, its place likewise 2. Places are in [-1, 1], +v down.
         picture: (4, S, S), straight RGBA in [0, 1], of any size.
         size_px: width and height of the result.
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
 from mv3d.model.feature_net import UNet
-from mv3d.model.painting import SOURCE_CHANNELS, CoarseViews
+from mv3d.model.painting import SOURCE_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -158,11 +158,11 @@ class CoarseVolume(nn.Module):
         return self._appearance(field, points, self._look_up(field, points)).rgb
 
     @torch.no_grad()
-    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> CoarseViews:
-        """What `render` gives for the cameras of one object (B = 1), several times faster, and where it is from.
+    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
+        """What views of one object (B = 1) are painted from, (V, 10, size, size), see `mv3d.model.painting`.
 
-        Most samples lie in empty space: density is read only where the silhouette allows any, colour only where a ray
-        gets any light from.
+        The light is that of `render`, several times faster, since most samples lie in empty space: density is read only
+        where the silhouette allows any, what it looks like only where a ray gets any light from.
         """
         rays = make_rays(cameras, size_px)
         views = []
@@ -179,14 +179,12 @@ class CoarseVolume(nn.Module):
             kept = _LookUp(seen.uv[:, lit], seen.rgb[:, :, lit], seen.inside[:, lit])
             found = self._appearance(field, flat[:, lit], kept)
             told, front, away = found.share.split(1, dim=1)
-            sums = [found.rgb, torch.ones_like(front), told * found.told]
-            sums += [front, front * kept.uv.mT, away, away * found.uv.mT]
-            light = torch.zeros(3 + SOURCE_CHANNELS, len(weight), device=weight.device)
-            light[:, lit] = torch.cat(sums, dim=1)[0] * weight[lit]
-            light[3] = weight
+            sums = [told * found.told, front, front * kept.uv.mT, away, away * found.uv.mT]
+            light = torch.zeros(SOURCE_CHANNELS, len(weight), device=weight.device)
+            light[0] = weight
+            light[1:, lit] = torch.cat(sums, dim=1)[0] * weight[lit]
             views.append(light.reshape(len(light), size_px, size_px, num_samples).sum(-1))
-        light = torch.stack(views)
-        return CoarseViews(_straight(light[:, :4]), light[:, 3:])
+        return torch.stack(views)
 
     def _look_up(self, field: Field, points: Tensor) -> _LookUp:
         """Where and what the picture shows in front of points (B, P, 3)."""
