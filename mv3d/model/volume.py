@@ -61,10 +61,9 @@ class Rays(NamedTuple):
 
 
 class _LookUp(NamedTuple):
-    """What the picture shows in front of P points: ``uv`` (B, P, 2), ``rgb`` (B, 3, P), ``inside`` (B, P) in [0, 1]."""
+    """Where the picture shows P points: ``uv`` (B, P, 2), and whether its object is there, ``inside`` (B, P)."""
 
     uv: Tensor
-    rgb: Tensor
     inside: Tensor
 
 
@@ -74,7 +73,7 @@ class _Appearance(NamedTuple):
     rgb: Tensor
     told: Tensor
     """(B, 3, P), the network's own word."""
-    uv: Tensor
+    away_uv: Tensor
     """(B, P, 2), the place of the pixel elsewhere in the picture."""
     share: Tensor
     """(B, 3, P), of the told colour, the pixel in front and the pixel elsewhere; they add up to 1."""
@@ -145,7 +144,7 @@ class CoarseVolume(nn.Module):
         seen = self._look_up(field, flat)
         density = self._density(field, flat) * seen.inside
         weight = _ray_weights(density.reshape(points.shape[:-1]))
-        colour = self._appearance(field, flat, seen).rgb.reshape(batch, 3, *points.shape[1:-1])
+        colour = self._appearance(field, flat, seen.uv).rgb.reshape(batch, 3, *points.shape[1:-1])
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
@@ -155,7 +154,7 @@ class CoarseVolume(nn.Module):
 
     def colour(self, field: Field, points: Tensor) -> Tensor:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
-        return self._appearance(field, points, self._look_up(field, points)).rgb
+        return self._appearance(field, points, self._project(points, field.elevation_rad)).rgb
 
     @torch.no_grad()
     def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
@@ -176,10 +175,10 @@ class CoarseVolume(nn.Module):
             density[:, allowed] = self._density(field, flat[:, allowed]) * seen.inside[:, allowed]
             weight = _ray_weights(density.reshape(points.shape[:-1])).reshape(-1)
             lit = weight > 1e-4
-            kept = _LookUp(seen.uv[:, lit], seen.rgb[:, :, lit], seen.inside[:, lit])
-            found = self._appearance(field, flat[:, lit], kept)
+            front_uv = seen.uv[:, lit]
+            found = self._appearance(field, flat[:, lit], front_uv)
             told, front, away = found.share.split(1, dim=1)
-            sums = [told * found.told, front, front * kept.uv.mT, away, away * found.uv.mT]
+            sums = [told * found.told, front, front * front_uv.mT, away, away * found.away_uv.mT]
             light = torch.zeros(SOURCE_CHANNELS, len(weight), device=weight.device)
             light[0] = weight
             light[1:, lit] = torch.cat(sums, dim=1)[0] * weight[lit]
@@ -187,25 +186,25 @@ class CoarseVolume(nn.Module):
         return torch.stack(views)
 
     def _look_up(self, field: Field, points: Tensor) -> _LookUp:
-        """Where and what the picture shows in front of points (B, P, 3)."""
+        """Where the picture shows points (B, P, 3), and what may be there."""
         uv = self._project(points, field.elevation_rad)
-        rgba = _sample_picture(field.picture, uv)
         # Nothing can be where the picture shows the background: the silhouette carves, at the picture's resolution.
-        return _LookUp(uv, rgba[:, :3], rgba[:, 3] * (points.square().sum(-1) < 1))
+        alpha = _sample_picture(field.picture[:, 3:], uv)[:, 0]
+        return _LookUp(uv, alpha * (points.square().sum(-1) < 1))
 
     def _density(self, field: Field, points: Tensor) -> Tensor:
         """Density (B, P) per frame radius, before carving."""
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
-    def _appearance(self, field: Field, points: Tensor, seen: _LookUp) -> _Appearance:
+    def _appearance(self, field: Field, points: Tensor, front_uv: Tensor) -> _Appearance:
         """A learned blend of a told colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
         told = torch.sigmoid(appearance[:, :3])
-        elsewhere = seen.uv + torch.tanh(appearance[:, 3:5]).transpose(1, 2)
-        moved = _sample_picture(field.picture[:, :3], elsewhere)
+        away_uv = front_uv + torch.tanh(appearance[:, 3:5]).mT
+        front, away = (_sample_picture(field.picture[:, :3], uv) for uv in (front_uv, away_uv))
         share = appearance[:, 5:8].softmax(dim=1)
-        rgb = share[:, :1] * told + share[:, 1:2] * seen.rgb + share[:, 2:3] * moved
-        return _Appearance(rgb, told, elsewhere, share)
+        rgb = share[:, :1] * told + share[:, 1:2] * front + share[:, 2:3] * away
+        return _Appearance(rgb, told, away_uv, share)
 
     def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
         """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""
