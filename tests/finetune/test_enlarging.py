@@ -121,6 +121,18 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     assert small.frames.shape == (4, 32, 32, 4)
 
 
+@needs_lpips
+def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
+    config_file: Path, tmp_path: Path, rendered: Path
+):
+    seeing = ("autoencoder.decoder_sees_views=true", "diffusion.train_decoder=true", "autoencoder.loop.steps=2")
+    short = ("volume.loop.steps=0", "diffusion.loop.steps=0")
+    assert _train(config_file, tmp_path / "run", rendered, *seeing, *short) == 0
+    weights = load_file(tmp_path / "run" / "model" / "vae" / "diffusion_pytorch_model.safetensors")
+    assert weights["decoder.conv_out.weight"].any()
+    assert not weights["decoder.view_share.weight"].any()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
