@@ -27,9 +27,9 @@ class Decoding:
         self.pairs: list[tuple[Tensor, Tensor]] = []
         decode = diffusion.decode
 
-        def remembered(vae, latents):
+        def remembered(vae, latents, painted):
             self.latents.append(latents)
-            self.made.append(decode(vae, latents))
+            self.made.append(decode(vae, latents, painted))
             return self.made[-1]
 
         def lpips(output: Tensor, truth: Tensor) -> Tensor:
