@@ -1,4 +1,4 @@
-"""What else than colour is known about every pixel: depth, normals, the surface's own colour."""
+"""What else than colour is known about every pixel, depth, normals, the surface's own colour; and about space."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from PIL import Image
 
 from mv3d.cameras import Camera
 from mv3d.depth import DEPTH_FOLDER, DEPTH_STEP
+from mv3d.occupancy import OCCUPANCY_FILE, occupancy_file
 from mv3d.orbit import to_uint8
 from render import raycast
+from render.occupancy import carve_occupancy
 from render.scene import RenderScene
 
 
@@ -48,7 +50,8 @@ def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[s
     """Pictures of the named passes as files of an orbit folder.
 
     ``depth/000.png``: as `mv3d.depth` reads it. ``normal/000.png``: camera axes, -1 to 1 on 0 to
-    255, alpha 0 for nothing. ``albedo/000.png``: like frames, without light.
+    255, alpha 0 for nothing. ``albedo/000.png``: like frames, without light. ``occupancy.npz``: as `mv3d.occupancy` reads
+    it.
     """
     files = {}
     if "depth" in names or "normal" in names:
@@ -63,6 +66,8 @@ def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[s
     if "albedo" in names:
         for k, frame in enumerate(raycast.render_orbit(scene, cameras, None, samples)):
             files[f"albedo/{k:03d}.png"] = _png(to_uint8(frame))
+    if "occupancy" in names:
+        files[OCCUPANCY_FILE] = occupancy_file(carve_occupancy(scene))
     return files
 
 

@@ -26,7 +26,7 @@ CameraPath = Literal[
     "mixed",
 ]
 """Orbits, and clips of a moving camera; see `render.paths`."""
-PASSES = ("depth", "normal", "albedo")
+PASSES = ("depth", "normal", "albedo", "occupancy")
 _FILE = "settings.json"
 
 
