@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
     parser.add_argument("config", type=Path, help="a YAML file; presets are in configs/")
-    parser.add_argument("--stage", choices=("autoencoder", "volume", "diffusion"), help="train only this stage")
+    parser.add_argument(
+        "--stage", choices=("autoencoder", "volume", "coarse", "diffusion"), help="train only this stage"
+    )
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="stop after this long, saved; run again to go on"
     )
@@ -83,12 +85,14 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
     from finetune.stages import STAGES
 
     for name in names or tuple(STAGES):
-        size_px = config.frames_px(name)
-        folder = config.run / f"pack-{size_px}"
+        if getattr(config, name) is None:
+            continue
+        size_px, data = config.frames_px(name), config.data_of(name)
+        folder = config.run / (f"pack-{size_px}" if data is config.data else f"pack-{name}")
         if processes.is_main:
-            pack_orbits(config.data, folder, size_px)
+            pack_orbits(data, folder, size_px)
         processes.wait()
-        stage = STAGES[name](config, pack_orbits(config.data, folder, size_px))
+        stage = STAGES[name](config, pack_orbits(data, folder, size_px))
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop

@@ -14,9 +14,10 @@ import yaml
 
 from finetune.recipe import LoopConfig, Recipe
 from mv3d.errors import Mv3dError
+from mv3d.model.coarse import CoarseConfig
 from mv3d.model.volume import CoarseVolumeConfig
 
-StageName = Literal["autoencoder", "volume", "diffusion"]
+StageName = Literal["autoencoder", "volume", "coarse", "diffusion"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,27 @@ class VolumeStage:
     colour_weight: float = 0.5
     colour_points: int = 4096
     """Points on the object's visible surface at which the colour is compared with the pixel that shows them."""
+
+
+@dataclass(frozen=True)
+class CoarseStage:
+    """The coarse network, against the space that objects fill."""
+
+    loop: LoopConfig
+    data: tuple[Path, ...]
+    """Folders of orbit folders with ``--passes depth occupancy``."""
+    network: CoarseConfig = field(default_factory=CoarseConfig)
+    pretrained_backbone: bool = True
+    frozen_stages: int = 2
+    """Of the backbone, the first ones, which are the dearest, stay as they were."""
+    rays_per_picture: int = 1024
+    """At most so many are compared with the truth."""
+    alone_weight: float = 0.5
+    """Of what each picture's rays say without the grid."""
+    geometry_weight: float = 0.5
+    colour_weight: float = 2.0
+    colour_points: int = 2048
+    elevation_noise_deg: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,7 @@ class RunConfig:
     autoencoder: AutoencoderStage
     volume: VolumeStage
     diffusion: DiffusionStage
+    coarse: CoarseStage | None = None
     resolution_px: int = 128
     seed: int = 0
     start_from: Path | None = None
@@ -126,7 +149,13 @@ class RunConfig:
 
     def frames_px(self, stage: str) -> int:
         """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""
+        if stage == "coarse" and self.coarse is not None:
+            return self.coarse.network.picture_px
         return self.resolution_px * (self.autoencoder.upscale_factor if stage != "volume" else 1)
+
+    def data_of(self, stage: str) -> tuple[Path, ...]:
+        """The rendered folders that a stage learns from."""
+        return self.coarse.data if stage == "coarse" and self.coarse is not None else self.data
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:

@@ -2,8 +2,8 @@
 
 A pack is a folder: ``frames.npy`` (orbits, views, S, S, 4) uint8 straight RGBA, ``depth.npy`` (orbits, views, S, S)
 float16 in world units (0 where nothing is, all 0 for an orbit without depth maps), ``cameras.npy`` (orbits, views, 3)
-float64 of azimuth_deg, elevation_deg, radius, and ``index.json``. All orbits have equally many views and one field of
-view.
+float64 of azimuth_deg, elevation_deg, radius, ``occupancy.npy`` (orbits, D^3 / 8) uint8 of packed bits (all 0 for an
+orbit without a grid), and ``index.json``. All orbits have equally many views and one field of view.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mv3d.cameras import Camera
 from mv3d.depth import load_depth
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
+from mv3d.occupancy import OCCUPANCY_SIZE, load_occupancy
 from mv3d.orbit import load_orbit, to_uint8
 
 
@@ -41,6 +42,7 @@ class Pack:
     frames: np.ndarray
     depth: np.ndarray
     cameras: np.ndarray
+    occupancy: np.ndarray
 
     def indices(self, split: str) -> list[int]:
         """Which orbits belong to a split."""
@@ -53,6 +55,10 @@ class Pack:
         assert len(rows) == views
         turn = rows[0, 0]
         return tuple(Camera.looking_at_origin(a - turn, e, r, size_px=size) for a, e, r in rows)
+
+    def filled(self, orbit: int) -> np.ndarray:
+        """Which cells (D, D, D) of the cube around the origin the object fills, see `mv3d.occupancy`."""
+        return np.unpackbits(self.occupancy[orbit]).reshape((OCCUPANCY_SIZE,) * 3)
 
     def frames_from(self, orbit: int, input_view: int) -> np.ndarray:
         """The orbit's frames (views, S, S, 4) uint8 in the order of `cameras_from`."""
@@ -105,6 +111,7 @@ def pack_orbits(folders: Sequence[Path], pack: Path, size_px: int) -> Pack:
         np.load(pack / "frames.npy", mmap_mode="r"),
         np.load(pack / "depth.npy", mmap_mode="r"),
         np.load(pack / "cameras.npy"),
+        np.load(pack / "occupancy.npy", mmap_mode="r"),
     )
 
 
@@ -116,6 +123,7 @@ def _write_pack(folders: Sequence[Path], pack: Path, size_px: int) -> None:
         frames = np.lib.format.open_memmap(partial / "frames.npy", mode="w+", dtype=np.uint8, shape=(*shape, 4))
         depth = np.lib.format.open_memmap(partial / "depth.npy", mode="w+", dtype=np.float16, shape=shape)
         cameras = np.empty((len(entries), num_views, 3))
+        occupancy = np.zeros((len(entries), OCCUPANCY_SIZE**3 // 8), dtype=np.uint8)
         for k, entry in enumerate(tqdm(entries, desc="packing orbits", unit="orbit")):
             orbit = load_orbit(Path(entry.orbit))
             if len(orbit) != num_views:
@@ -126,11 +134,15 @@ def _write_pack(folders: Sequence[Path], pack: Path, size_px: int) -> None:
             maps = load_depth(Path(entry.orbit))
             if maps is not None:
                 depth[k] = _nearest(maps, size_px)
+            filled = load_occupancy(Path(entry.orbit))
+            if filled is not None:
+                occupancy[k] = np.packbits(filled)
             frames[k] = to_uint8((orbit if rendered_px == size_px else orbit.resized(size_px)).frames)
             cameras[k] = [(c.azimuth_deg, c.elevation_deg, c.radius) for c in orbit.cameras]
         frames.flush()
         depth.flush()
         np.save(partial / "cameras.npy", cameras)
+        np.save(partial / "occupancy.npy", occupancy)
         (partial / "index.json").write_text(json.dumps([asdict(entry) for entry in entries], indent=0))
 
 

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from mv3d.errors import Mv3dError
 
 OCCUPANCY_FILE = "occupancy.npz"
+OCCUPANCY_SIZE = 128
+"""Cells along each side."""
 
 
 def occupancy_file(filled: NDArray[np.bool_]) -> bytes:
-    """What stands in the file of a grid (D, D, D)."""
+    """What stands in the file of a grid (D, D, D), D = `OCCUPANCY_SIZE`."""
     with BytesIO() as file:
-        np.savez_compressed(file, bits=np.packbits(filled), size=np.int64(len(filled)))
+        np.savez_compressed(file, bits=np.packbits(filled))
         return file.getvalue()
 
 
 def load_occupancy(orbit_folder: Path) -> NDArray[np.bool_] | None:
-    """Read the grid (D, D, D) of an orbit folder; None if it has none.
+    """Read the grid (D, D, D), D = `OCCUPANCY_SIZE` of an orbit folder; None if it has none.
 
     Raises:
         Mv3dError: if the file is damaged.
@@ -36,7 +38,6 @@ def load_occupancy(orbit_folder: Path) -> NDArray[np.bool_] | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
-            size = int(file["size"])
-            return np.unpackbits(file["bits"], count=size**3).astype(bool).reshape(size, size, size)
+            return np.unpackbits(file["bits"]).astype(bool).reshape((OCCUPANCY_SIZE,) * 3)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise Mv3dError(f"{path} is no occupancy grid; render it again: {error}") from error

@@ -7,9 +7,9 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
+from mv3d.occupancy import OCCUPANCY_SIZE
 from render.scene import RenderScene
 
-GRID_SIZE = 128
 _NUM_DIRECTIONS = 40  # above and below included: a ring alone fills bowls and undersides
 _PICTURE_PX = 224  # of the parallel projections
 _MARGIN = 0.75  # cells in front of a surface that stay: a sheet without thickness keeps one and a half
@@ -24,19 +24,21 @@ def carve_occupancy(scene: RenderScene) -> NDArray[np.bool_]:
     """
     embree = EmbreeScene()
     TriangleMesh(embree, np.ascontiguousarray(scene.corners / np.float32(scene.radius)))
-    axis = ((np.arange(GRID_SIZE, dtype=np.float32) + 0.5) / GRID_SIZE) * 2 - 1
-    z, y, x = (np.broadcast_to(axis.reshape(shape), (GRID_SIZE,) * 3) for shape in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)))
+    axis = ((np.arange(OCCUPANCY_SIZE, dtype=np.float32) + 0.5) / OCCUPANCY_SIZE) * 2 - 1
+    z, y, x = (
+        np.broadcast_to(axis.reshape(shape), (OCCUPANCY_SIZE,) * 3) for shape in ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+    )
     cells = np.flatnonzero((x**2 + y**2 + z**2 < 1).reshape(-1))
     points = np.stack([part.reshape(-1)[cells] for part in (x, y, z)], axis=1)
     for direction in _directions(_NUM_DIRECTIONS):
         right, up = _sideways(direction)
         depth = _trace_parallel(embree, direction, right, up)
         column, row = (((points @ side + 1) * (_PICTURE_PX / 2) + 0.5).astype(np.int32) for side in (right, up))
-        kept = points @ direction + 1 > depth[row, column] - _MARGIN * 2 / GRID_SIZE
+        kept = points @ direction + 1 > depth[row, column] - _MARGIN * 2 / OCCUPANCY_SIZE
         cells, points = cells[kept], points[kept]
-    filled = np.zeros(GRID_SIZE**3, dtype=bool)
+    filled = np.zeros(OCCUPANCY_SIZE**3, dtype=bool)
     filled[cells] = True
-    return filled.reshape((GRID_SIZE,) * 3)
+    return filled.reshape((OCCUPANCY_SIZE,) * 3)
 
 
 def _directions(count: int) -> NDArray[np.float32]:

@@ -50,8 +50,8 @@ def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[s
     """Pictures of the named passes as files of an orbit folder.
 
     ``depth/000.png``: as `mv3d.depth` reads it. ``normal/000.png``: camera axes, -1 to 1 on 0 to
-    255, alpha 0 for nothing. ``albedo/000.png``: like frames, without light. ``occupancy.npz``: as `mv3d.occupancy` reads
-    it.
+    255, alpha 0 for nothing. ``albedo/000.png``: like frames, without light. ``occupancy.npz``: as `mv3d.occupancy`
+    reads it.
     """
     files = {}
     if "depth" in names or "normal" in names:

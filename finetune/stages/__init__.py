@@ -10,6 +10,7 @@ from finetune.config import RunConfig
 from finetune.data import Pack
 from finetune.loop import Stage
 from finetune.stages.autoencoder import AutoencoderTraining
+from finetune.stages.coarse import CoarseTraining
 from finetune.stages.diffusion import DiffusionTraining
 from finetune.stages.volume import VolumeTraining
 
@@ -25,5 +26,6 @@ class NewStage(Stage, Protocol):
 STAGES: dict[str, Callable[[RunConfig, Pack], NewStage]] = {
     "autoencoder": AutoencoderTraining,
     "volume": VolumeTraining,
+    "coarse": CoarseTraining,
     "diffusion": DiffusionTraining,
 }

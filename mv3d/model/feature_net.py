@@ -24,7 +24,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
-        self.stem = conv(cin, channels[0], first_stride**2, stride=first_stride, padding=first_stride - 1)
+        overlap = first_stride - 1 if dims == 2 else 0  # in 3D it would cost as much as all the rest
+        self.stem = conv(cin, channels[0], first_stride + 2 * overlap, stride=first_stride, padding=overlap)
         self.encode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
         self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
         self.middle = nn.Sequential(_Block(dims, channels[-1]), _Block(dims, channels[-1]))

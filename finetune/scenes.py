@@ -1,0 +1,87 @@
+"""What the coarse network learns from: pictures of an object, the space it fills, and points of its surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import radians, sin, tan
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from finetune.data import Pack
+from finetune.pictures import recoloured, to_tensor
+from mv3d.cameras import Camera
+from mv3d.model.frustum import Frustum, axes, pixel_uv
+
+_COLOUR_VIEWS = 3
+_SEEN = 0.5  # alpha
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One object. Lengths are frame radii; the world is turned so that the first picture is at azimuth 0."""
+
+    rgba: Tensor
+    """(N, 4, S, S) of its N pictures, straight."""
+    poses: Tensor
+    """(N, 2), azimuth and elevation of their cameras in radians."""
+    depth: Tensor
+    """(N, S, S) along their viewing axes; 0 where nothing is."""
+    turn_rad: float
+    """From the world to that of ``filled``: its azimuths are larger by this."""
+    filled: Tensor
+    """(1, D, D, D) in [0, 1], (Z, Y, X)."""
+    surface: Tensor
+    """(M, 3), visible points of the surface."""
+    colour: Tensor
+    """(3, M), of these."""
+
+    def occupancy(self, points: Tensor) -> Tensor:
+        """How full space is at points (P, 3); (P,) in [0, 1]."""
+        c, s = np.cos(self.turn_rad), np.sin(self.turn_rad)
+        x, y, z = points.unbind(-1)
+        turned = torch.stack([x * c - y * s, x * s + y * c, z], dim=-1)
+        return F.grid_sample(self.filled[None], turned[None, :, None, None], align_corners=False)[0, 0, :, 0, 0]
+
+
+def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, generator: torch.Generator) -> Scene:
+    """An object as seen by ``num_pictures`` of its views, recoloured and mirrored by chance."""
+    views = pack.frames.shape[1]
+    order = torch.randperm(views, generator=generator).tolist()
+    chosen = order[:num_pictures] + order[-_COLOUR_VIEWS:]
+    cameras = pack.cameras_from(orbit, chosen[0])
+    cameras = [cameras[(view - chosen[0]) % views] for view in chosen]
+    rgba = recoloured(to_tensor(pack.frames[orbit][chosen]), generator)
+    depth = torch.from_numpy(pack.depth[orbit][chosen].astype(np.float32)) / frame_radius(cameras[0])
+    filled = torch.from_numpy(pack.filled(orbit))[None].float()
+    poses = torch.tensor([[radians(c.azimuth_deg), radians(c.elevation_deg)] for c in cameras], dtype=torch.float32)
+    turn_rad = radians(float(pack.cameras[orbit, chosen[0], 0]))
+    if torch.rand((), generator=generator) < 0.5:  # mirrored: x and azimuths change their sign
+        rgba, depth, filled = rgba.flip(-1), depth.flip(-1), filled.flip(-1)
+        poses, turn_rad = poses * torch.tensor([-1.0, 1.0]), -turn_rad
+    seen = slice(num_pictures, None)
+    surface, colour = _surface(rgba[seen], depth[seen], poses[seen], cameras[0].fov_deg, num_colours, generator)
+    near = slice(0, num_pictures)
+    return Scene(rgba[near], poses[near], depth[near], turn_rad, filled, surface, colour)
+
+
+def frame_radius(camera: Camera) -> float:
+    """How many world units are one frame radius."""
+    return camera.radius * sin(radians(camera.fov_deg) / 2)
+
+
+def _surface(
+    rgba: Tensor, depth: Tensor, poses: Tensor, fov_deg: float, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random visible points (count, 3) of views (V, ...) and their colours (3, count)."""
+    visible = ((depth > 0) & (rgba[:, 3] > _SEEN)).nonzero()
+    if not len(visible):
+        return torch.zeros(count, 3), torch.full((3, count), torch.nan)
+    view, row, column = visible[torch.randint(len(visible), (count,), generator=generator)].unbind(-1)
+    uv = pixel_uv(depth.shape[-1])[row, column]
+    z = depth[view, row, column]
+    half = tan(radians(fov_deg) / 2)
+    in_cam = torch.stack([uv[:, 0] * half * z, -uv[:, 1] * half * z, Frustum(fov_deg).distance - z], dim=-1)
+    return (in_cam[:, None] @ axes(poses[view]))[:, 0], rgba[view, :3, row, column].T

@@ -1,0 +1,253 @@
+"""Training the coarse network: pictures in, the space that the object fills and the colours of its surface out."""
+
+from __future__ import annotations
+
+from math import radians
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finetune.backbone import load_imagenet_weights
+from finetune.config import RunConfig
+from finetune.data import Pack, draw, validation_orbits
+from finetune.pictures import save_rows, to_tensor
+from finetune.processes import WHOLE, Part
+from finetune.scenes import Scene, draw_scene
+from mv3d.errors import Mv3dError
+from mv3d.model.coarse import (
+    CoarseNet,
+    Field,
+    Pictures,
+    Rays,
+    ray_points,
+    sample_grid,
+    sample_volume,
+    voxel_centres,
+)
+from mv3d.model.frustum import axes
+from mv3d.model.weights import load_strict, load_weights
+
+_SHARING = ((2, 2), (3, 1), (1, 3), (4,))  # how half of a batch of eight falls to objects that are seen several times
+_IN_CONE = 0.1  # alpha
+_SHEET_SIZE = 64
+
+
+class _Overlap(NamedTuple):
+    """How predicted and true occupancy agree."""
+
+    entropy: Tensor
+    dice: Tensor
+
+    @property
+    def loss(self) -> Tensor:
+        return self.entropy + self.dice
+
+
+class CoarseTraining:
+    """Half of the pictures are their object's only one; the others share objects, two to four of them."""
+
+    divisible = False
+    images_per_sample = 1
+
+    def __init__(self, run: RunConfig, pack: Pack) -> None:
+        config = run.coarse
+        assert config is not None
+        torch.manual_seed(run.seed)  # initial weights only
+        net = CoarseNet(config.network)
+        if config.pretrained_backbone:
+            load_imagenet_weights(net.picture_net.backbone)
+        for module in (net.picture_net.backbone.stem, *net.picture_net.backbone.stages[: config.frozen_stages]):
+            module.requires_grad_(config.frozen_stages == 0)
+        self._net = net
+        for module in net.picture_net.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+        self.network: nn.Module = net
+        self._config = config
+        self._pack = pack
+        self._seed = run.seed
+        self._orbits = [k for k in pack.indices("train") if pack.occupancy[k].any()]
+        if not self._orbits:
+            raise Mv3dError("no training orbit has occupancy and depth; render with: --passes depth occupancy")
+        self._validation = [k for k in validation_orbits(pack, 10**9) if pack.occupancy[k].any()]
+        self._validation = self._validation[:: max(1, len(self._validation) // run.validation_objects)]
+        self._validation = self._validation[: run.validation_objects]
+
+    def start_from(self, model: Path) -> None:
+        """Take the initial weights from a model folder."""
+        load_strict(self._net, load_weights(model / "coarse", torch.float32), str(model / "coarse"))
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows, and maybe some more."""
+        return [self._pack.entries[self._orbits[k]].object_id for k in self._draw(step)]
+
+    def _draw(self, step: int) -> np.ndarray:
+        return draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
+
+    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+        """Overlap and cross-entropy of occupancy, of each picture alone and of all together; geometry and colour."""
+        config, net = self._config, self._net
+        counts = self._pictures_per_object(generator)
+        scenes = [
+            draw_scene(self._pack, self._orbits[k], count, config.colour_points, generator)
+            for k, count in zip(self._draw(step), counts, strict=False)
+        ]
+        owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)])
+        told = torch.cat([self._told_poses(scene, generator) for scene in scenes])
+        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), told, owner)
+        field, seen = net(pictures)
+        chosen = self._choose_rays(field, generator)
+        truth, weight = self._truth(field, chosen, scenes)
+        alone = _overlap(field.ray_logits[chosen], truth, weight, field.rays.picture[chosen])
+        together = self._together(field, chosen, truth, weight)
+        elevation = torch.cat([scene.poses[:, 1] for scene in scenes])
+        missed = seen.elevation_rad - elevation
+        geometry = self._geometry(field, seen.ray_geometry[chosen], chosen, scenes)
+        surface = torch.stack([_retold(scene, told[owner == b]) for b, scene in enumerate(scenes)])
+        colours = torch.stack([scene.colour for scene in scenes])
+        wrong = (net.colour(field, surface) - colours).abs()
+        colour = wrong[colours.isfinite()].mean() if colours.isfinite().any() else wrong.new_zeros(())
+        loss = together.loss + config.alone_weight * alone.loss + config.colour_weight * colour
+        loss = loss + config.geometry_weight * geometry + F.smooth_l1_loss(missed, torch.zeros_like(missed), beta=0.1)
+        return loss, {
+            "dice": together.dice.item(),
+            "entropy": together.entropy.item(),
+            "dice_alone": alone.dice.item(),
+            "geometry": geometry.item(),
+            "colour": colour.item(),
+            "elevation_deg": missed.abs().rad2deg().mean().item(),
+        }
+
+    def _pictures_per_object(self, generator: torch.Generator) -> list[int]:
+        size = self._config.loop.batch_size
+        if size < 8:
+            return [1] * size
+        sharing = _SHARING[int(torch.randint(len(_SHARING), (), generator=generator))]
+        return [1] * (size - 4) + list(sharing)
+
+    def _told_poses(self, scene: Scene, generator: torch.Generator) -> Tensor:
+        """Poses as a user would give them: of a single picture, the elevation is a little wrong half of the time."""
+        wrong = torch.randn((), generator=generator) * radians(self._config.elevation_noise_deg)
+        if len(scene.poses) > 1 or torch.rand((), generator=generator) < 0.5:
+            return scene.poses
+        return scene.poses + torch.stack([torch.zeros(()), wrong])
+
+    def _choose_rays(self, field: Field, generator: torch.Generator) -> Tensor:
+        """Indices of at most ``rays_per_picture`` rays of each picture, in order."""
+        picture = field.rays.picture
+        priority = torch.rand(len(picture), generator=generator)
+        kept = []
+        for p in range(len(field.pictures.rgba)):
+            mine = (picture == p).nonzero()[:, 0]
+            kept.append(mine[priority[mine].argsort()[: self._config.rays_per_picture]])
+        return torch.cat(kept)
+
+    def _truth(self, field: Field, chosen: Tensor, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
+        """How full the chosen rays' bins (C, D) are, and which of them count."""
+        net, config = self._net, self._net.config
+        rays = Rays(*(part[chosen] for part in field.rays))
+        true_poses = torch.cat([scene.poses for scene in scenes])
+        points = ray_points(net.frustum, rays, true_poses, config.rays_px, config.num_bins)
+        alpha = F.interpolate(field.pictures.rgba[:, 3:], (config.rays_px, config.rays_px), mode="area")[:, 0]
+        in_cone = alpha[rays.picture, rays.row, rays.column] > _IN_CONE
+        weight = in_cone[:, None] * (points.square().sum(-1) < 1)
+        truth = torch.empty(points.shape[:2])
+        owner = field.pictures.owner[rays.picture]
+        for b, scene in enumerate(scenes):
+            truth[owner == b] = scene.occupancy(points[owner == b].reshape(-1, 3)).view(-1, config.num_bins)
+        return truth, weight.float()
+
+    def _together(self, field: Field, chosen: Tensor, truth: Tensor, weight: Tensor) -> _Overlap:
+        """What all pictures and the grid say of the rays of each object's first picture."""
+        net, config, pictures = self._net, self._net.config, field.pictures
+        picture = field.rays.picture[chosen]
+        first = pictures.firsts()
+        logits, kept = [], []
+        for b in range(pictures.num_objects):
+            mine = chosen[picture == first[b]]
+            rays = Rays(*(part[mine] for part in field.rays))
+            points = ray_points(net.frustum, rays, pictures.poses, config.rays_px, config.num_bins).reshape(1, -1, 3)
+            told = [field.ray_logits[mine].reshape(-1)]
+            for p in range(int(first[b]) + 1, len(pictures.owner)):
+                if pictures.owner[p] == b:
+                    at = net.frustum.project(points, pictures.poses[p : p + 1])
+                    told.append(sample_volume(field.volume[p : p + 1].float(), at).reshape(-1))
+            more = sample_grid(field.residual[b : b + 1], points).reshape(-1)
+            logits.append((torch.stack(told).mean(dim=0) + more).view(-1, config.num_bins))
+            kept.append((picture == first[b]).nonzero()[:, 0])
+        at = torch.cat(kept)
+        return _overlap(torch.cat(logits), truth[at], weight[at], picture[at])
+
+    def _geometry(self, field: Field, found: Tensor, chosen: Tensor, scenes: list[Scene]) -> Tensor:
+        """Error of the first surface's place along the rays, and of its normal."""
+        frustum = self._net.frustum
+        depth = torch.cat([scene.depth for scene in scenes])
+        in_cam = frustum.unproject_depth(depth)
+        rays = Rays(*(part[chosen] for part in field.rays))
+        row, column = rays.row * 2, rays.column * 2
+        here, right, below = (in_cam[rays.picture, row + dr, column + dc] for dr, dc in ((0, 0), (0, 1), (1, 0)))
+        known = (depth[rays.picture, row, column] > 0) & ((right - here).norm(dim=-1) < 0.05)
+        known &= (below - here).norm(dim=-1) < 0.05
+        if not known.any():
+            return found.sum() * 0
+        along = here.norm(dim=-1) - frustum.distance
+        normal = F.normalize(torch.linalg.cross(below - here, right - here), dim=-1)
+        missed = (found[:, 0] - along).abs()[known].mean()
+        turned = 1 - F.cosine_similarity(found[:, 1:], normal, dim=-1)[known].mean()
+        return missed + 0.2 * turned
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+        """Voxel IoU at .5 of 64^3 inside the picture's cone, elevation's median error, and colours' mean error."""
+        assert isinstance(network, CoarseNet)
+        overlaps, colours, missed, rows = [], [], [], []
+        points = voxel_centres(_SHEET_SIZE)
+        for k in self._validation:
+            scene = draw_scene(self._pack, k, 1, 2048, torch.Generator().manual_seed(k))
+            pictures = Pictures(scene.rgba, scene.poses, torch.zeros(1, dtype=torch.long))
+            field, seen = network(pictures)
+            carved = network.silhouettes(field, points)[0] > 0.5
+            inside = (network.occupancy_logits(field, points)[0] > 0) & carved
+            truth = scene.occupancy(points[0]) > 0.5
+            overlaps.append((inside & truth).sum() / (inside | truth).sum().clamp(min=1))
+            colours.append((network.colour(field, scene.surface[None])[0] - scene.colour).abs().mean())
+            missed.append((seen.elevation_rad - scene.poses[:, 1]).abs().rad2deg())
+            rows.append(torch.stack([_picture_of(scene.rgba[0]), *(_thickness(truth)), *(_thickness(inside))]))
+        save_rows(rows[:16], sheet)
+        return {
+            "voxel_iou": torch.stack(overlaps).mean().item(),
+            "colour": torch.stack(colours).nanmean().item(),
+            "elevation_deg": torch.cat(missed).median().item(),
+        }
+
+
+def _overlap(logits: Tensor, truth: Tensor, weight: Tensor, picture: Tensor) -> _Overlap:
+    """Cross-entropy, and one less the soft Dice overlap, of every picture's rays (C, D); means over pictures."""
+    full = torch.sigmoid(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * weight
+    parts = torch.stack([entropy, weight, full * truth * weight, (full + truth) * weight]).sum(-1)
+    count = int(picture.max()) + 1
+    entropy, total, both, either = parts.new_zeros(4, count).index_add(1, picture, parts)
+    present = total > 0
+    dice = 1 - (2 * both + 1) / (either + 1)
+    return _Overlap((entropy / total.clamp(min=1))[present].mean(), dice[present].mean())
+
+
+def _retold(scene: Scene, told: Tensor) -> Tensor:
+    """The scene's surface points (M, 3) in the world as it is when the first picture's pose is the one told."""
+    return scene.surface @ axes(scene.poses[0]).T @ axes(told[0])
+
+
+def _picture_of(rgba: Tensor) -> Tensor:
+    return F.interpolate(rgba[None, :3] * rgba[None, 3:] + 1 - rgba[None, 3:], (_SHEET_SIZE, _SHEET_SIZE))[0]
+
+
+def _thickness(filled: Tensor) -> list[Tensor]:
+    """How thick a grid (D^3,) is, seen from the front, the side and above; three pictures (3, D, D), white is nothing."""
+    grid = filled.view((_SHEET_SIZE,) * 3).float()
+    views = [grid.mean(dim=1).flip(0), grid.mean(dim=2).flip(0), grid.mean(dim=0).flip(0)]
+    return [(1 - (4 * view).clamp(max=1)).expand(3, -1, -1) for view in views]

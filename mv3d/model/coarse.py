@@ -1,0 +1,239 @@
+"""The coarse network: pictures of an object become a field of occupancy and colour around it.
+
+Two networks share the work. One understands each picture in 2D and tells how full the bins along every ray are (depth
+as channels: Jackson et al. 2017, "VRN"), at the picture's resolution. A slim one in 3D sees the first one's features
+and occupancies unprojected into a grid that is turned with the first picture, and adds what no ray of the pictures
+shows. Lengths are frame radii, see `mv3d.model.frustum`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mv3d.cameras import DEFAULT_FOV_DEG
+from mv3d.model.feature_net import UNet
+from mv3d.model.frustum import Frustum, pixel_uv
+from mv3d.model.picture_net import PictureFeatures, PictureNet
+
+_EMPTY_LOGIT = -8.0
+_LEAST_TRUST = 0.02
+_APPEARANCE = 8  # numbers a voxel
+_RESIDUAL_FINENESS, _APPEARANCE_FINENESS = 4, 2  # cells of these in one of the 3D network's
+
+
+@dataclass(frozen=True)
+class CoarseConfig:
+    """Sizes of the networks; they are stored beside the weights."""
+
+    picture_px: int = 256
+    backbone_px: int = 192
+    """The backbone sees the picture at this size, a multiple of 32."""
+    picture_channels: tuple[int, ...] = (80, 96, 112, 128)
+    """Channels of the picture's features at 1/4, 1/8, 1/16 and 1/32 of that size."""
+    fine_channels: int = 32
+    """Channels of what is seen at the rays' own resolution."""
+    rays_px: int = 128
+    num_bins: int = 64
+    grid_size: int = 32
+    """Of what is unprojected; the 3D network works at half of it and below."""
+    grid_channels: tuple[int, ...] = (32, 64, 128)
+    """Channels at 1/2, 1/4 and 1/8 of that size."""
+    fov_deg: float = DEFAULT_FOV_DEG
+
+
+class Pictures(NamedTuple):
+    """Pictures of several objects, P in all, those of one object behind one another."""
+
+    rgba: Tensor
+    """(P, 4, S, S), straight, in [0, 1]."""
+    poses: Tensor
+    """(P, 2), azimuth and elevation of their cameras in radians; an object's first picture is at azimuth 0."""
+    owner: Tensor
+    """(P,), which object it shows: 0, 0, 1, 2, ..."""
+
+    @property
+    def num_objects(self) -> int:
+        """How many objects there are."""
+        return int(self.owner[-1]) + 1
+
+    def firsts(self) -> Tensor:
+        """Index of every object's first picture."""
+        return torch.searchsorted(self.owner, torch.arange(self.num_objects, device=self.owner.device))
+
+
+class Rays(NamedTuple):
+    """The K rays of pictures that meet their objects' silhouettes, as places of (P, R, R)."""
+
+    picture: Tensor
+    row: Tensor
+    column: Tensor
+
+
+class Field(NamedTuple):
+    """What the networks say of B objects."""
+
+    pictures: Pictures
+    rays: Rays
+    ray_logits: Tensor
+    """(K, D), how full the bins along the rays are, as far as their own picture tells."""
+    volume: Tensor
+    """(P, 1, R, R, D), the same where the rays are, and empty elsewhere."""
+    trust: Tensor
+    """(P, 1, G, G, D / 2), how much of a picture's light comes from places: 1 up to its first surface, then less."""
+    residual: Tensor
+    """(B, 1, 2 G, 2 G, 2 G), G cells of `CoarseConfig.grid_size`, what is added to the logits, (Z, Y, X)."""
+    appearance: Tensor
+    """(B, 8, G, G, G): colour 3, displacement of the colour look-up 2, logits of the three colour sources 3."""
+
+
+class CoarseNet(nn.Module):
+    """Pictures to a `Field`, and answers of a field about points in space."""
+
+    def __init__(self, config: CoarseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.frustum = Frustum(config.fov_deg)
+        widths, grid = config.picture_channels, config.grid_channels
+        self.picture_net = PictureNet(config.backbone_px, widths, config.rays_px, config.fine_channels, config.num_bins)
+        self.reduce = nn.Conv2d(widths[0], 24, 1)
+        self.grid_net = UNet(3, 24 + 4 + 2 + 3, grid, first_stride=2, told=widths[2:])
+        self.residual_head = nn.Conv3d(grid[0], _RESIDUAL_FINENESS**3, 1)
+        self.appearance_head = nn.Conv3d(grid[0], _APPEARANCE * _APPEARANCE_FINENESS**3, 1)
+        with torch.no_grad():  # begin with the pictures' word alone, and look-ups at the voxel's own pixel
+            self.residual_head.weight.zero_()
+            self.appearance_head.weight.unflatten(0, (_APPEARANCE, -1))[3:5].zero_()
+
+    def estimate_elevation(self, rgba: Tensor) -> Tensor:
+        """Elevation (P,) in radians of the cameras of pictures (P, 4, S, S)."""
+        return self.picture_net.elevation(self.picture_net.levels(rgba)[-1])
+
+    def forward(self, pictures: Pictures) -> tuple[Field, PictureFeatures]:
+        """The field of pictures, and what else was understood of them."""
+        config = self.config
+        seen = self.picture_net(pictures.rgba)
+        rays = silhouette_rays(pictures.rgba, config.rays_px)
+        ray_logits, geometry = self.picture_net.ask_rays(seen, *rays)
+        seen = seen._replace(ray_geometry=geometry)
+        shape = (len(pictures.rgba), config.rays_px, config.rays_px, config.num_bins)
+        volume = torch.full(shape, _EMPTY_LOGIT, dtype=ray_logits.dtype, device=ray_logits.device)
+        volume = volume.index_put((rays.picture, rays.row, rays.column), ray_logits)[:, None]
+        with torch.no_grad():
+            pooled = config.rays_px // config.grid_size
+            full = F.avg_pool3d(torch.sigmoid(volume.detach().float()), (pooled, pooled, 2))
+            passed = torch.cumprod(1 - full.clamp(max=0.999), dim=-1)
+            trust = torch.cat([torch.ones_like(passed[..., :1]), passed[..., :-1]], dim=-1)
+        grids = self._unproject(pictures, seen, full, trust)
+        x = self.grid_net(grids[0], grids[1:])[0]
+        residual = unfold_voxels(self.residual_head(x), _RESIDUAL_FINENESS)
+        appearance = unfold_voxels(self.appearance_head(x), _APPEARANCE_FINENESS)
+        return Field(pictures, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
+
+    def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
+        """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
+        premultiplied = torch.cat([pictures.rgba[:, :3] * pictures.rgba[:, 3:], pictures.rgba[:, 3:]], dim=1)
+        grids = []
+        size = self.config.grid_size
+        sizes = (size, *(size >> level for level in range(2, len(seen.levels))))
+        told = (self.reduce(seen.levels[0]), *seen.levels[2:])
+        for level, (size, features) in enumerate(zip(sizes, told, strict=True)):
+            points = voxel_centres(size, features.device).expand(len(features), -1, -1)
+            at = self.frustum.project(points, pictures.poses)
+            rgba = sample_picture(premultiplied, at[..., :2])
+            weight = _LEAST_TRUST + rgba[:, 3:] * sample_volume(trust, at)
+            values = sample_picture(features, at[..., :2])
+            if level == 0:
+                more = [rgba * 2 - 1, sample_volume(full, at), sample_volume(trust, at), points.mT]
+                values = torch.cat([values, *(part.to(values) for part in more)], dim=1)
+            weight = weight.to(values)
+            total = _per_object(torch.cat([values * weight, weight], dim=1), pictures)
+            grids.append((total[:, :-1] / total[:, -1:]).unflatten(-1, (size, size, size)))
+        return grids
+
+    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
+        """Logits (B, P) of points (B, P, 3) being inside, before silhouettes carve."""
+        owner = field.pictures.owner
+        at = self.frustum.project(points[owner], field.pictures.poses)
+        told = sample_volume(field.volume.float(), at)
+        mean = _per_object(torch.cat([told, torch.ones_like(told)], dim=1), field.pictures)
+        return mean[:, 0] / mean[:, 1] + sample_grid(field.residual, points)[:, 0]
+
+    def silhouettes(self, field: Field, points: Tensor) -> Tensor:
+        """Least alpha (B, P) that any picture has at points (B, P, 3); 0 outside the unit sphere."""
+        owner = field.pictures.owner
+        at = self.frustum.project(points[owner], field.pictures.poses)
+        alpha = sample_picture(field.pictures.rgba[:, 3:], at[..., :2])[:, 0]
+        least = torch.ones(points.shape[:2], device=points.device, dtype=alpha.dtype)
+        least = least.scatter_reduce(0, owner[:, None].expand_as(alpha), alpha, "amin")
+        return least * (points.square().sum(-1) < 1)
+
+    def colour(self, field: Field, points: Tensor) -> Tensor:
+        """Colours (B, 3, P) at points (B, P, 3): a learned blend of a predicted colour, the pictures' pixels in front,
+        and a pixel elsewhere in the first picture.
+        """
+        pictures = field.pictures
+        at = self.frustum.project(points[pictures.owner], pictures.poses)
+        weight = _LEAST_TRUST + sample_volume(field.trust, at)
+        pixels = sample_picture(pictures.rgba[:, :3], at[..., :2])
+        front = _per_object(torch.cat([pixels * weight, weight], dim=1), pictures)
+        front = front[:, :3] / front[:, 3:]
+        appearance = sample_grid(field.appearance, points)
+        first = pictures.firsts()
+        elsewhere = at[first][..., :2] + torch.tanh(appearance[:, 3:5]).mT
+        away = sample_picture(pictures.rgba[first, :3], elsewhere)
+        share = appearance[:, 5:8].softmax(dim=1)
+        return share[:, :1] * torch.sigmoid(appearance[:, :3]) + share[:, 1:2] * front + share[:, 2:3] * away
+
+
+def silhouette_rays(rgba: Tensor, rays_px: int) -> Rays:
+    """Which of rays_px x rays_px rays meet the silhouettes of pictures (P, 4, S, S), or pass close by."""
+    alpha = F.max_pool2d(F.interpolate(rgba[:, 3:], (rays_px, rays_px), mode="area"), 3, stride=1, padding=1)
+    return Rays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
+
+
+def ray_points(frustum: Frustum, rays: Rays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
+    """Centres (K, D, 3) of the rays' bins; ``poses`` (P, 2) are the pictures'."""
+    uv = pixel_uv(rays_px, poses.device)[rays.row, rays.column]
+    return frustum.points(uv, poses[rays.picture], num_bins)
+
+
+def _per_object(values: Tensor, pictures: Pictures) -> Tensor:
+    """Sums (B, ...) of values (P, ...) over the pictures of each object."""
+    if pictures.num_objects == len(values):
+        return values
+    out = values.new_zeros(pictures.num_objects, *values.shape[1:])
+    return out.index_add(0, pictures.owner, values)
+
+
+def voxel_centres(size: int, device: torch.device | None = None) -> Tensor:
+    """World positions (1, size^3, 3) of a (Z, Y, X) grid over [-1, 1]^3."""
+    axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
+
+
+def sample_picture(picture: Tensor, uv: Tensor) -> Tensor:
+    """Bilinear look-up of (B, C, S, S) at uv (B, P, 2); returns (B, C, P)."""
+    return F.grid_sample(picture, uv[:, None].to(picture), align_corners=False, padding_mode="border")[:, :, 0]
+
+
+def sample_volume(volume: Tensor, at: Tensor) -> Tensor:
+    """Trilinear look-up of (B, 1, rows, columns, bins) at (u, v, along) (B, P, 3); returns (B, 1, P)."""
+    order = at[..., [2, 0, 1]][:, :, None, None]
+    return F.grid_sample(volume, order.to(volume), align_corners=False, padding_mode="border")[..., 0, 0]
+
+
+def sample_grid(grid: Tensor, points: Tensor) -> Tensor:
+    """Trilinear look-up of (B, C, Z, Y, X) at points (B, P, 3); returns (B, C, P)."""
+    return F.grid_sample(grid, points[:, :, None, None].to(grid), align_corners=False, padding_mode="border")[..., 0, 0]
+
+
+def unfold_voxels(x: Tensor, factor: int) -> Tensor:
+    """Rearrange (B, C f^3, G, G, G) to (B, C, fG, fG, fG), the pixel shuffle of three dimensions."""
+    batch, _, size, _, _ = x.shape
+    x = x.reshape(batch, -1, factor, factor, factor, size, size, size)
+    return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, -1, factor * size, factor * size, factor * size)

@@ -1,0 +1,73 @@
+"""The space in front of a picture: rays through its pixels, and bins along them.
+
+All lengths are *frame radii*: the sphere that just fits the frame of a camera looking at the origin has radius 1. A
+camera is so told by its azimuth and elevation alone, and stands ``distance`` away. A bin is a shell around the camera:
+along every ray, bins divide evenly what lies within 1 of the distance of the origin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import radians, sin, tan
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Frustum:
+    """Geometry that all cameras of one field of view share."""
+
+    fov_deg: float
+
+    @property
+    def distance(self) -> float:
+        """From the camera to the origin."""
+        return 1 / sin(radians(self.fov_deg) / 2)
+
+    def project(self, points: Tensor, poses: Tensor) -> Tensor:
+        """Where points (B, P, 3) lie for cameras with ``poses`` (B, 2), azimuth and elevation in radians.
+
+        Returns (B, P, 3) that are in [-1, 1] inside the frustum: u to the right and v down in the picture, and how much
+        farther than the origin from the camera, along the ray.
+        """
+        in_cam = points @ axes(poses).mT
+        right, up, backward = in_cam.unbind(-1)
+        depth = self.distance - backward
+        scale = 1 / (depth * tan(radians(self.fov_deg) / 2))
+        along = torch.stack([right, up, depth], dim=-1).norm(dim=-1) - self.distance
+        return torch.stack([right * scale, -up * scale, along], dim=-1)
+
+    def points(self, uv: Tensor, poses: Tensor, num_bins: int) -> Tensor:
+        """Centres (..., num_bins, 3) of the bins of rays at ``uv`` (..., 2), each of the camera of ``poses`` (..., 2)."""
+        u, v = uv.unbind(-1)
+        half = tan(radians(self.fov_deg) / 2)
+        ray = torch.stack([u * half, -v * half, -torch.ones_like(u)], dim=-1)
+        ray = ray / ray.norm(dim=-1, keepdim=True)
+        along = self.distance + (torch.arange(num_bins, device=uv.device) + 0.5) / num_bins * 2 - 1
+        in_cam = ray[..., None, :] * along[:, None]
+        in_cam[..., 2] += self.distance
+        return in_cam @ axes(poses)
+
+    def unproject_depth(self, depth: Tensor) -> Tensor:
+        """Points (N, S, S, 3) in camera axes that depth maps (N, S, S), measured along the viewing axis, show."""
+        uv = pixel_uv(depth.shape[-1], depth.device) * tan(radians(self.fov_deg) / 2)
+        return torch.stack([uv[..., 0] * depth, -uv[..., 1] * depth, -depth], dim=-1)
+
+
+def axes(poses: Tensor) -> Tensor:
+    """The axes right, up and backward (..., 3, 3), in rows, of cameras with azimuth and elevation (..., 2)."""
+    azimuth, elevation = poses.unbind(-1)
+    ca, sa, ce, se = azimuth.cos(), azimuth.sin(), elevation.cos(), elevation.sin()
+    nil = torch.zeros_like(ca)
+    right = torch.stack([ca, sa, nil], dim=-1)
+    up = torch.stack([-se * sa, se * ca, ce], dim=-1)
+    backward = torch.stack([ce * sa, -ce * ca, se], dim=-1)
+    return torch.stack([right, up, backward], dim=-2)
+
+
+def pixel_uv(size_px: int, device: torch.device | None = None) -> Tensor:
+    """The centres (size, size, 2) of a square picture's pixels, u to the right and v down, in [-1, 1]."""
+    axis = (torch.arange(size_px, device=device) + 0.5) / size_px * 2 - 1
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([u, v], dim=-1)
