@@ -26,9 +26,9 @@ from finetune.recipe import Recipe
 from finetune.shards import Sample, shard_path, write_shard
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.generate import coarse_latents, coarse_sources
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
 from mv3d.orbit import load_orbit, to_uint8
 
@@ -147,5 +147,6 @@ def encode_orbit(
     if model.volume is not None:
         flipped = tuple(Camera.looking_at_origin(*row, size_px=rgba.shape[-1]) for row in angles)
         picture = rgba[0].to(device)
-        arrays["coarse"] = coarse_latents(model.vae, coarse_sources(model.volume, picture, flipped), picture)
+        coarse = make_coarse_orbit(model.volume, picture, flipped, rgba.shape[-1])
+        arrays["coarse"] = coarse.latents(model.vae, rgba.shape[-1])
     return Sample(facts, {name: value.float().cpu().numpy().astype(np.float16) for name, value in arrays.items()})

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import radians
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import mv3d
 from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
+from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import (
-    Autoencoder,
     decode_latents,
     encode,
     encode_frames,
@@ -25,9 +23,9 @@ from mv3d.model.autoencoder import (
     to_autoencoder,
 )
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
+from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser
-from mv3d.model.painting import paint
 from mv3d.model.sampling import (
     consistency_sigmas,
     from_sv3d_order,
@@ -37,7 +35,6 @@ from mv3d.model.sampling import (
     sample_consistency,
     sample_euler,
 )
-from mv3d.model.volume import CoarseVolume
 from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 
@@ -97,13 +94,32 @@ class GenerateSettings:
         return orbit_through(azimuths, self.elevations_deg or [self.elevation_deg] * self.num_views, size_px=size_px)
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What a model makes of a picture."""
+
+    orbit: Orbit
+    surface: Mesh | None
+    """The object's closed surface in the orbit's world, without a texture; None of a model without a coarse stage."""
+
+
 def generate_orbit(
     picture: Frames,
     model: OrbitModel,
     settings: GenerateSettings | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Orbit:
+    """`generate`, of which the orbit alone is wanted."""
+    return generate(picture, model, settings, on_step).orbit
+
+
+@torch.no_grad()
+def generate(
+    picture: Frames,
+    model: OrbitModel,
+    settings: GenerateSettings | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Generated:
     """Turn the object of a framed picture once around, or show it from where ``settings`` say.
 
     Args:
@@ -113,7 +129,8 @@ def generate_orbit(
         on_step: called with steps done and steps in all.
 
     Returns:
-        The orbit; its first view is the picture itself. Equal arguments on one machine give equal pixels.
+        The orbit, whose first view is the picture itself, and the surface behind it. Equal arguments on one machine
+        give equal pixels.
 
     Raises:
         Mv3dError: for a picture of another size, a preview of a model that has no coarse stage, cameras that the model
@@ -131,17 +148,17 @@ def generate_orbit(
     given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
 
     started = time.perf_counter()
+    coarse = None if model.volume is None else make_coarse_orbit(model.volume, given, cameras, size_px)
+    seconds = {"coarse": time.perf_counter() - started}
     if settings.preview:
-        if model.volume is None:
+        if coarse is None:
             raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
-        sources = coarse_sources(model.volume, resized(given, model.facts.resolution_px), cameras)
-        frames, stages = from_autoencoder(paint(sources, given, size_px)[:, :4]), "coarse volume"
-        seconds = {"coarse": time.perf_counter() - started}
+        frames, stages = from_autoencoder(coarse.views[:, :4]), "coarse surface"
     else:
-        conditions = make_conditions(model, given, cameras, settings.seed)
-        seconds = {"conditions": time.perf_counter() - started}
-        frames, stages = sample_views(model, conditions, settings, on_step), "coarse volume and diffusion"
-        seconds["diffusion"] = time.perf_counter() - started - seconds["conditions"]
+        conditions = make_conditions(model, given, cameras, settings.seed, coarse)
+        frames = sample_views(model, conditions, settings, on_step)
+        stages = "diffusion" if coarse is None else "coarse surface and diffusion"
+        seconds["diffusion"] = time.perf_counter() - started - seconds["coarse"]
     frames = frames.float().cpu().permute(0, 2, 3, 1).numpy()
     frames[0] = picture
     facts = Facts(
@@ -151,7 +168,8 @@ def generate_orbit(
         seed=settings.seed,
         seconds={key: round(value, 2) for key, value in seconds.items()},
     )
-    return Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
+    orbit = Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
+    return Generated(orbit, None if coarse is None else coarse.surface)
 
 
 def is_told_cameras(model: OrbitModel) -> bool:
@@ -159,28 +177,29 @@ def is_told_cameras(model: OrbitModel) -> bool:
     return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
 
 
-def make_conditions(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0) -> Conditions:
+def make_conditions(
+    model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0, coarse: CoarseOrbit | None = None
+) -> Conditions:
     """Everything the model is told about one object: a batch of one clip.
 
     ``picture`` is (4, S, S) straight RGBA, best of the model's ``output_px``; the first camera is the picture's;
-    ``seed`` draws the noise that SVD adds.
+    ``seed`` draws the noise that SVD adds; ``coarse`` is made here where it is needed and not given.
     """
     seen = resized(picture, model.facts.resolution_px)
-    coarse = painted = None
+    latents = None
     if model.unet.config["coarse_channels"]:
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
-        sources = coarse_sources(model.volume, seen, cameras)
-        coarse = coarse_latents(model.vae, sources, seen)[None]
-        painted = paint(sources, picture, model.output_px)[None] if sees_views(model.vae) else None
+        coarse = coarse or make_coarse_orbit(model.volume, picture, cameras, model.output_px)
+        latents = coarse.latents(model.vae, model.facts.resolution_px)[None]
     ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
     return Conditions(
         image_latents=_picture_latents(model, seen, seed),
         image_embedding=embed_image(model.image_encoder, to_autoencoder(seen[None], 3) / 2 + 0.5),
         added_time_ids=ids,
         poses=poses_of(cameras)[None].to(picture.device) if model.unet.config["pose_embed_dim"] else None,
-        coarse_latents=coarse,
-        painted_views=painted,
+        coarse_latents=latents,
+        coarse_views=coarse.views[None] if coarse is not None and sees_views(model.vae) else None,
     )
 
 
@@ -194,21 +213,6 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     seen = to_autoencoder(picture[None], 3)
     noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
     return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
-
-
-def coarse_sources(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
-    """What views (F, 10, S/2, S/2) of a picture's (4, S, S) coarse volume are painted from; its camera is the first."""
-    wanted, size_px = volume.config.picture_px, picture.shape[-1] // 2
-    if picture.shape[-1] != wanted:
-        picture = F.interpolate(picture[None], (wanted, wanted), mode="bilinear", antialias=True)[0]
-    elevation = torch.tensor([radians(cameras[0].elevation_deg)], device=picture.device)
-    return volume.render_views(volume.complete(picture[None], elevation), cameras, size_px, num_samples=64)
-
-
-def coarse_latents(vae: Autoencoder, sources: Tensor, picture: Tensor) -> Tensor:
-    """Unscaled latents (F, C, h, w) of coarse views, painted as large as their picture (4, S, S)."""
-    views = from_autoencoder(paint(sources, picture, picture.shape[-1])[:, :4])
-    return torch.cat([encode_frames(vae, chunk) for chunk in views.split(_DECODE_CHUNK)])
 
 
 def resized(picture: Tensor, size_px: int) -> Tensor:
@@ -250,7 +254,7 @@ def sample_views(
         latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
     latents = (latents[0] / model.vae.config["scaling_factor"]).to(model.vae.dtype)
     chunks = latents.split(_DECODE_CHUNK)
-    painted = [None] * len(chunks)
-    if conditions.painted_views is not None:
-        painted = conditions.painted_views[0].split(_DECODE_CHUNK)
-    return torch.cat([decode_latents(model.vae, *both) for both in zip(chunks, painted, strict=True)])
+    views = [None] * len(chunks)
+    if conditions.coarse_views is not None:
+        views = conditions.coarse_views[0].split(_DECODE_CHUNK)
+    return torch.cat([decode_latents(model.vae, *both) for both in zip(chunks, views, strict=True)])

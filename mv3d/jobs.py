@@ -175,22 +175,25 @@ class _Generator:
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
     ) -> Path | None:
         """Make and save one orbit; returns the mesh's path if one was asked for."""
-        from mv3d.generate import generate_orbit
+        from mv3d.generate import generate
 
         size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
-        orbit = generate_orbit(fit, self.model, self.settings, report)
+        made = generate(fit, self.model, self.settings, report)
+        orbit = made.orbit
         orbit = replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
         save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
         if not self.options.mesh:
             return None
         from mv3d.export import save_mesh
-        from mv3d.lift import LiftSettings, lift_orbit
+        from mv3d.lift import LiftSettings, lift_orbit, texture_surface
 
         mesh = job.folder / "mesh.glb"
-        settings = LiftSettings(device=pick_device(self.options.device, sparse=True))
-        save_mesh(lift_orbit(orbit, settings), mesh)
+        if made.surface is not None:
+            save_mesh(texture_surface(made.surface, orbit), mesh)
+        else:
+            save_mesh(lift_orbit(orbit, LiftSettings(device=pick_device(self.options.device, sparse=True))), mesh)
         return mesh
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from finetune.backbone import load_imagenet_weights
 from finetune.config import RunConfig
 from finetune.data import Pack, draw, validation_orbits
-from finetune.pictures import save_rows, to_tensor
+from finetune.pictures import save_rows
 from finetune.processes import WHOLE, Part
 from finetune.scenes import Scene, draw_scene
 from mv3d.errors import Mv3dError

@@ -24,12 +24,11 @@ from finetune.pictures import shrunk, to_tensor
 from finetune.processes import WHOLE, Part
 from finetune.stages.autoencoder import make_autoencoder
 from finetune.validation import score_sampled
-from mv3d.generate import coarse_latents, coarse_sources
 from mv3d.model.autoencoder import decode, encode_frames, sees_views, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
-from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
+from mv3d.model.coarse_stage import make_coarse_orbit
+from mv3d.model.conditioning import VIEW_CHANNELS, Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
-from mv3d.model.painting import SOURCE_CHANNELS, paint
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import load_strict, load_weights
@@ -65,8 +64,8 @@ class _Sample:
     conditions: Conditions
     frames: Tensor
     """(F, 4, S, S), straight."""
-    sources: Tensor
-    """(F, 10, s, s) of the coarse views, see `mv3d.model.painting`; empty where the decoder sees none."""
+    views: Tensor
+    """(F, 6, S, S), the coarse views, see `mv3d.model.drawing`; empty where the decoder sees none."""
 
 
 class DiffusionTraining:
@@ -102,11 +101,10 @@ class DiffusionTraining:
         digest = weights_digest(*encoder)
         self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
         digest = weights_digest(*encoder, self.volume)
-        self._coarse = DiskCache(run.run / f"painted-{digest}", (count * config.inputs_per_orbit, *latents))
-        half_px = run.resolution_px // 2
-        folder = run.run / f"sources-{weights_digest(self.volume)}"
-        shape = (pack.frames.shape[1], SOURCE_CHANNELS, half_px, half_px)
-        self._sources = DiskCache(folder, (count * config.inputs_per_orbit, *shape)) if sees_views(self.vae) else None
+        self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
+        folder = run.run / f"views-{weights_digest(self.volume)}"
+        shape = (count * config.inputs_per_orbit, pack.frames.shape[1], VIEW_CHANNELS, *pack.frames.shape[2:4])
+        self._views = DiskCache(folder, shape) if sees_views(self.vae) else None
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
     def start_from(self, model: Path) -> None:
@@ -166,11 +164,10 @@ class DiffusionTraining:
         """
         chosen = torch.cat([clip[w] for clip, w in zip(latents, which, strict=True)])
         truth = torch.cat([sample.frames[w] for sample, w in zip(samples, which, strict=True)])
-        painted = None
-        if self._sources is not None:
-            parts = [paint(s.sources[w], s.frames[0], truth.shape[-1]) for s, w in zip(samples, which, strict=True)]
-            painted = torch.cat(parts)
-        output = decode(self.vae, chosen, painted)
+        views = None
+        if self._views is not None:
+            views = torch.cat([sample.views[w] for sample, w in zip(samples, which, strict=True)])
+        output = decode(self.vae, chosen, views)
         return output.float() / 2 + 0.5, to_autoencoder(truth, 4) / 2 + 0.5
 
     def object_ids(self, step: int) -> list[str]:
@@ -212,11 +209,10 @@ class DiffusionTraining:
         frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
-        picture = shrunk(frames[:1], self._run.resolution_px)[0]
-        rendered = cache(lambda: coarse_sources(self.volume, picture, cameras))  # only for what is not on disk
+        made = cache(lambda: make_coarse_orbit(self.volume, frames[0], cameras, frames.shape[-1]))  # if not on disk
         row = orbit * self._config.inputs_per_orbit + which
-        sources = latents.new_empty(0) if self._sources is None else self._sources.get(row, rendered)
-        coarse = self._coarse.get(row, lambda: coarse_latents(self.vae, rendered(), picture))
+        views = latents.new_empty(0) if self._views is None else self._views.get(row, lambda: made().views)
+        coarse = self._coarse.get(row, lambda: made().latents(self.vae, self._run.resolution_px))
         conditions = Conditions(
             image_latents=latents[:1],
             image_embedding=torch.zeros(1, 1, self._config.cross_attention_dim),
@@ -224,7 +220,7 @@ class DiffusionTraining:
             poses=poses_of(cameras)[None],
             coarse_latents=coarse[None],
         )
-        return _Sample(latents, conditions, frames, sources)
+        return _Sample(latents, conditions, frames, views)
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:

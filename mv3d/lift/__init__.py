@@ -19,6 +19,7 @@ Method = Literal["field", "hull"]
 
 _FEWEST_VIEWS = 3
 _TEXELS_PER_PIXEL = 1.5
+_SLACK_PX = 3  # how far a surface that the views were drawn from may be off
 _PREVIEW = {"method": "hull", "resolution": 64, "faces": 4000, "texture_px": 512}
 
 
@@ -77,6 +78,12 @@ def lift_orbit(
         grid, field = fit_surface(views, frames, settings.resolution, torch.device(settings.device), on_step)
     surface = extract_surface(field, grid, settings.faces)
     return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
+
+
+def texture_surface(surface: Mesh, orbit: Orbit, texture_px: int = LiftSettings.texture_px) -> Mesh:
+    """Texture a surface that stands in the world of an orbit of cut-out frames, from its views."""
+    views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
+    return paint_surface(surface, orbit, views, texture_px, slack=_SLACK_PX * views.pixel_size)
 
 
 def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, texture_px: int, slack: float) -> Mesh:

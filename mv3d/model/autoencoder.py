@@ -92,12 +92,12 @@ class RgbaAutoencoder(AutoencoderKL):
         decoded = super()._decode(z, return_dict=False)[0] + self._means(z)
         return DecoderOutput(sample=decoded) if return_dict else (decoded,)
 
-    def decode_beside(self, z: Tensor, painted: Tensor) -> Tensor:
-        """Decode latents (N, C, h, w) beside painted views (N, 6, H, W), if the decoder sees views; (N, 4, H, W)."""
+    def decode_beside(self, z: Tensor, views: Tensor) -> Tensor:
+        """Decode latents (N, C, h, w) beside coarse views (N, 6, H, W), if the decoder sees views; (N, 4, H, W)."""
         assert self.post_quant_conv is not None
-        decoded, share = self.decoder(self.post_quant_conv(z), painted=painted)
+        decoded, share = self.decoder(self.post_quant_conv(z), view=views)
         decoded = decoded + self._means(z)
-        return decoded + share * (painted[:, :4] - decoded)
+        return decoded + share * (views[:, :4] - decoded)
 
     def _means(self, z: Tensor) -> Tensor:
         pixels = self._cell * self.config["upscale_factor"]
@@ -110,7 +110,7 @@ def upscale_factor(vae: Autoencoder) -> int:
 
 
 def sees_views(vae: Autoencoder) -> bool:
-    """Whether frames are decoded beside painted views, see `mv3d.model.painting`."""
+    """Whether frames are decoded beside coarse views, see `mv3d.model.drawing`."""
     return vae.config.get("decoder_sees_views", False)
 
 
@@ -128,12 +128,12 @@ def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
     return encode(vae, to_autoencoder(rgba, vae.config["in_channels"])).mode()
 
 
-def decode_latents(vae: Autoencoder, latents: Tensor, painted: Tensor | None = None) -> Tensor:
+def decode_latents(vae: Autoencoder, latents: Tensor, views: Tensor | None = None) -> Tensor:
     """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, H, W) in [0, 1].
 
-    H is 8h times the autoencoder's `upscale_factor`. ``painted`` (N, 6, H, W) is for a decoder that sees views.
+    H is 8h times the autoencoder's `upscale_factor`. ``views`` (N, 6, H, W) is for a decoder that sees views.
     """
-    rgba = from_autoencoder(decode(vae, latents, painted))
+    rgba = from_autoencoder(decode(vae, latents, views))
     return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 
 
@@ -143,11 +143,11 @@ def encode(vae: Autoencoder, x: Tensor) -> DiagonalGaussianDistribution:
     return output.latent_dist
 
 
-def decode(vae: Autoencoder, latents: Tensor, painted: Tensor | None = None) -> Tensor:
+def decode(vae: Autoencoder, latents: Tensor, views: Tensor | None = None) -> Tensor:
     """What `from_autoencoder` reads."""
-    if painted is not None:
+    if views is not None:
         assert isinstance(vae, RgbaAutoencoder)
-        return vae.decode_beside(latents, painted.to(latents))
+        return vae.decode_beside(latents, views.to(latents))
     z: Any = latents
     # SVD's decoder mixes neighbouring frames and must be told how many make a clip.
     mixes_frames = isinstance(vae, AutoencoderKLTemporalDecoder)

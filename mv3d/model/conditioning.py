@@ -21,6 +21,10 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+VIEW_CHANNELS = 6
+"""Of a coarse view: RGB, alpha, and how much of the colour is looked up in the picture, in front and elsewhere."""
+
+
 @dataclass(frozen=True, eq=False)
 class Conditions:
     """The conditions of B clips of F frames."""
@@ -35,9 +39,9 @@ class Conditions:
     """(B, F, 2), see `poses_of`; None for a model without poses."""
     coarse_latents: Tensor | None = None
     """Latents of the coarse views, (B, F, C, H, W), as unscaled as ``image_latents``; None for a model without."""
-    painted_views: Tensor | None = None
-    """Coarse views at full size, (B, F, 6, S, S), see `mv3d.model.painting`; for an autoencoder whose decoder sees
-    views, and nobody else."""
+    coarse_views: Tensor | None = None
+    """The same views at full size, (B, F, `VIEW_CHANNELS`, S, S), see `mv3d.model.drawing`; for an autoencoder whose
+    decoder sees views, and nobody else."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Conditions:
         """Move all tensors; angles and ids stay float32, since their sinusoids need the digits."""
@@ -54,7 +58,7 @@ class Conditions:
 
     def turned(self, by: int) -> Conditions:
         """Move what belongs to single frames by so many places around the orbit, as `torch.roll` does."""
-        turning = {"poses", "coarse_latents", "painted_views"}
+        turning = {"poses", "coarse_latents", "coarse_views"}
         return self._map(lambda name, value: value.roll(by, dims=1) if name in turning else value)
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Conditions:

@@ -6,16 +6,16 @@ import torch
 from diffusers.models.autoencoders.vae import Decoder
 from torch import Tensor, nn
 
-from mv3d.model.painting import PAINTED_CHANNELS
+from mv3d.model.conditioning import VIEW_CHANNELS
 
 _WIDTHS = (16, 32, 64)  # of what is seen at full, half and quarter size
 
 
 class ViewDecoder(Decoder):
-    """Stable Diffusion's decoder whose three finest levels see a painted view (`mv3d.model.painting`).
+    """Stable Diffusion's decoder whose three finest levels see a coarse view (`mv3d.model.drawing`).
 
     Features of it are added where each level begins, by projections that are zero before training (ControlNet: Zhang et
-    al. 2023, section 3.1), and at the end a learned share of each pixel is the painted one's own colour. Untrained, or
+    al. 2023, section 3.1), and at the end a learned share of each pixel is the coarse view's own colour. Untrained, or
     shown nothing, it is the plain decoder.
     """
 
@@ -32,7 +32,7 @@ class ViewDecoder(Decoder):
         )
         seen = min(len(_WIDTHS), levels)
         finest = block_out_channels[0]
-        entries = (PAINTED_CHANNELS, *_WIDTHS)
+        entries = (VIEW_CHANNELS, *_WIDTHS)
         self.view_convs = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(entries[k], _WIDTHS[k], 3, stride=2 if k else 1, padding=1),
@@ -54,18 +54,18 @@ class ViewDecoder(Decoder):
                     parameter.zero_()
 
     def forward(
-        self, sample: Tensor, latent_embeds: Tensor | None = None, painted: Tensor | None = None
+        self, sample: Tensor, latent_embeds: Tensor | None = None, view: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Decode latents (N, C, h, w), beside painted views (N, 6, H, W) in [-1, 1] of the size that comes out.
+        """Decode latents (N, C, h, w), beside coarse views (N, 6, H, W) in [-1, 1] of the size that comes out.
 
         Returns frames (N, 4, H, W), and if it sees views also the share of each pixel that is theirs, (N, 1, H, W).
         """
-        if painted is None:
+        if view is None:
             return super().forward(sample, latent_embeds)
         added: list[Tensor] = []
         for convolve, project in zip(self.view_convs, self.view_projections, strict=True):
-            painted = convolve(painted)
-            added.append(project(painted))
+            view = convolve(view)
+            added.append(project(view))
         x = self.mid_block(self.conv_in(sample))
         for k, block in zip(reversed(range(len(self.up_blocks))), self.up_blocks, strict=True):  # 0 is the finest
             x = block(x + added[k] if k < len(added) else x)

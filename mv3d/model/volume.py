@@ -21,8 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
+from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
-from mv3d.model.painting import SOURCE_CHANNELS
+from mv3d.model.frustum import Frustum
+
+_OPAQUE_STEP = 2 / 48
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class CoarseVolume(nn.Module):
     def __init__(self, config: CoarseVolumeConfig) -> None:
         super().__init__()
         self.config = config
+        self.frustum = Frustum(config.fov_deg)
         image, grid = config.image_channels, config.grid_channels
         self.image_net = UNet(2, 4, image, first_stride=2)
         # Per voxel: the picture's features, the pixel itself, and where the voxel is.
@@ -148,6 +152,15 @@ class CoarseVolume(nn.Module):
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
+    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
+        """Logits (B, P) of points (B, P, 3) being opaque, before carving; over the step that training asked of."""
+        return torch.log(torch.expm1((self._density(field, points) * _OPAQUE_STEP).clamp(min=1e-6)))
+
+    def appearance(self, field: Field, points: Tensor) -> Appearance:
+        """What points (B, P, 3) look like, whatever the density there."""
+        found = self._appearance(field, points, self._project(points, field.elevation_rad))
+        return Appearance(found.rgb, found.share[:, 1], found.share[:, 2])
+
     def opacity(self, field: Field, points: Tensor, step: float) -> Tensor:
         """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
@@ -155,35 +168,6 @@ class CoarseVolume(nn.Module):
     def colour(self, field: Field, points: Tensor) -> Tensor:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
         return self._appearance(field, points, self._project(points, field.elevation_rad)).rgb
-
-    @torch.no_grad()
-    def render_views(self, field: Field, cameras: Sequence[Camera], size_px: int, num_samples: int) -> Tensor:
-        """What views of one object (B = 1) are painted from, (V, 10, size, size), see `mv3d.model.painting`.
-
-        The light is that of `render`, several times faster, since most samples lie in empty space: density is read only
-        where the silhouette allows any, what it looks like only where a ray gets any light from.
-        """
-        rays = make_rays(cameras, size_px)
-        views = []
-        for origin, directions in zip(rays.origins, rays.directions, strict=True):
-            view = Rays(origin[None, None].to(field.density), directions[None, None].to(field.density))
-            points = _points_along(view, num_samples, None)[0]
-            flat = points.reshape(1, -1, 3)
-            seen = self._look_up(field, flat)
-            allowed = seen.inside[0] > 0
-            density = torch.zeros_like(seen.inside)
-            density[:, allowed] = self._density(field, flat[:, allowed]) * seen.inside[:, allowed]
-            weight = _ray_weights(density.reshape(points.shape[:-1])).reshape(-1)
-            lit = weight > 1e-4
-            front_uv = seen.uv[:, lit]
-            found = self._appearance(field, flat[:, lit], front_uv)
-            told, front, away = found.share.split(1, dim=1)
-            sums = [told * found.told, front, front * front_uv.mT, away, away * found.away_uv.mT]
-            light = torch.zeros(SOURCE_CHANNELS, len(weight), device=weight.device)
-            light[0] = weight
-            light[1:, lit] = torch.cat(sums, dim=1)[0] * weight[lit]
-            views.append(light.reshape(len(light), size_px, size_px, num_samples).sum(-1))
-        return torch.stack(views)
 
     def _look_up(self, field: Field, points: Tensor) -> _LookUp:
         """Where the picture shows points (B, P, 3), and what may be there."""

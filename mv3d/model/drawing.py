@@ -1,0 +1,189 @@
+"""Views drawn from the coarse stage's surface: crisp, in the picture's own pixels where it shows the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from mv3d.cameras import Camera
+from mv3d.mesh import Mesh
+from mv3d.model.conditioning import VIEW_CHANNELS
+
+_SAMPLES = 2  # rays to a pixel, along each side
+_DEPTH_PX = 512  # of the picture's own depth map
+_SLACK = 0.03  # frame radii: how far behind the nearest surface a point still counts as seen
+_GRAZING, _FACING = 0.15, 0.4  # cosines from which, and up to which, the picture's own pixels fade in
+_POINTS_AT_ONCE = 1 << 17
+_LEAST_ALPHA = 1e-4
+
+
+class Appearance(NamedTuple):
+    """What P points look like, and how much of it is looked up in the picture."""
+
+    rgb: Tensor
+    """(B, 3, P)."""
+    front: Tensor
+    """(B, P), the share of the picture's pixel in front."""
+    elsewhere: Tensor
+    """(B, P), the share of a pixel elsewhere in it."""
+
+
+class Coloured(Protocol):
+    """A coarse stage that knows the colours of points."""
+
+    def appearance(self, field: object, points: Tensor) -> Appearance:
+        """What points (1, P, 3), in frame radii, look like."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Hits:
+    """The surface at the P pixels of a view that show any of it."""
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    points: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    alpha: NDArray[np.float32]
+    """(S, S), the share of each pixel's rays that hit."""
+
+
+class SurfaceCaster:
+    """A mesh ready to be looked at; lengths are the mesh's."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self._normals = mesh.vertex_normals()
+        self._scene = EmbreeScene()
+        TriangleMesh(self._scene, np.ascontiguousarray(mesh.vertices[mesh.faces], dtype=np.float32))
+
+    def depth(self, camera: Camera) -> NDArray[np.float32]:
+        """Depth (H, W) along the viewing axis at the pixels' centres; infinite where nothing is."""
+        found = self._cast(camera, 1)
+        return np.where(found["primID"] >= 0, found["tfar"], np.inf).reshape(camera.height_px, camera.width_px)
+
+    def look(self, camera: Camera) -> _Hits:
+        """What a camera with square pictures sees."""
+        size = camera.width_px
+        found = self._cast(camera, _SAMPLES)
+        # (rows, samples down, columns, samples across) -> a pixel's rays last
+        order = np.arange(len(found["primID"])).reshape(size, _SAMPLES, size, _SAMPLES).transpose(0, 2, 1, 3)
+        order = order.reshape(size, size, _SAMPLES**2)
+        hit = found["primID"][order] >= 0
+        row, column = hit.any(axis=-1).nonzero()
+        ray = order[row, column, hit[row, column].argmax(axis=-1)]  # the first ray that hits speaks for its pixel
+        face, u, v = (found[name][ray] for name in ("primID", "u", "v"))
+        weights = np.stack([1 - u - v, u, v], axis=1)[:, :, None]
+        corners = self.mesh.faces[face]
+        points = (self.mesh.vertices[corners] * weights).sum(axis=1)
+        normals = (self._normals[corners] * weights).sum(axis=1)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        return _Hits(row, column, points, normals, hit.mean(axis=-1, dtype=np.float32))
+
+    def _cast(self, camera: Camera, samples: int) -> dict[str, NDArray]:
+        """The first hits of samples^2 rays a pixel, row by row; rays are 1 long along the viewing axis."""
+        columns, rows = camera.sample_rays(samples)
+        rays = (rows[:, None] + columns[None, :]).reshape(-1, 3).astype(np.float32)
+        origins = np.tile(camera.position.astype(np.float32), (len(rays), 1))
+        return self._scene.run(origins, rays, query="INTERSECT", output=1)
+
+
+@torch.no_grad()
+def draw_views(
+    coloured: Coloured, field: object, mesh: Mesh, picture: Tensor, cameras: Sequence[Camera], size_px: int
+) -> Tensor:
+    """Draw a surface from every camera, in the picture's pixels where it shows them and the field's colours elsewhere.
+
+    A pixel of the picture counts where the line to the picture's camera is free and the surface faces it.
+
+    Args:
+        coloured: the coarse stage.
+        field: its field of the object.
+        mesh: the field's surface, in frame radii.
+        picture: (4, S, S), straight RGBA in [0, 1]; its camera is the first.
+        cameras: of the views; their own scale is taken out.
+        size_px: width and height of the views.
+
+    Returns:
+        (V, 6, size_px, size_px) in [-1, 1]: RGB on white, alpha, and how much of the colour are the picture's pixels in
+        front and pixels elsewhere in it.
+    """
+    caster = SurfaceCaster(mesh)
+    first = in_frame_radii(cameras[0], picture.shape[-1])
+    nearest = ndimage.minimum_filter(caster.depth(in_frame_radii(cameras[0], _DEPTH_PX)), size=3)
+    colours = torch.cat([filled_colours(picture), picture[3:]])[None]
+    views = []
+    for camera in cameras:
+        hits = caster.look(in_frame_radii(camera, size_px))
+        points = torch.from_numpy(hits.points).float().to(picture.device)
+        if len(points):
+            parts = [coloured.appearance(field, chunk[None]) for chunk in points.split(_POINTS_AT_ONCE)]
+            rgb, front, elsewhere = (torch.cat(part, dim=-1)[0] for part in zip(*parts, strict=True))
+            uv, shown = (torch.from_numpy(x).float().to(picture.device) for x in _shown(hits, first, nearest))
+            own = F.grid_sample(colours, uv[None, None], align_corners=False, padding_mode="border")[0, :, 0]
+            shown = shown * ((own[3] - 0.5) * 2).clamp(0, 1)
+            rgb = rgb + (own[:3] - rgb) * shown
+            front, elsewhere = shown + (1 - shown) * front, (1 - shown) * elsewhere
+            found = torch.cat([rgb, front[None], elsewhere[None]])
+        else:
+            found = picture.new_zeros(5, 0)
+        view = picture.new_zeros(VIEW_CHANNELS, size_px, size_px)
+        alpha = torch.from_numpy(hits.alpha).to(picture.device)
+        row, column = torch.from_numpy(hits.row), torch.from_numpy(hits.column)
+        view[:3] = 1
+        covered = alpha[row, column]
+        view[:3, row, column] = 1 + (found[:3] - 1) * covered
+        view[4:, row, column] = found[3:] * covered
+        view[3] = alpha
+        views.append(view)
+    return torch.stack(views).clamp(0, 1) * 2 - 1
+
+
+def _shown(hits: _Hits, first: Camera, nearest: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
+    """Where the picture shows points, (P, 2) in [-1, 1], and how well, (P,) in [0, 1]."""
+    pixels, depth = first.project(hits.points)
+    uv = pixels / (first.width_px / 2) - 1
+    towards = first.position - hits.points
+    cosine = (hits.normals * towards).sum(axis=1) / np.linalg.norm(towards, axis=1)
+    at = np.clip(((uv + 1) * (_DEPTH_PX / 2)).astype(int), 0, _DEPTH_PX - 1)
+    free = depth < nearest[at[:, 1], at[:, 0]] + _SLACK
+    return uv, free * np.clip((cosine - _GRAZING) / (_FACING - _GRAZING), 0, 1)
+
+
+def in_frame_radii(camera: Camera, size_px: int) -> Camera:
+    """The camera with a picture of another size, in a world measured in frame radii."""
+    small = camera.resized(size_px, size_px)
+    matrix = np.array(small.world_from_cam)
+    matrix[:3, 3] /= frame_radius(camera)
+    return Camera(matrix, small.focal_px, size_px, size_px, small.cx_px, small.cy_px)
+
+
+def frame_radius(camera: Camera) -> float:
+    """How many world units one frame radius is (`mv3d.model.frustum`)."""
+    return camera.radius * float(np.sin(np.radians(camera.fov_deg / 2)))
+
+
+def filled_colours(picture: Tensor) -> Tensor:
+    """The colours (3, S, S) of a picture (4, S, S), spread over its background, which a look-up at an edge touches.
+
+    By push and pull (Gortler et al. 1996, section 3.5): what a level lacks it has from the next coarser one.
+    """
+    levels = [torch.cat([picture[:3] * picture[3:], picture[3:]])[None]]
+    while levels[-1].shape[-1] > 1:
+        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
+    below = levels[-1][:, :3] / levels[-1][:, 3:].clamp(min=_LEAST_ALPHA)
+    for level in reversed(levels[:-1]):
+        alpha = level[:, 3:]
+        below = F.interpolate(below, level.shape[-2:], mode="bilinear", align_corners=False)
+        below = level[:, :3] + (1 - alpha) * below
+    return below[0]
