@@ -23,6 +23,7 @@ _SAMPLES = 2  # rays to a pixel, along each side
 _DEPTH_PX = 512  # of the picture's own depth map
 _SLACK = 0.03  # frame radii: how far behind the nearest surface a point still counts as seen
 _GRAZING, _FACING = 0.15, 0.4  # cosines from which, and up to which, the picture's own pixels fade in
+_ONE_SURFACE = 0.02  # frame radii between the hits of one pixel
 _POINTS_AT_ONCE = 1 << 17
 _LEAST_ALPHA = 1e-4
 
@@ -69,33 +70,39 @@ class SurfaceCaster:
 
     def depth(self, camera: Camera) -> NDArray[np.float32]:
         """Depth (H, W) along the viewing axis at the pixels' centres; infinite where nothing is."""
-        found = self._cast(camera, 1)
+        found, _ = self._cast(camera, 1)
         return np.where(found["primID"] >= 0, found["tfar"], np.inf).reshape(camera.height_px, camera.width_px)
 
     def look(self, camera: Camera) -> _Hits:
         """What a camera with square pictures sees."""
         size = camera.width_px
-        found = self._cast(camera, _SAMPLES)
+        found, rays = self._cast(camera, _SAMPLES)
         # (rows, samples down, columns, samples across) -> a pixel's rays last
-        order = np.arange(len(found["primID"])).reshape(size, _SAMPLES, size, _SAMPLES).transpose(0, 2, 1, 3)
+        order = np.arange(len(rays)).reshape(size, _SAMPLES, size, _SAMPLES).transpose(0, 2, 1, 3)
         order = order.reshape(size, size, _SAMPLES**2)
         hit = found["primID"][order] >= 0
         row, column = hit.any(axis=-1).nonzero()
-        ray = order[row, column, hit[row, column].argmax(axis=-1)]  # the first ray that hits speaks for its pixel
+        near, hit = order[row, column], hit[row, column]
+        depth = np.where(hit, found["tfar"][near], np.inf)
+        nearest = depth.argmin(axis=-1)[:, None]
+        # The pixel's centre is the mean of its rays, if these hit one and the same surface.
+        weight = (depth < np.take_along_axis(depth, nearest, axis=-1) + _ONE_SURFACE)[..., None]
+        middle = (rays[near] * np.where(weight, depth[..., None], 0)).sum(axis=1) / weight.sum(axis=1)
+        ray = np.take_along_axis(near, nearest, axis=-1)[:, 0]
         face, u, v = (found[name][ray] for name in ("primID", "u", "v"))
         weights = np.stack([1 - u - v, u, v], axis=1)[:, :, None]
-        corners = self.mesh.faces[face]
-        points = (self.mesh.vertices[corners] * weights).sum(axis=1)
-        normals = (self._normals[corners] * weights).sum(axis=1)
+        normals = (self._normals[self.mesh.faces[face]] * weights).sum(axis=1)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return _Hits(row, column, points, normals, hit.mean(axis=-1, dtype=np.float32))
+        alpha = np.zeros((size, size), dtype=np.float32)
+        alpha[row, column] = hit.mean(axis=-1)
+        return _Hits(row, column, camera.position + middle, normals, alpha)
 
-    def _cast(self, camera: Camera, samples: int) -> dict[str, NDArray]:
-        """The first hits of samples^2 rays a pixel, row by row; rays are 1 long along the viewing axis."""
+    def _cast(self, camera: Camera, samples: int) -> tuple[dict[str, NDArray], NDArray[np.float32]]:
+        """The first hits of samples^2 rays a pixel, row by row, and these rays (R, 3), 1 long along the viewing axis."""
         columns, rows = camera.sample_rays(samples)
         rays = (rows[:, None] + columns[None, :]).reshape(-1, 3).astype(np.float32)
         origins = np.tile(camera.position.astype(np.float32), (len(rays), 1))
-        return self._scene.run(origins, rays, query="INTERSECT", output=1)
+        return self._scene.run(origins, rays, query="INTERSECT", output=1), rays
 
 
 @torch.no_grad()

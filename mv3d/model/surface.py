@@ -20,9 +20,11 @@ _CELLS = 128
 _RAYS_PX = 128
 _BINS = 64
 _FACES = 16_000
-_SURE_LOGIT = 0.5  # what the fullest bin of a ray through the silhouette has at least
+_SURE_LOGIT = 0.3  # a ray whose fullest bin has less meets nothing sure
 _LOGITS_PER_CELL = 2.0  # roughly how steep occupancy is at a surface
+_STEEPEST = 4.0  # cells from the surface at which the field is cut off
 _SMOOTHING = 0.6  # of occupancy, in cells: beneath what thin parts measure
+_REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
 
@@ -40,8 +42,9 @@ class Solid(Protocol):
 def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: float) -> Mesh:
     """Find the closed surface of a field that fills a picture's silhouette.
 
-    Every ray through the silhouette meets something: where the field is not sure of anything along a ray, the likeliest
-    place is taken, so that thin parts stay whole. The surface keeps within the silhouette, at the picture's resolution.
+    Every ray through the silhouette meets something: where the field is sure of nothing along a ray, the likeliest place
+    is taken, as deep as the silhouette is wide there, so that thin parts stay whole. The surface keeps within the
+    silhouette, at the picture's resolution.
 
     Args:
         solid: the network.
@@ -59,16 +62,18 @@ def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: flo
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     pose = torch.tensor([[0.0, elevation_rad]])
-    uv = solid.frustum.project(points[None], pose)[0, :, :2]
-    outline = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), uv)  # in pixels, inside positive
+    at = solid.frustum.project(points[None], pose)[0]
+    outline = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), at)  # in pixels, inside positive
     outline *= _CELLS / len(alpha)
-    near = (outline > -2) & (points.square().sum(-1) < 1)
-    lift = _sampled(_lacking(solid, field, alpha, pose), uv[near])
-    logits = torch.full((len(points),), -4 * _LOGITS_PER_CELL)
-    logits[near] = _ask(solid, field, points[near]) + lift
-    inside = (logits.clamp(-4 * _LOGITS_PER_CELL, 4 * _LOGITS_PER_CELL) / _LOGITS_PER_CELL).view((_CELLS,) * 3).numpy()
-    inside = ndimage.gaussian_filter(inside, _SMOOTHING)
-    signed = np.minimum(inside, outline.view((_CELLS,) * 3).clamp(-4, 4).numpy()).astype(np.float32)
+    near = (outline > -_REACH) & (points.square().sum(-1) < 1)
+    inside = torch.full((len(points),), -_STEEPEST)
+    inside[near] = (_ask(solid, field, points[near]) / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
+    inside = torch.from_numpy(ndimage.gaussian_filter(inside.view((_CELLS,) * 3).numpy(), _SMOOTHING)).view(-1)
+    unsure, likeliest = _rays(solid, field, alpha, pose)
+    thin = near & (_sampled(unsure, at) > 0.5)
+    off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (_CELLS / 2)
+    inside[thin] = torch.maximum(inside[thin], outline[thin] + 0.5 - off)  # as deep as it is wide
+    signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view((_CELLS,) * 3).numpy()
     grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, (_CELLS,) * 3)
     return smoothed(extract_surface(signed, grid, _FACES))
 
@@ -83,18 +88,28 @@ def smoothed(mesh: Mesh, passes: int = 6) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _lacking(solid: Solid, field: object, alpha: Tensor, pose: Tensor) -> Tensor:
-    """What rays (R, R) through the silhouette lack for a bin that is surely full, in logits."""
+def _rays(solid: Solid, field: object, alpha: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rays through the silhouette, (R, R) each: 1 where the field is sure of nothing, and the likeliest place.
+
+    Places are distances along the ray from where it is nearest to the origin, in frame radii.
+    """
     small = F.interpolate(alpha[None, None].float().cpu(), (_RAYS_PX, _RAYS_PX), mode="area")[0, 0]
-    row, column = (small > 0.5).nonzero().unbind(-1)
-    lacking = torch.zeros(_RAYS_PX, _RAYS_PX)
+    row, column = (small > 0.25).nonzero().unbind(-1)
+    unsure, likeliest = torch.zeros(2, _RAYS_PX, _RAYS_PX)
     if len(row):
         uv = pixel_uv(_RAYS_PX)[row, column]
         points = solid.frustum.points(uv, pose.expand(len(uv), -1), _BINS)
         logits = _ask(solid, field, points.reshape(-1, 3)).view(len(row), _BINS)
         logits = logits.masked_fill(points.square().sum(-1) > 1, -torch.inf)
-        lacking[row, column] = (_SURE_LOGIT - logits.amax(dim=1)).clamp(min=0)
-    return lacking
+        along = (torch.arange(_BINS) + 0.5) / _BINS * 2 - 1
+        unsure[row, column] = (logits.amax(dim=1) < _SURE_LOGIT).float()
+        likeliest[row, column] = (logits.softmax(dim=1) * along).nansum(dim=1)
+    # Look-ups between the rim's rays and those beside it find the rim's.
+    beside = F.max_pool2d((small > 0.25).float()[None], 3, stride=1, padding=1)[0] * (small <= 0.25)
+    spread = F.avg_pool2d(torch.stack([likeliest, unsure, (small > 0.25).float()]), 3, stride=1, padding=1)
+    likeliest = torch.where(beside > 0, spread[0] / spread[2].clamp(min=1e-6), likeliest)
+    unsure = torch.where(beside > 0, spread[1] / spread[2].clamp(min=1e-6), unsure)
+    return unsure, likeliest
 
 
 def _ask(solid: Solid, field: object, points: Tensor) -> Tensor:
@@ -104,8 +119,8 @@ def _ask(solid: Solid, field: object, points: Tensor) -> Tensor:
 
 
 def _sampled(picture: Tensor, uv: Tensor) -> Tensor:
-    """Bilinear look-up of (S, S) at uv (P, 2)."""
-    found = F.grid_sample(picture[None, None].float(), uv[None, None], align_corners=False, padding_mode="border")
+    """Bilinear look-up of (S, S) at u and v, the first of (P, 2) or (P, 3)."""
+    found = F.grid_sample(picture[None, None].float(), uv[None, None, :, :2], align_corners=False, padding_mode="border")
     return found[0, 0, 0]
 
 

@@ -27,9 +27,9 @@ class Decoding:
         self.pairs: list[tuple[Tensor, Tensor]] = []
         decode = diffusion.decode
 
-        def remembered(vae, latents, painted):
+        def remembered(vae, latents, views):
             self.latents.append(latents)
-            self.made.append(decode(vae, latents, painted))
+            self.made.append(decode(vae, latents, views))
             return self.made[-1]
 
         def lpips(output: Tensor, truth: Tensor) -> Tensor:

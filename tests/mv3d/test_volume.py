@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mv3d.cameras import Camera, static_orbit
 from mv3d.model.autoencoder import RgbaAutoencoder, decode_latents, encode_frames, from_autoencoder, to_autoencoder
-from mv3d.model.painting import paint
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, Field, Rays, make_rays
 
 CONFIG = CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16))
@@ -69,51 +68,25 @@ def test_colour_of_what_the_picture_shows_is_the_pictures(elevation_deg: float):
     assert np.allclose(colour[:, :2].numpy(), pixels / 32, atol=1e-4)  # the picture's red and green are its x and y
 
 
-def test_fast_rendering_equals_rendering(network: CoarseVolume):
-    cameras = static_orbit(3, 15, size_px=64)
-    with torch.no_grad():
-        field = network(_disc_picture(), torch.tensor([radians(15)]))
-        field.appearance[:, 5] += 30  # told colours alone, of which a mean is what is seen
-        rays = make_rays(cameras, 16)
-        slow = network.render(field, Rays(rays.origins[None], rays.directions[None]), 24)[0]
-        fast = network.render_views(field, cameras, 16, 24)
-        painted = from_autoencoder(paint(fast, field.picture[0], 16)[:, :4])
-    assert slow[:, 3].max() > 0.05
-    assert torch.allclose(slow[:, 3], fast[:, 0], atol=1e-5)
-    assert torch.allclose(slow[:, :3] * slow[:, 3:], painted[:, :3] * painted[:, 3:], atol=5e-3)
-
-
-def test_a_solid_field_shows_the_picture_itself_in_the_input_view(network: CoarseVolume):
-    picture = _disc_picture()
-    field = _field(picture, 12, density=10.0, source=1)
-    sources = network.render_views(field, static_orbit(1, 12, size_px=64), 32, 64)
-    view = from_autoencoder(paint(sources, picture[0], 32)[:, :4])[0]
-    inside = picture[0, 3] > 0.5
-    agreement = ((view[3] > 0.5) & inside).sum() / ((view[3] > 0.5) | inside).sum()
-    assert agreement > 0.97
-    core = torch.zeros_like(inside)
-    core[10:22, 10:22] = True
-    assert (view[:3, core] - picture[0, :3, core]).abs().max() < 0.02
-
-
+@torch.no_grad()
 def test_nothing_is_where_the_picture_shows_background(network: CoarseVolume):
-    empty = torch.zeros(1, 4, 32, 32)
-    views = network.render_views(_field(empty, 12, 10.0, 0), static_orbit(4, 12, size_px=64), 16, 16)
-    assert views.max() == 0
+    field = _field(torch.zeros(1, 4, 32, 32), 12, 10.0, 0)
+    rays = make_rays(static_orbit(4, 12, size_px=64), 16)
+    assert network.render(field, Rays(rays.origins[None], rays.directions[None]), 16).max() == 0
 
 
 @torch.no_grad()
-def test_a_mirrored_picture_has_mirrored_views(network: CoarseVolume):
+def test_a_mirrored_picture_has_a_mirrored_field(network: CoarseVolume):
     picture, elevation = _disc_picture(), torch.tensor([0.2])
     picture[:, :3, :, 16:] *= 0.3
-    one_way, other_way = static_orbit(5, 20, size_px=24), [static_orbit(5, 20, size_px=24)[-k % 5] for k in range(5)]
-    views, mirrored = (
-        paint(network.render_views(network.complete(seen, elevation), cameras, 24, num_samples=16), seen[0], 24)
-        for seen, cameras in ((picture, one_way), (picture.flip(-1), other_way))
-    )
-    torch.testing.assert_close(views, mirrored.flip(-1), atol=1e-3, rtol=0)
-    plain = paint(network.render_views(network(picture, elevation), one_way, 24, num_samples=16), picture[0], 24)
-    assert (views - plain).abs().max() > 0.01  # which alone does not do so
+    points = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    mirrored = points * torch.tensor([-1.0, 1, 1])
+    one, other = network.complete(picture, elevation), network.complete(picture.flip(-1), elevation)
+    torch.testing.assert_close(network.colour(one, points), network.colour(other, mirrored), atol=1e-3, rtol=0)
+    logits, flipped = network.occupancy_logits(one, points), network.occupancy_logits(other, mirrored)
+    torch.testing.assert_close(logits, flipped, atol=1e-3, rtol=0)
+    plain = network.occupancy_logits(network(picture, elevation), points)
+    assert (logits - plain).abs().max() > 0.01  # which alone does not do so
 
 
 def test_gradients_reach_every_parameter(network: CoarseVolume):
