@@ -20,10 +20,11 @@ _CELLS = 128
 _RAYS_PX = 128
 _BINS = 64
 _FACES = 16_000
-_SURE_LOGIT = 0.3  # a ray whose fullest bin has less meets nothing sure
+_SURE_LOGIT = 1.0  # of a ray's fullest bin; what has less is lifted to it
 _LOGITS_PER_CELL = 2.0  # roughly how steep occupancy is at a surface
 _STEEPEST = 4.0  # cells from the surface at which the field is cut off
-_SMOOTHING = 0.6  # of occupancy, in cells: beneath what thin parts measure
+_DEEPEST = 1.5  # how many times deeper than to its outline a thin part may be
+_SMOOTHING = 0.8  # of occupancy, in cells: beneath what thin parts measure
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
@@ -42,9 +43,9 @@ class Solid(Protocol):
 def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: float) -> Mesh:
     """Find the closed surface of a field that fills a picture's silhouette.
 
-    Every ray through the silhouette meets something: where the field is sure of nothing along a ray, the likeliest place
-    is taken, as deep as the silhouette is wide there, so that thin parts stay whole. The surface keeps within the
-    silhouette, at the picture's resolution.
+    Every ray through the silhouette meets something: where the field is sure of nothing along a ray, the likeliest
+    place is taken, not much deeper than the silhouette is wide there, so that thin parts stay whole. The surface keeps
+    within the silhouette, at the picture's resolution.
 
     Args:
         solid: the network.
@@ -67,12 +68,15 @@ def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: flo
     outline *= _CELLS / len(alpha)
     near = (outline > -_REACH) & (points.square().sum(-1) < 1)
     inside = torch.full((len(points),), -_STEEPEST)
-    inside[near] = (_ask(solid, field, points[near]) / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
+    logits = _ask(solid, field, points[near])
+    inside[near] = (logits / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
     inside = torch.from_numpy(ndimage.gaussian_filter(inside.view((_CELLS,) * 3).numpy(), _SMOOTHING)).view(-1)
-    unsure, likeliest = _rays(solid, field, alpha, pose)
-    thin = near & (_sampled(unsure, at) > 0.5)
+    lacking, likeliest = _rays(solid, field, alpha, pose)
+    lacks = _sampled(lacking, at[near])
+    thin = near.nonzero()[:, 0][lacks > 0]
+    lifted = (logits + lacks)[lacks > 0] / _LOGITS_PER_CELL
     off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (_CELLS / 2)
-    inside[thin] = torch.maximum(inside[thin], outline[thin] + 0.5 - off)  # as deep as it is wide
+    inside[thin] = torch.maximum(inside[thin], torch.minimum(lifted, _DEEPEST * outline[thin] + 1.5 - off))
     signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view((_CELLS,) * 3).numpy()
     grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, (_CELLS,) * 3)
     return smoothed(extract_surface(signed, grid, _FACES))
@@ -89,27 +93,27 @@ def smoothed(mesh: Mesh, passes: int = 6) -> Mesh:
 
 
 def _rays(solid: Solid, field: object, alpha: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
-    """Of rays through the silhouette, (R, R) each: 1 where the field is sure of nothing, and the likeliest place.
+    """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
     Places are distances along the ray from where it is nearest to the origin, in frame radii.
     """
     small = F.interpolate(alpha[None, None].float().cpu(), (_RAYS_PX, _RAYS_PX), mode="area")[0, 0]
     row, column = (small > 0.25).nonzero().unbind(-1)
-    unsure, likeliest = torch.zeros(2, _RAYS_PX, _RAYS_PX)
+    lacking, likeliest = torch.zeros(2, _RAYS_PX, _RAYS_PX)
     if len(row):
         uv = pixel_uv(_RAYS_PX)[row, column]
         points = solid.frustum.points(uv, pose.expand(len(uv), -1), _BINS)
         logits = _ask(solid, field, points.reshape(-1, 3)).view(len(row), _BINS)
         logits = logits.masked_fill(points.square().sum(-1) > 1, -torch.inf)
         along = (torch.arange(_BINS) + 0.5) / _BINS * 2 - 1
-        unsure[row, column] = (logits.amax(dim=1) < _SURE_LOGIT).float()
+        lacking[row, column] = (_SURE_LOGIT - logits.amax(dim=1)).clamp(min=0)
         likeliest[row, column] = (logits.softmax(dim=1) * along).nansum(dim=1)
     # Look-ups between the rim's rays and those beside it find the rim's.
     beside = F.max_pool2d((small > 0.25).float()[None], 3, stride=1, padding=1)[0] * (small <= 0.25)
-    spread = F.avg_pool2d(torch.stack([likeliest, unsure, (small > 0.25).float()]), 3, stride=1, padding=1)
+    spread = F.avg_pool2d(torch.stack([likeliest, lacking, (small > 0.25).float()]), 3, stride=1, padding=1)
     likeliest = torch.where(beside > 0, spread[0] / spread[2].clamp(min=1e-6), likeliest)
-    unsure = torch.where(beside > 0, spread[1] / spread[2].clamp(min=1e-6), unsure)
-    return unsure, likeliest
+    lacking = torch.where(beside > 0, spread[1] / spread[2].clamp(min=1e-6), lacking)
+    return lacking, likeliest
 
 
 def _ask(solid: Solid, field: object, points: Tensor) -> Tensor:
@@ -120,8 +124,8 @@ def _ask(solid: Solid, field: object, points: Tensor) -> Tensor:
 
 def _sampled(picture: Tensor, uv: Tensor) -> Tensor:
     """Bilinear look-up of (S, S) at u and v, the first of (P, 2) or (P, 3)."""
-    found = F.grid_sample(picture[None, None].float(), uv[None, None, :, :2], align_corners=False, padding_mode="border")
-    return found[0, 0, 0]
+    at = uv[None, None, :, :2]
+    return F.grid_sample(picture[None, None].float(), at, align_corners=False, padding_mode="border")[0, 0, 0]
 
 
 def in_world(mesh: Mesh, frame_radius: float) -> Mesh:
