@@ -39,6 +39,7 @@ from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 
 MAX_VIEWS = 200
+DEFAULT_ELEVATION_DEG = 10.0
 _DECODE_CHUNK = 2  # frames decoded together: more of them leave a processor's caches (8 take 1.4 times as long)
 MAX_ELEVATION_DEG = 80.0
 
@@ -48,7 +49,7 @@ class GenerateSettings:
     """What can be asked of an orbit; None means the model's own default."""
 
     num_views: int = 21
-    elevation_deg: float = 10.0
+    elevation_deg: float = DEFAULT_ELEVATION_DEG
     """Of the picture's camera; the orbit keeps it unless ``elevations_deg`` says otherwise."""
     azimuths_deg: tuple[float, ...] | None = None
     """Of each view, the picture's own first, at 0; an even turn if None."""

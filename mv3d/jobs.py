@@ -17,6 +17,7 @@ from mv3d.options import OrbitOptions
 from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
 
 if TYPE_CHECKING:
+    from mv3d.generate import GenerateSettings
     from mv3d.model.checkpoints import ModelFacts
 
 PICTURE_SUFFIXES = frozenset(
@@ -149,19 +150,11 @@ class _Generator:
     """The model, ready to make orbits."""
 
     def __init__(self, options: OrbitOptions) -> None:
-        from mv3d.generate import GenerateSettings
+        from mv3d.generate import DEFAULT_ELEVATION_DEG
         from mv3d.model.checkpoints import load_model
 
-        self.settings = GenerateSettings(
-            num_views=options.num_views,
-            elevation_deg=options.elevation,
-            elevations_deg=_swinging(options),
-            steps=options.steps,
-            guidance=options.guidance,
-            seed=options.seed,
-            preview=options.preview,
-        )
         self.options = options
+        self.settings = _settings(options, DEFAULT_ELEVATION_DEG if options.elevation == "auto" else options.elevation)
         if not options.lora:
             self.model = load_model(options.model, pick_device(options.device))
             return
@@ -170,6 +163,15 @@ class _Generator:
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
         model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
+
+    def _estimate(self, picture: Frames) -> float:
+        import torch
+
+        from mv3d.model.coarse_stage import estimate_elevation_deg
+
+        assert self.model.coarse is not None
+        given = torch.from_numpy(picture).permute(2, 0, 1).to(self.model.unet.device)
+        return round(estimate_elevation_deg(self.model.coarse, given), 1)
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
@@ -180,9 +182,15 @@ class _Generator:
         size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
-        made = generate(fit, self.model, self.settings, report)
+        settings, estimated = self.settings, self.options.elevation == "auto" and self.model.coarse is not None
+        if estimated:
+            settings = _settings(self.options, self._estimate(fit))
+        made = generate(fit, self.model, settings, report)
         orbit = made.orbit
-        orbit = replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
+        facts = replace(orbit.facts, source=job.picture.name, command=command)
+        if estimated:
+            facts = replace(facts, extra=facts.extra | {"estimated_elevation_deg": settings.elevation_deg})
+        orbit = replace(orbit, facts=facts)
         save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
         if not self.options.mesh:
             return None
@@ -197,17 +205,32 @@ class _Generator:
         return mesh
 
 
-def _swinging(options: OrbitOptions) -> tuple[float, ...] | None:
+def _settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:
+    """What is asked of the orbit of a picture that is taken at ``elevation_deg``."""
+    from mv3d.generate import GenerateSettings
+
+    return GenerateSettings(
+        num_views=options.num_views,
+        elevation_deg=elevation_deg,
+        elevations_deg=_swinging(options, elevation_deg),
+        steps=options.steps,
+        guidance=options.guidance,
+        seed=options.seed,
+        preview=options.preview,
+    )
+
+
+def _swinging(options: OrbitOptions, elevation_deg: float) -> tuple[float, ...] | None:
     """The elevation of each view where the camera swings (SV3D, section 4: +-30 degrees for lifting)."""
     if options.swing == 0 or options.num_views < 1:  # the settings refuse the latter
         return None
     from mv3d.generate import MAX_ELEVATION_DEG
 
-    steepest_deg = abs(options.elevation) + abs(options.swing)
+    steepest_deg = abs(elevation_deg) + abs(options.swing)
     if not steepest_deg <= MAX_ELEVATION_DEG:
         raise Mv3dError(
-            f"--swing {options.swing:g} about --elevation {options.elevation:g} reaches {steepest_deg:g} degrees; "
+            f"--swing {options.swing:g} about --elevation {elevation_deg:g} reaches {steepest_deg:g} degrees; "
             f"stay within {MAX_ELEVATION_DEG:g}"
         )
-    cameras = sine_orbit(options.num_views, options.elevation, options.swing, size_px=1)
+    cameras = sine_orbit(options.num_views, elevation_deg, options.swing, size_px=1)
     return tuple(camera.elevation_deg for camera in cameras)

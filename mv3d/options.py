@@ -20,12 +20,12 @@ class OrbitOptions:
 
     num_views: int = 21
     """Views in one turn."""
-    elevation: float = 10.0
-    """Degrees the picture's camera stands above the object; negative for below."""
+    elevation: float | Literal["auto"] = "auto"
+    """Degrees the picture's camera stands above the object, negative for below; auto estimates them."""
     swing: float = 0.0
     """Degrees the camera rises and sinks in one turn, by a sine; for models trained so, as SV3D's (mini was not)."""
     preview: bool = False
-    """Only the coarse stage: soft views, in seconds."""
+    """Only the coarse stage: its surface drawn from all sides, in seconds."""
     steps: int | None = None
     """Sampling steps of the diffusion stage; the model's own number if not given."""
     guidance: float | None = None
@@ -41,7 +41,7 @@ class OrbitOptions:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mesh: bool = False
-    """Lift the views too, to mesh.glb in the orbit folder."""
+    """Make mesh.glb in the orbit folder too: the coarse stage's surface with the views' colours, or the views lifted."""
     matte: Matte = "auto"
     """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
     keep_framing: bool = False

@@ -1,7 +1,8 @@
 """A whole model on disk, in the diffusers layout, and by name: the bundled one, a folder, or a Hugging Face repository.
 
-``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]``. What diffusers has no
-place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to be SVD.
+``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]  [coarse/]``. What
+diffusers has no place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to
+be SVD.
 Stability AI's own single files are read too, by `mv3d.model.stability`.
 """
 
@@ -24,6 +25,7 @@ import mv3d
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
+from mv3d.model.coarse import CoarseConfig, CoarseNet
 from mv3d.model.sampling import GuidanceKind
 from mv3d.model.stability import load_stability_file
 from mv3d.model.surgery import from_stock
@@ -71,6 +73,8 @@ class OrbitModel:
     image_encoder: CLIPVisionModelWithProjection
     volume: CoarseVolume | None
     facts: ModelFacts
+    coarse: CoarseNet | None = None
+    """Estimates a picture's elevation."""
 
     @property
     def output_px(self) -> int:
@@ -93,6 +97,8 @@ def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.fl
         save_module(encoder, config, partial / "image_encoder", dtype=dtype)
         if model.volume is not None:
             save_module(model.volume, asdict(model.volume.config), partial / "volume", dtype=dtype)
+        if model.coarse is not None:
+            save_module(model.coarse, asdict(model.coarse.config), partial / "coarse", dtype=dtype)
         (partial / "scheduler").mkdir()
         _write_json(_scheduler_config(model.facts), partial / "scheduler" / "scheduler_config.json")
         _write_json(_model_index(model), partial / "model_index.json")
@@ -112,7 +118,7 @@ def load_model(
     place = resolve_model(name_or_folder)
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
     model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
-    networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume]
+    networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume, model.coarse]
     for network in networks:
         if network is not None:
             network.to(device)
@@ -121,13 +127,14 @@ def load_model(
 
 def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> OrbitModel:
     index = load_json(folder / "model_index.json")
-    volume = folder / "volume"
+    volume, coarse = folder / "volume", folder / "coarse"
     return OrbitModel(
         unet=_load_unet(folder / "unet", dtype),
         vae=load_module(_make_vae, folder / "vae", dtype=dtype),
         image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
         volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
         facts=_load_facts(index, folder, name),
+        coarse=load_module(_make_coarse, coarse) if coarse.is_dir() else None,
     )
 
 
@@ -223,8 +230,15 @@ def _make_image_encoder(config: dict[str, Any]) -> CLIPVisionModelWithProjection
 
 
 def _make_volume(config: dict[str, Any]) -> CoarseVolume:
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
-    return CoarseVolume(CoarseVolumeConfig(**values))
+    return CoarseVolume(CoarseVolumeConfig(**_with_tuples(config)))
+
+
+def _make_coarse(config: dict[str, Any]) -> CoarseNet:
+    return CoarseNet(CoarseConfig(**_with_tuples(config)))
+
+
+def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
 def _scheduler_config(facts: ModelFacts) -> dict[str, Any]:

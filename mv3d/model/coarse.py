@@ -172,8 +172,9 @@ class CoarseNet(nn.Module):
         return least * (points.square().sum(-1) < 1)
 
     def colour(self, field: Field, points: Tensor) -> Tensor:
-        """Colours (B, 3, P) at points (B, P, 3): a learned blend of a predicted colour, the pictures' pixels in front,
-        and a pixel elsewhere in the first picture.
+        """Colours (B, 3, P) at points (B, P, 3).
+
+        A learned blend of a predicted colour, the pictures' pixels in front, and a pixel elsewhere in the first one.
         """
         pictures = field.pictures
         at = self.frustum.project(points[pictures.owner], pictures.poses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import radians
+from math import degrees, radians
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,12 @@ from torch import Tensor
 from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
+from mv3d.model.coarse import CoarseNet
 from mv3d.model.drawing import draw_views, frame_radius
 from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume
 
+ELEVATIONS_DEG = (-10.0, 60.0)
 _ENCODE_AT_ONCE = 2  # frames: more of them leave a processor's caches
 
 
@@ -34,6 +36,20 @@ class CoarseOrbit:
         small = F.avg_pool2d(self.views[:, :4], self.views.shape[-1] // resolution_px)
         parts = from_autoencoder(small).split(_ENCODE_AT_ONCE)
         return torch.cat([encode_frames(vae, part) for part in parts])
+
+
+@torch.no_grad()
+def estimate_elevation_deg(coarse: CoarseNet, picture: Tensor) -> float:
+    """How many degrees the camera of a picture (4, S, S), straight RGBA, stands above its object.
+
+    Within `ELEVATIONS_DEG`, as the pictures that it learnt from; the mean of the picture's and its mirror image's.
+    """
+    size_px = coarse.config.picture_px
+    both = torch.stack([picture, picture.flip(-1)])
+    if picture.shape[-1] != size_px:
+        both = F.interpolate(both, (size_px, size_px), mode="bilinear", antialias=True)
+    low, high = ELEVATIONS_DEG
+    return min(max(degrees(coarse.estimate_elevation(both).mean().item()), low), high)
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ class SurfaceCaster:
         return _Hits(row, column, camera.position + middle, normals, alpha)
 
     def _cast(self, camera: Camera, samples: int) -> tuple[dict[str, NDArray], NDArray[np.float32]]:
-        """The first hits of samples^2 rays a pixel, row by row, and these rays (R, 3), 1 long along the viewing axis."""
+        """The first hits of samples^2 rays a pixel, row by row, and the rays (R, 3), 1 long along the viewing axis."""
         columns, rows = camera.sample_rays(samples)
         rays = (rows[:, None] + columns[None, :]).reshape(-1, 3).astype(np.float32)
         origins = np.tile(camera.position.astype(np.float32), (len(rays), 1))

@@ -39,7 +39,7 @@ class Frustum:
         return torch.stack([right * scale, -up * scale, along], dim=-1)
 
     def points(self, uv: Tensor, poses: Tensor, num_bins: int) -> Tensor:
-        """Centres (..., num_bins, 3) of the bins of rays at ``uv`` (..., 2), each of the camera of ``poses`` (..., 2)."""
+        """Centres (..., num_bins, 3) of the bins of rays at ``uv`` (..., 2) of cameras with ``poses`` (..., 2)."""
         u, v = uv.unbind(-1)
         half = tan(radians(self.fov_deg) / 2)
         ray = torch.stack([u * half, -v * half, -torch.ones_like(u)], dim=-1)

@@ -25,7 +25,9 @@ from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum
 
-_OPAQUE_STEP = 0.2  # frame radii; so thick a layer decides whether a place is inside (best silhouettes on validation objects)
+_OPAQUE_STEP = (
+    0.2  # frame radii: a place is inside whose surroundings, so thick, are opaque; best on validation objects
+)
 
 
 @dataclass(frozen=True)
