@@ -78,17 +78,19 @@ def _run(options: argparse.Namespace) -> int:
 def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: float, processes: Processes) -> None:
     from finetune.assemble import assemble_model
     from finetune.checkpoint import latest_checkpoint
-    from finetune.data import pack_orbits
+    from finetune.data import packed, tell_orbits, validation_orbits
     from finetune.loop import train
     from finetune.stages import STAGES
 
+    told: set[int] = set()
     for name in names or tuple(STAGES):
         size_px = config.frames_px(name)
-        folder = config.run / f"pack-{size_px}"
-        if processes.is_main:
-            pack_orbits(config.data, folder, size_px)
-        processes.wait()
-        stage = STAGES[name](config, pack_orbits(config.data, folder, size_px))
+        pack = packed(config.data, config.run / f"pack-{size_px}", size_px, processes)
+        if processes.is_main and size_px not in told:
+            told.add(size_px)
+            training = [pack.entries[k] for k in pack.indices("train")]
+            tell_orbits(training, len(validation_orbits(pack, config.validation_objects)), pack.left_out)
+        stage = STAGES[name](config, pack)
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
@@ -104,11 +106,13 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
     from finetune.assemble import save_adaptation
+    from finetune.data import tell_orbits
     from finetune.loop import train
     from finetune.stages.adapt import AdaptTraining
 
     stage = AdaptTraining(recipe, processes)
     if processes.is_main:
+        tell_orbits(stage.training, stage.num_validation, stage.left_out)
         print(f"finetune: licence of {recipe.base}: {stage.model.facts.licence}", file=sys.stderr)
     run = recipe.run / "adapt"
     log = _open_log(recipe, run, processes)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
-from finetune.data import pack_orbits, read_manifest
 from finetune.recipe import Recipe
 from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
+from mv3d.dataset import read_manifest
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.model.unet import OrbitUNet
+from mv3d.pack import pack_orbits
 
 
 def assemble_model(run: RunConfig) -> None:
@@ -63,6 +64,6 @@ def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
 
 
 def _attribution(folders: Sequence[Path], trained_on: Iterable[str]) -> str:
-    manifest = {object_id: line for folder in folders for object_id, line in read_manifest(folder).items()}
-    lines = [f"{manifest[name].get('attribution')}; {manifest[name].get('licence')}" for name in sorted(trained_on)]
+    manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
+    lines = [f"{manifest[name].attribution}; {manifest[name].licence}" for name in sorted(trained_on)]
     return "\n".join(lines) + "\n"
