@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import assemble_model
+    from finetune.assemble import assemble_model, note_objects
     from finetune.checkpoint import latest_checkpoint
     from finetune.data import packed, tell_orbits, validation_orbits
     from finetune.loop import train
@@ -90,6 +90,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             told.add(size_px)
             training = [pack.entries[k] for k in pack.indices("train")]
             tell_orbits(training, len(validation_orbits(pack, config.validation_objects)), pack.left_out)
+            note_objects(config.run, config.data, (entry.object_id for entry in training))
         stage = STAGES[name](config, pack)
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
@@ -105,7 +106,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
 
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import save_adaptation
+    from finetune.assemble import note_objects, save_adaptation
     from finetune.data import tell_orbits
     from finetune.loop import train
     from finetune.stages.adapt import AdaptTraining
@@ -113,6 +114,7 @@ def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
     stage = AdaptTraining(recipe, processes)
     if processes.is_main:
         tell_orbits(stage.training, stage.num_validation, stage.left_out)
+        note_objects(recipe.run, recipe.data, stage.trained_on)
         print(f"finetune: licence of {recipe.base}: {stage.model.facts.licence}", file=sys.stderr)
     run = recipe.run / "adapt"
     log = _open_log(recipe, run, processes)

@@ -144,10 +144,15 @@ def orbit_folders(object_folder: Path) -> list[Path]:
     return sorted((folder for folder in found if folder.name.isdigit()), key=lambda folder: int(folder.name))
 
 
-def collection_of(path: Path, root: Path) -> Path | None:
-    """The collection that a folder below ``root`` lies in; None if it lies in none."""
-    above = [path, *path.parents]
-    return next((folder for folder in above[: above.index(root) + 1] if has_manifest(folder)), None)
+def find_collections(root: Path) -> list[Path]:
+    """All collections that are above, at or below a folder."""
+    found = [folder for folder in root.parents if has_manifest(folder)]
+    for where, folders, files in os.walk(root):
+        if "transforms.json" in files:
+            folders.clear()
+        elif any(_MANIFEST.fullmatch(name) for name in files):
+            found.append(Path(where))
+    return found
 
 
 def fingerprint(folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mv3d.dataset import Entry, collection_of, fingerprint, has_manifest, list_orbits, orbit_folders, read_manifest
+from mv3d.dataset import Entry, find_collections, fingerprint, has_manifest, list_orbits, orbit_folders, read_manifest
 from mv3d.errors import Mv3dError
 
 
@@ -100,10 +100,10 @@ def test_a_fingerprint_changes_with_any_file_of_the_orbit(tmp_path: Path):
     assert len(set(seen)) == 4
 
 
-def test_the_collection_of_a_folder_is_the_nearest_above_it(tmp_path: Path):
+def test_collections_above_and_below_a_folder_are_found(tmp_path: Path):
     orbit = make_orbit(tmp_path, "sets/games/a/0")
-    assert collection_of(orbit, tmp_path) is None
+    assert find_collections(orbit) == find_collections(tmp_path) == []
     write(tmp_path / "sets/manifest-0-of-1.jsonl", {"object_id": "games/a"})
-    assert collection_of(orbit, tmp_path) == tmp_path / "sets"
     write(tmp_path / "sets/games/manifest.jsonl", {"object_id": "a"})
-    assert collection_of(orbit, tmp_path) == tmp_path / "sets/games"
+    assert find_collections(tmp_path) == [tmp_path / "sets", tmp_path / "sets/games"]
+    assert find_collections(orbit) == [tmp_path / "sets/games", tmp_path / "sets"]
