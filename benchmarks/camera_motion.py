@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.data import list_orbits
 from finetune.encode import OrbitFrames, load_frames
 from finetune.pictures import save_rows, shrunk
 from mv3d.cameras import Camera
+from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.generate import GenerateSettings, make_conditions, sample_views
@@ -94,7 +94,7 @@ def wanted_motion(name: str) -> np.ndarray:
 
 def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, OrbitFrames]]:
     """The clip to the left of the first held-out objects that look different from the side, and the views around."""
-    sides = [{e.object_id: e for e in list_orbits([data / path])} for path in ("orbit-left", "orbit-right")]
+    sides = [{e.object_id: e for e in list_orbits([data / path]).orbits} for path in ("orbit-left", "orbit-right")]
     found = []
     for object_id, entry in sorted(sides[0].items()):
         if entry.split == "train" or object_id not in sides[1] or len(found) == count:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from finetune.data import list_orbits
 from finetune.encode import begun_at, load_frames
+from mv3d.dataset import list_orbits
 from mv3d.files import whole_file
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     use = parse_lora(options.lora)
     base = read_lora(use.path)[0].base
-    entries = [entry for entry in list_orbits([options.data], options.category) if entry.split == options.split]
+    entries = [entry for entry in list_orbits([options.data], options.category).orbits if entry.split == options.split]
     names = [entry.object_id.replace("/", "_") for entry in entries]
     for side in ("before", "after"):
         model = load_model(base, torch.device("cpu"))

@@ -27,13 +27,13 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from finetune.average import Average
-from finetune.data import list_orbits
 from finetune.encode import begun_at, load_frames
 from finetune.loop import make_optimizer
 from finetune.recipe import Cache, LoopConfig, Noise, Recipe
 from finetune.shards import decoded
 from finetune.stages.adapt import AdaptTraining
 from mv3d.cameras import static_orbit
+from mv3d.dataset import list_orbits
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
@@ -101,7 +101,7 @@ def _plain_step(model: OrbitModel, recipe: Recipe) -> Callable[[int], None]:
     assert mean is not None
     optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.loop.learning_rate)
     average = {name: value.clone() for name, value in unet.state_dict().items()}
-    orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(recipe.data)]
+    orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(recipe.data).orbits]
 
     def run(step: int) -> None:
         generator = torch.Generator().manual_seed(step)

@@ -157,8 +157,9 @@ def _render_views(item: SourceObject, protocol: Protocol, settings: Settings, fo
 
 def _load_sides(objects: Sequence[SourceObject], path: Path) -> dict[str, str | None]:
     """Each object's side of the split, by the hash of its geometry; None where it cannot be loaded."""
-    known: dict[str, str | None] = json.loads(path.read_text()) if path.is_file() else {}
-    unknown = [item for item in objects if item.object_id not in known]
+    keys = {item.object_id: _key_of(item) for item in objects}
+    known = _known_sides(path)
+    unknown = [item for item in objects if keys[item.object_id] not in known]
     if unknown:
         from tqdm import tqdm
 
@@ -169,10 +170,23 @@ def _load_sides(objects: Sequence[SourceObject], path: Path) -> dict[str, str | 
             else:
                 sides = map(_side_of, unknown)
             found = list(tqdm(sides, total=len(unknown), desc="splits", unit="object"))
-        known |= {item.object_id: side for item, side in zip(unknown, found, strict=True)}
+        known |= {keys[item.object_id]: side for item, side in zip(unknown, found, strict=True)}
         with whole_file(path) as partial:
             partial.write_text(json.dumps(known, indent=0) + "\n")
-    return known
+    return {object_id: known[key] for object_id, key in keys.items()}
+
+
+def _known_sides(path: Path) -> dict[str, str | None]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}  # they are found out again
+
+
+def _key_of(item: SourceObject) -> str:
+    """An object and the file that it is in, as it is now."""
+    facts = item.path.stat()
+    return f"{item.object_id} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def _side_of(item: SourceObject) -> str | None:

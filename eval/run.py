@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from eval.protocol import Protocol
 from eval.results import Method, Result
 from eval.score import ScoreSettings
 from eval.views import ViewSource, find_views, object_of
+from mv3d.dataset import Entry, find_collections, read_manifest
 from mv3d.errors import Mv3dError
-from render.manifest import load_manifest
 from render.sources import SourceObject
 
 
@@ -113,18 +114,26 @@ def prepare_truth(run: Run) -> tuple[dict[str, SourceObject], dict[str, Path], d
 
 
 def training_orbits(root: Path) -> list[Path]:
-    """Orbit folders: of a rendered collection its train split, of any other folder all of them.
+    """Orbit folders: of rendered collections their train split, and all that are in no collection.
 
     Raises:
         Mv3dError: if there are none.
     """
-    orbits = {name: source.path for name, source in find_views(root).items() if source.kind == "orbit"}
-    if (root / "manifest.jsonl").is_file():
-        sides = {entry.object_id: entry.split for entry in load_manifest(root)}
-        orbits = {name: path for name, path in orbits.items() if sides.get(object_of(name)) == "train"}
-    if not orbits:
+    orbits = [source.path for source in find_views(root).values() if source.kind == "orbit"]
+    manifests = {folder: read_manifest(folder) for folder in find_collections(root)}
+    training = [path for path in orbits if _is_to_train_on(path, manifests)]
+    if not training:
         raise Mv3dError(f"{root} holds no training orbits; give a folder that python -m render orbits wrote")
-    return list(orbits.values())
+    return training
+
+
+def _is_to_train_on(orbit: Path, manifests: Mapping[Path, Mapping[str, Entry]]) -> bool:
+    """By the nearest manifest above an orbit; what it does not name is not."""
+    collection = next((folder for folder in orbit.parents if folder in manifests), None)
+    if collection is None:
+        return True
+    entry = manifests[collection].get(object_of(orbit.relative_to(collection).as_posix()))
+    return entry is not None and (entry.split or "train") == "train"
 
 
 def _training_orbits(run: Run) -> list[Path]:

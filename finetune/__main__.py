@@ -78,21 +78,25 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import assemble_model
+    from finetune.assemble import assemble_model, note_objects
     from finetune.checkpoint import latest_checkpoint
-    from finetune.data import pack_orbits
+    from finetune.data import packed, tell_orbits, validation_orbits
     from finetune.loop import train
     from finetune.stages import STAGES
 
+    told: set[Path] = set()
     for name in names or tuple(STAGES):
         if getattr(config, name) is None:
             continue
         size_px, data = config.frames_px(name), config.data_of(name)
         folder = config.run / (f"pack-{size_px}" if data is config.data else f"pack-{name}")
-        if processes.is_main:
-            pack_orbits(data, folder, size_px)
-        processes.wait()
-        stage = STAGES[name](config, pack_orbits(data, folder, size_px))
+        pack = packed(data, folder, size_px, processes)
+        if processes.is_main and folder not in told:
+            told.add(folder)
+            training = [pack.entries[k] for k in pack.indices("train")]
+            tell_orbits(training, len(validation_orbits(pack, config.validation_objects)), pack.left_out)
+            note_objects(config.run, data, (entry.object_id for entry in training))
+        stage = STAGES[name](config, pack)
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
@@ -107,12 +111,15 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
 
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import save_adaptation
+    from finetune.assemble import note_objects, save_adaptation
+    from finetune.data import tell_orbits
     from finetune.loop import train
     from finetune.stages.adapt import AdaptTraining
 
     stage = AdaptTraining(recipe, processes)
     if processes.is_main:
+        tell_orbits(stage.training, stage.num_validation, stage.left_out)
+        note_objects(recipe.run, recipe.data, stage.trained_on)
         print(f"finetune: licence of {recipe.base}: {stage.model.facts.licence}", file=sys.stderr)
     run = recipe.run / "adapt"
     log = _open_log(recipe, run, processes)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
-from finetune.data import pack_orbits, read_manifest
 from finetune.recipe import Recipe
 from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
+from mv3d.dataset import read_manifest
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_file
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.model.unet import OrbitUNet
+from mv3d.pack import pack_orbits
+
+_NOTED = "trained_on.json"
 
 
 def assemble_model(run: RunConfig) -> None:
     """Write ``run/model`` in the diffusers layout, half precision, once every stage has a checkpoint.
 
-    ``ATTRIBUTION.txt`` in it names every object the model was trained on, with its author and licence.
+    ``ATTRIBUTION.txt`` in it names every object that any leg was trained on, with its author and licence.
     """
     if all(latest_checkpoint(run.run / stage) for stage in ("autoencoder", "volume", "diffusion")):
         size_px = run.frames_px("diffusion")
@@ -29,7 +35,8 @@ def assemble_model(run: RunConfig) -> None:
         network = load_ema(run.run / "diffusion", stage.network)
         save_model(stage.model(network), run.run / "model", overwrite=True)
         trained_on = {pack.entries[k].object_id for k in pack.indices("train")}
-        (run.run / "model" / "ATTRIBUTION.txt").write_text(_attribution(run.data, trained_on))
+        note_objects(run.run, run.data, trained_on)
+        (run.run / "model" / "ATTRIBUTION.txt").write_text(_attribution(run.run))
 
 
 def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
@@ -58,11 +65,28 @@ def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
         save_lora(unet, made, facts, pose_base=stage.pose_base)
     for path in licence_files(base):
         shutil.copyfile(path, folder / path.name)
-    (folder / "ATTRIBUTION.txt").write_text(_attribution(recipe.data, stage.trained_on))
+    note_objects(recipe.run, recipe.data, stage.trained_on)
+    (folder / "ATTRIBUTION.txt").write_text(_attribution(recipe.run))
     return made
 
 
-def _attribution(folders: Sequence[Path], trained_on: Iterable[str]) -> str:
-    manifest = {object_id: line for folder in folders for object_id, line in read_manifest(folder).items()}
-    lines = [f"{manifest[name].get('attribution')}; {manifest[name].get('licence')}" for name in sorted(trained_on)]
-    return "\n".join(lines) + "\n"
+def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) -> None:
+    """Remember in a run folder whose objects it is trained on; another leg may be given others."""
+    manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
+    noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
+    known = _noted(run) | noted
+    with whole_file(run / _NOTED) as partial:
+        partial.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
+
+
+def _noted(run: Path) -> dict[str, str]:
+    path = run / _NOTED
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        told = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
+        raise Mv3dError(told) from error
+
+
+def _attribution(run: Path) -> str:
+    return "\n".join(_noted(run).values()) + "\n"

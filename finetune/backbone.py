@@ -38,7 +38,7 @@ def load_imagenet_weights(backbone: Backbone) -> None:
 
 
 def folded(given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by the names of EfficientNet-PyTorch to those of `Backbone`: each batch norm goes into its convolution."""
+    """Weights of EfficientNet-PyTorch by the names of `Backbone`: each batch norm goes into its convolution."""
     out: dict[str, Tensor] = {}
     names = [("_conv_stem", "_bn0", "stem")]
     block = 0

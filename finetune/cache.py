@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mv3d.errors import Mv3dError
+
+_DIGEST_BYTES = 8
+
 
 class DiskCache:
-    """Rows of one half-precision array; a row is made at its first use. Killed at any moment, no row is half-written.
+    """Rows of one half-precision array, each made at its first use.
 
-    ``folder`` should name what the rows depend on, see `weights_digest`.
+    Beside each row lies a digest of its bytes and of its key, which tells what it was made of. A row of another key, a
+    changed one, and one that was half-written when a process was killed are made again. ``folder`` should name what all
+    rows depend on, see `weights_digest`.
     """
 
-    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
-        if not folder.exists():
-            _create(folder, shape)
-        self._rows, self._done = (
-            np.lib.format.open_memmap(folder / name, mode="r+") for name in ("rows.npy", "done.npy")
-        )
+    def __init__(self, folder: Path, keys: Sequence[str], shape: tuple[int, ...]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keys, self._shape = keys, shape
+        self._rows, self._digests = folder / "rows.bin", folder / "digests.bin"
+        for path in (self._rows, self._digests):
+            path.touch()
 
     def get(self, row: int, make: Callable[[], Tensor]) -> Tensor:
-        """Row number ``row``, as ``make`` gives it, rounded to half precision."""
-        if not self._done[row]:
-            self._rows[row] = make().float().numpy()
-            self._rows.flush()  # the row must be on disk before it is called done
-            self._done[row] = 1
-            self._done.flush()
-        return torch.from_numpy(self._rows[row].astype(np.float32))
+        """Row number ``row``, as ``make`` gives it, rounded to half precision.
+
+        Raises:
+            Mv3dError: if it cannot be written.
+        """
+        size = 2 * prod(self._shape)
+        data = _read(self._rows, row * size, size)
+        if _read(self._digests, row * _DIGEST_BYTES, _DIGEST_BYTES) != self._digest(row, data):
+            data = make().float().cpu().numpy().astype(np.float16).tobytes()
+            assert len(data) == size, "a row of another shape"
+            try:
+                _write(self._rows, row * size, data)
+                _write(self._digests, row * _DIGEST_BYTES, self._digest(row, data))
+            except OSError as error:
+                told = f"{self._rows} cannot be written: {error.strerror}; free space and run the same command again"
+                raise Mv3dError(told) from error
+        return torch.from_numpy(np.frombuffer(data, np.float16).reshape(self._shape).astype(np.float32))
+
+    def _digest(self, row: int, data: bytes) -> bytes:
+        return hashlib.blake2b(f"{self._keys[row]}\n".encode() + data, digest_size=_DIGEST_BYTES).digest()
 
 
 def weights_digest(*modules: nn.Module) -> str:
@@ -46,15 +64,13 @@ def weights_digest(*modules: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def _create(folder: Path, shape: tuple[int, ...]) -> None:
-    """Make an empty cache; of several processes that do so at once the first one's stays."""
-    partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
-    partial.mkdir(parents=True, exist_ok=True)
-    for name, dtype, size in (("rows.npy", np.float16, shape), ("done.npy", np.uint8, shape[:1])):
-        np.lib.format.open_memmap(partial / name, mode="w+", dtype=dtype, shape=size).flush()  # sparse, reads as zeros
-    try:
-        partial.rename(folder)  # replaces no folder that has files
-    except OSError:
-        shutil.rmtree(partial)
-        if not folder.is_dir():
-            raise
+def _read(path: Path, offset: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def _write(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)

@@ -19,12 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from finetune.cache import weights_digest
-from finetune.data import PackedOrbit
 from finetune.pictures import recoloured, to_tensor
 from finetune.processes import Processes
 from finetune.recipe import Recipe
-from finetune.shards import Sample, shard_path, write_shard
-from mv3d.cameras import Camera
+from finetune.shards import LeftOut, Sample, remove_shards, shard_path, write_shard
+from mv3d.cameras import Camera, turned_to_front
+from mv3d.conventions import to_nerfstudio
+from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
@@ -33,6 +34,7 @@ from mv3d.model.conditioning import embed_image
 from mv3d.orbit import load_orbit, to_uint8
 
 _CHUNK = 8  # frames encoded together
+_FORMAT = 2  # of what a sample tells
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class OrbitFrames:
     cameras: tuple[Camera, ...]
 
 
-def load_frames(entry: PackedOrbit, size_px: int) -> OrbitFrames:
+def load_frames(entry: ListedOrbit, size_px: int) -> OrbitFrames:
     """Read an orbit folder at one size."""
     orbit = load_orbit(Path(entry.orbit))
     orbit = orbit if orbit.frames.shape[1:3] == (size_px, size_px) else orbit.resized(size_px)
@@ -60,21 +62,20 @@ def begun_at(frames: OrbitFrames, start: int, num_views: int) -> OrbitFrames:
     if total % num_views:
         raise Mv3dError(f"an orbit of {total} views cannot be thinned to {num_views}; render or ask for another number")
     chosen = [(start + k * (total // num_views)) % total for k in range(num_views)]
-    turn = frames.cameras[start].azimuth_deg
-    cameras = tuple(frames.cameras[k].turned(-turn) for k in chosen)
-    return OrbitFrames(frames.rgba[chosen], cameras)
+    return OrbitFrames(frames.rgba[chosen], turned_to_front([frames.cameras[k] for k in chosen]))
 
 
 def encode_orbits(
-    model: OrbitModel, recipe: Recipe, entries: list[PackedOrbit], folder: Path, processes: Processes
+    model: OrbitModel, recipe: Recipe, entries: list[ListedOrbit], folder: Path, processes: Processes
 ) -> Path:
-    """Write all shards of a recipe below ``folder``, those that are missing; returns where they are.
+    """Write all shards of a recipe below ``folder``, those that are missing or of other orbits; returns where they are.
 
-    The shards' folder is named after the weights that encode and the settings, so others are never mistaken for them.
+    The shards' folder is named after the weights that encode and the settings, so others are never mistaken for them;
+    each shard knows its orbits by what is in their folders.
     """
     settings = asdict(recipe.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": recipe.seed}
     settings |= {"cond": [recipe.noise.cond_noise_mean, recipe.noise.cond_noise_std], "views": recipe.num_views}
-    told = json.dumps([settings, [entry.orbit for entry in entries]], sort_keys=True)
+    told = json.dumps([_FORMAT, settings], sort_keys=True)
     networks = [model.vae, model.image_encoder, *([model.volume] if model.volume is not None else [])]
     digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
     shards = folder / f"latents-{digest}"
@@ -85,22 +86,26 @@ def encode_orbits(
     work = [(k, variant) for k in range(len(entries)) for variant in range(recipe.cache.variants)]
     mixed = np.random.default_rng([recipe.seed, len(work)]).permutation(len(work))
     size = recipe.cache.samples_per_shard
+    if processes.is_main:
+        remove_shards(shards, -(-len(work) // size))
     numbers = range(processes.rank, -(-len(work) // size), processes.count)
     for number in tqdm(numbers, desc="encoding orbits", unit="shard", disable=not processes.is_main):
         chosen = [work[i] for i in mixed[number * size : (number + 1) * size]]
-        write_shard(shard_path(shards, number), _samples(model, recipe, entries, chosen))
+        made_of = json.dumps([(*which, asdict(entries[which[0]])) for which in chosen])
+        key = hashlib.sha256(made_of.encode()).hexdigest()
+        write_shard(shard_path(shards, number), key, _samples(model, recipe, entries, chosen))
     return shards
 
 
 def _samples(
-    model: OrbitModel, recipe: Recipe, entries: list[PackedOrbit], chosen: list[tuple[int, int]]
-) -> Iterator[Sample]:
+    model: OrbitModel, recipe: Recipe, entries: list[ListedOrbit], chosen: list[tuple[int, int]]
+) -> Iterator[Sample | LeftOut]:
     for k, variant in chosen:
         try:
             frames = load_frames(entries[k], model.facts.resolution_px)
             yield encode_orbit(model, recipe, frames, entries[k].object_id, (k, variant))
         except Mv3dError as error:  # one orbit that cannot be used does not stop the others
-            tqdm.write(f"finetune: {entries[k].orbit} is left out: {error}")
+            yield LeftOut(entries[k].orbit, str(error))
 
 
 @torch.no_grad()
@@ -115,12 +120,11 @@ def encode_orbit(
     if model.volume is not None:
         start = int(rng.integers(len(frames.cameras)))
         frames = begun_at(frames, start, recipe.num_views)
-    rgba = frames.rgba
-    angles = np.array([(c.azimuth_deg, c.elevation_deg, c.radius) for c in frames.cameras])
+    rgba, cameras = frames.rgba, frames.cameras
     if variant and recipe.cache.recolour:
         rgba = recoloured(rgba, generator)
     if variant % 2 and recipe.cache.flip:
-        rgba, angles = rgba.flip(-1), angles * (-1, 1, 1)
+        rgba, cameras = rgba.flip(-1), tuple(camera.mirrored() for camera in cameras)
     if variant and recipe.cache.backgrounds and model.vae.config["in_channels"] == 3:
         colour = torch.rand(3, 1, 1, generator=generator)
         rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])
@@ -133,7 +137,8 @@ def encode_orbit(
             [embed_image(model.image_encoder, to_autoencoder(c, 3) / 2 + 0.5)[:, 0] for c in chunks]
         ),
     }
-    facts = {"object_id": object_id, "variant": variant, "cameras": angles.tolist(), "start": start}
+    whole = [to_nerfstudio(camera) for camera in cameras]
+    facts = {"object_id": object_id, "variant": variant, "cameras": whole, "start": start}
     if recipe.noise.cond_noise_mean is not None:
         sigma = (recipe.noise.cond_noise_mean + recipe.noise.cond_noise_std * rng.standard_normal(len(rgba))).astype(
             "f4"
@@ -145,8 +150,7 @@ def encode_orbit(
         arrays["noisy"] = torch.cat([encode(model.vae, chunk).mode() for chunk in noisy.split(_CHUNK)])
         facts["cond_aug"] = sigma.tolist()
     if model.volume is not None:
-        flipped = tuple(Camera.looking_at_origin(*row, size_px=rgba.shape[-1]) for row in angles)
         picture = rgba[0].to(device)
-        coarse = make_coarse_orbit(model.volume, picture, flipped, rgba.shape[-1])
+        coarse = make_coarse_orbit(model.volume, picture, cameras, rgba.shape[-1])
         arrays["coarse"] = coarse.latents(model.vae, rgba.shape[-1])
     return Sample(facts, {name: value.float().cpu().numpy().astype(np.float16) for name, value in arrays.items()})

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune.data import Pack
 from finetune.pictures import recoloured, to_tensor
 from mv3d.cameras import Camera
 from mv3d.model.frustum import Frustum, axes, pixel_uv
+from mv3d.pack import Pack
 
 _COLOUR_VIEWS = 3
 _SEEN = 0.5  # alpha
@@ -57,7 +57,7 @@ def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, gene
     depth = torch.from_numpy(pack.depth[orbit][chosen].astype(np.float32)) / frame_radius(cameras[0])
     filled = torch.from_numpy(pack.filled(orbit))[None].float()
     poses = torch.tensor([[radians(c.azimuth_deg), radians(c.elevation_deg)] for c in cameras], dtype=torch.float32)
-    turn_rad = radians(float(pack.cameras[orbit, chosen[0], 0]))
+    turn_rad = radians(pack.cameras(orbit)[chosen[0]].azimuth_deg)
     if torch.rand((), generator=generator) < 0.5:  # mirrored: x and azimuths change their sign
         rgba, depth, filled = rgba.flip(-1), depth.flip(-1), filled.flip(-1)
         poses, turn_rad = poses * torch.tensor([-1.0, 1.0]), -turn_rad

@@ -1,13 +1,15 @@
 """WebDataset shards of encoded orbits: written once, streamed in an order that depends on seed and epoch alone.
 
-A shard is a tar of samples (``<key>.json`` and some ``<key>.<name>.npy``) beside a small JSON that lists their
-objects; either is whole or absent. Which sample is the n-th of a run is a function of (seed, n), whatever the number of
-processes and wherever a run goes on: shards before that place are not opened. Each epoch mixes the shards, and the
-samples of a few shards at a time (a few are held in memory, so that shards are read from front to back).
+A shard is a tar of samples (``<key>.json`` and some ``<key>.<name>.npy``) beside a small JSON that tells what it was
+made of, what it holds, what was left out, and its checksum; either is whole or absent. Which sample is the n-th of a
+run is a function of (seed, n), whatever the number of processes and wherever a run goes on: shards before that place
+are not opened. Each epoch mixes the shards, and the samples of a few shards at a time (a few are held in memory, so
+that shards are read from front to back).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import queue
@@ -38,12 +40,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """An orbit that cannot be encoded, by its folder."""
+
+    orbit: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Shard:
     """A shard and what its list says of it."""
 
     path: Path
     bytes: int
+    sha256: str
     object_ids: tuple[str, ...]
+    left_out: dict[str, str]
+    """Why orbits, by their folder, are not in it."""
 
     def __len__(self) -> int:
         return len(self.object_ids)
@@ -54,19 +67,41 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.tar"
 
 
-def write_shard(path: Path, samples: Iterator[Sample]) -> None:
-    """Write a shard, then its list; nothing happens if both are there already."""
+def write_shard(path: Path, key: str, samples: Iterator[Sample | LeftOut]) -> None:
+    """Write a shard, then its list; nothing happens if both are there already and were made of what ``key`` tells.
+
+    Raises:
+        Mv3dError: if it cannot be written.
+    """
     listing = path.with_suffix(".json")
-    if path.is_file() and listing.is_file():
+    if path.is_file() and _key_of(listing) == key:
         return
-    ids = []
-    with whole_file(path) as partial, TarWriter(str(partial), mtime=0) as tar:
-        for k, sample in enumerate(samples):
-            ids.append(sample.facts["object_id"])
-            arrays = {f"{name}.npy": _npy(array) for name, array in sample.arrays.items()}
-            tar.write({"__key__": f"{path.stem}-{k:05d}", "json": json.dumps(sample.facts).encode(), **arrays})
-    with whole_file(listing) as partial:
-        partial.write_text(json.dumps({"bytes": path.stat().st_size, "object_ids": ids}))
+    listing.unlink(missing_ok=True)  # it must not tell of the bytes that come now
+    ids, left_out = [], {}
+    try:
+        with whole_file(path) as partial, TarWriter(str(partial), mtime=0) as tar:
+            for sample in samples:
+                if isinstance(sample, LeftOut):
+                    left_out[sample.orbit] = sample.reason
+                    continue
+                name = f"{path.stem}-{len(ids):05d}"
+                ids.append(sample.facts["object_id"])
+                arrays = {f"{name}.npy": _npy(array) for name, array in sample.arrays.items()}
+                tar.write({"__key__": name, "json": json.dumps(sample.facts).encode(), **arrays})
+        facts = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        with whole_file(listing) as partial:
+            partial.write_text(json.dumps({"key": key, **facts, "object_ids": ids, "left_out": left_out}))
+    except OSError as error:
+        told = f"{path} cannot be written: {error.strerror}; free space and run again: it goes on here"
+        raise Mv3dError(told) from error
+
+
+def remove_shards(folder: Path, first: int) -> None:
+    """Remove those of a number from ``first`` on, which belong to data that there were once."""
+    for path in folder.glob("[0-9]*.tar"):
+        if int(path.stem) >= first:
+            path.with_suffix(".json").unlink(missing_ok=True)
+            path.unlink()
 
 
 def list_shards(folder: Path) -> tuple[Shard, ...]:
@@ -79,11 +114,13 @@ def list_shards(folder: Path) -> tuple[Shard, ...]:
     for path in sorted(folder.glob("[0-9]*.tar")):
         try:
             listing = json.loads(path.with_suffix(".json").read_text())
-            shards.append(Shard(path, listing["bytes"], tuple(listing["object_ids"])))
-        except (OSError, ValueError, KeyError) as error:
+            told = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
+            shards.append(Shard(path, *told))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from error
     if not any(len(shard) for shard in shards):
-        raise Mv3dError(f"{folder} holds no encoded orbit")
+        reasons = [reason for shard in shards for reason in shard.left_out.values()]
+        raise Mv3dError(f"{folder} holds no encoded orbit" + (f"; the first: {reasons[0]}" if reasons else ""))
     return tuple(shards)
 
 
@@ -215,18 +252,24 @@ class _Reader:
 
 def _read(shard: Shard) -> list[RawSample]:
     try:
-        found = shard.path.stat().st_size
-        if found != shard.bytes:
-            raise ValueError(f"{found} bytes instead of {shard.bytes}")
-        # Opened here, not by WebDataset, which leaves closing to the garbage collector.
-        with shard.path.open("rb") as stream:
-            files = tar_file_expander([{"url": str(shard.path), "stream": stream}])
-            samples = list(group_by_keys(files))
+        data = shard.path.read_bytes()
+        if len(data) != shard.bytes:
+            raise ValueError(f"{len(data)} bytes instead of {shard.bytes}")
+        if hashlib.sha256(data).hexdigest() != shard.sha256:
+            raise ValueError("its bytes were changed")
+        samples = list(group_by_keys(tar_file_expander([{"url": str(shard.path), "stream": io.BytesIO(data)}])))
     except (OSError, ValueError, tarfile.TarError) as error:
         raise _damaged(shard.path, error) from error
     if len(samples) != len(shard):
         raise _damaged(shard.path, f"{len(samples)} samples instead of {len(shard)}")
     return samples
+
+
+def _key_of(listing: Path) -> str | None:
+    try:
+        return json.loads(listing.read_text())["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _damaged(path: Path, reason: object) -> Mv3dError:

@@ -32,18 +32,24 @@ class SeenSpace:
     """(V, S, S) along the viewing axis, in frame radii; 0 where nothing is or nothing is known."""
     cam_from_world: Tensor
     """(V, 4, 4), in frame radii."""
-    focal: float
-    """In halves of the picture's width."""
+    focal: Tensor
+    """(V,), in halves of the picture's width."""
+    centre: Tensor
+    """(V, 2), the principal point in such halves from the picture's middle, +v down."""
 
     @classmethod
     def of(cls, rgba: Tensor, depth: np.ndarray, cameras: Sequence[Camera]) -> SeenSpace:
-        """Gather views (V, 4, S, S), their depth (V, S, S) in world units, and their cameras."""
+        """Gather views (V, 4, S, S), their depth (V, S, S) in world units, and their cameras.
+
+        The first camera's frame is what lengths are measured by.
+        """
         frame_radius = cameras[0].radius * sin(radians(cameras[0].fov_deg) / 2)
         matrices = np.stack([camera.cam_from_world for camera in cameras])
         matrices[:, :3, 3] /= frame_radius
         in_radii = torch.from_numpy(depth.astype(np.float32) / frame_radius)
-        focal = cameras[0].focal_px / (cameras[0].width_px / 2)
-        return cls(rgba, in_radii, torch.from_numpy(matrices).float(), focal)
+        focal = torch.tensor([camera.focal_px / (camera.width_px / 2) for camera in cameras])
+        centre = torch.tensor([(c.cx_px / (c.width_px / 2) - 1, c.cy_px / (c.height_px / 2) - 1) for c in cameras])
+        return cls(rgba, in_radii, torch.from_numpy(matrices).float(), focal, centre)
 
     def occupancy(self, points: Tensor) -> Tensor:
         """Whether points (P, 3) may be inside the object, (P,) in [0, 1]: no view sees them empty.
@@ -53,7 +59,8 @@ class SeenSpace:
         """
         in_cam = points @ self.cam_from_world[:, :3, :3].transpose(1, 2) + self.cam_from_world[:, None, :3, 3]
         distance = -in_cam[..., 2]
-        uv = in_cam[..., :2] * in_cam.new_tensor([1.0, -1.0]) * (self.focal / distance[..., None])
+        uv = in_cam[..., :2] * in_cam.new_tensor([1.0, -1.0]) * (self.focal[:, None] * distance.reciprocal())[..., None]
+        uv = uv + self.centre[:, None]
         alpha = F.grid_sample(self.rgba[:, 3:], uv[:, None], align_corners=False)[:, 0, 0]
         depth = F.grid_sample(self.depth[:, None], uv[:, None], mode="nearest", align_corners=False)[:, 0, 0]
         seen_empty = (depth > 0) & (distance < depth - _MARGIN)
@@ -66,7 +73,8 @@ class SeenSpace:
         view, row, column = visible[torch.randint(len(visible), (count,), generator=generator)].unbind(-1)
         size = self.depth.shape[-1]
         depth = self.depth[view, row, column]
-        x, y = (((at + 0.5) / (size / 2) - 1) / self.focal * depth for at in (column, row))
+        u, v = self.centre[view].unbind(-1)
+        x, y = (((at + 0.5) / (size / 2) - 1 - c) / self.focal[view] * depth for at, c in ((column, u), (row, v)))
         in_cam = torch.stack([x, -y, -depth], dim=-1)
         turned = in_cam - self.cam_from_world[view, :3, 3]
         points = (turned[:, None] @ self.cam_from_world[view, :3, :3])[:, 0]

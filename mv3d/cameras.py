@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 DEFAULT_FOV_DEG = 33.8  # SV3D, appendix B
 DEFAULT_RADIUS = 2.2  # a median object of largest extent 1 fills the frame of the default field of view
+_EXACT = 1e-9  # what rounding leaves, in degrees, pixels and parts of the radius
 _MAX_ELEVATION_DEG = 89.0  # at the pole "up" is undefined; SV3D clamps here too
 
 
@@ -129,6 +130,11 @@ class Camera:
         old_from_new = np.eye(4)
         old_from_new[:3, :3] = Rotation.from_euler("y", left_deg, degrees=True).as_matrix()
         return replace(self, world_from_cam=self.world_from_cam @ old_from_new)
+
+    def mirrored(self) -> Camera:
+        """The camera of the picture mirrored left to right, in the world mirrored in its X."""
+        mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+        return replace(self, world_from_cam=mirror @ self.world_from_cam @ mirror, cx_px=self.width_px - self.cx_px)
 
     def resized(self, width_px: int, height_px: int) -> Camera:
         """Describe the same view resampled to another size of the same aspect ratio."""
@@ -298,3 +304,23 @@ def orbit_through(
         Camera.looking_at_origin(azimuth, elevation, radius, size_px=size_px, fov_deg=fov_deg)
         for azimuth, elevation in places
     )
+
+
+def turned_to_front(cameras: Sequence[Camera]) -> tuple[Camera, ...]:
+    """Turn cameras about the world's Z axis so that the first stands at azimuth 0."""
+    return tuple(_turned_exactly(camera, -cameras[0].azimuth_deg) for camera in cameras)
+
+
+def _turned_exactly(camera: Camera, azimuth_deg: float) -> Camera:
+    """As `Camera.turned`; one that looks upright at the origin is made of its angles, without rests of rounding."""
+    right, up, backward = camera.world_from_cam[:3, :3].T
+    is_upright = abs(right[2]) < _EXACT and up[2] > 0 and abs(camera.elevation_deg) <= _MAX_ELEVATION_DEG
+    if not is_upright or np.abs(backward * camera.radius - camera.position).max() > _EXACT * camera.radius:
+        return camera.turned(azimuth_deg)
+    size_px, fov_deg = (camera.width_px, camera.height_px), camera.fov_deg
+    fov_deg = DEFAULT_FOV_DEG if abs(fov_deg - DEFAULT_FOV_DEG) < _EXACT else fov_deg
+    angles = camera.azimuth_deg + azimuth_deg, camera.elevation_deg
+    exact = Camera.looking_at_origin(*angles, camera.radius, size_px=size_px, fov_deg=fov_deg)
+    if max(abs(getattr(exact, name) - getattr(camera, name)) for name in ("focal_px", "cx_px", "cy_px")) < _EXACT:
+        return exact
+    return replace(exact, focal_px=camera.focal_px, cx_px=camera.cx_px, cy_px=camera.cy_px)

@@ -41,7 +41,7 @@ class OrbitOptions:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mesh: bool = False
-    """Make mesh.glb in the orbit folder too: the coarse stage's surface with the views' colours, or the views lifted."""
+    """Make mesh.glb in the orbit folder too: the model's own surface in the views' colours, or the views lifted."""
     matte: Matte = "auto"
     """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
     keep_framing: bool = False

@@ -98,7 +98,14 @@ class Orbit:
         return Orbit(self.frames[list(indices)], tuple(self.cameras[k] for k in indices), facts)
 
     def resized(self, size_px: int) -> Orbit:
-        """The orbit resampled to a square size."""
+        """The orbit resampled to a square size.
+
+        Raises:
+            Mv3dError: if its views are not square.
+        """
+        height_px, width_px = self.frames.shape[1:3]
+        if height_px != width_px:
+            raise Mv3dError(f"views of {width_px}x{height_px} px are not square; pad or render them so")
         frames = np.stack([resize(frame, size_px, size_px) for frame in self.frames])
         return Orbit(frames, tuple(camera.resized(size_px, size_px) for camera in self.cameras), self.facts)
 

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 
 from mv3d.errors import Mv3dError
+from render.choice import choose, in_grey, licensed, on_sides
 from render.farm import render_sources, shard_of
 from render.options import make_parser, parse_shard, settings_of
 from render.sources import SourceObject, find_objects, limit_skins
@@ -32,7 +33,11 @@ def _objects(options: argparse.Namespace) -> list[SourceObject]:
     if options.skins_per_shape is not None and options.skins_per_shape < 1:
         raise Mv3dError("--skins-per-shape must be positive")
     objects = find_objects(options.source)
+    objects = objects if options.split is None else on_sides(objects, options.split)
+    objects = objects if options.licence is None else licensed(objects, options.licence)
+    objects = in_grey(objects) if options.grey else objects
     objects = objects if options.skins_per_shape is None else limit_skins(objects, options.skins_per_shape)
+    objects = choose(objects, options.only, options.limit)
     return objects if options.group is None else grouped(objects, options.group, seed=0)
 
 

@@ -12,10 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mv3d.dataset import has_manifest, orbit_folders, read_manifest
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.orbit import Orbit, load_orbit
-from render.manifest import has_manifest, load_manifest, orbit_folders
 
 _JSON = "transforms.json"
 
@@ -51,7 +51,7 @@ def pack(place: Path, out: Path, *, per_shard: int = 500) -> list[Path]:
     """
     if out.exists() and any(out.glob("*.tar")):
         raise Mv3dError(f"{out} holds shards already; choose another --out")
-    splits = {entry.object_id: entry.split or "train" for entry in load_manifest(place)}
+    splits = {object_id: entry.split or "train" for object_id, entry in read_manifest(place).items()}
     shards = []
     for split in ("train", "val", "test"):
         folders = [f for f in _folders(place) if splits[f.parent.relative_to(place).as_posix()] == split]
@@ -65,7 +65,7 @@ def pack(place: Path, out: Path, *, per_shard: int = 500) -> list[Path]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return [folder for entry in load_manifest(place) for folder in orbit_folders(place / entry.object_id)]
+    return [folder for object_id in read_manifest(place) for folder in orbit_folders(place / object_id)]
 
 
 def _add(archive: tarfile.TarFile, folder: Path, name: str) -> None:

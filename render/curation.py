@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from mv3d.dataset import Entry, orbit_folders, read_manifest
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.orbit import load_orbit
-from render.manifest import Entry, load_manifest, orbit_folders
 from render.scorebook import Scorebook
 from render.scores import Scores
 from render.sheet import save_objects_sheet
 from render.text import text_share
 
 STAGES = ("broad", "fine")
+OWN = "own"
 _MORE = {"nc", "nd", "sa", "noncommercial", "noderivatives", "noderivs", "sharealike"}
 
 
@@ -66,9 +67,14 @@ class Rules:
         return next((reason for dropped, reason in checks if dropped), None)
 
     def _allows(self, licence: str | None) -> bool:
-        """Whether a name is one of the allowed ones, followed by nothing but a version or words about it."""
-        plain = re.sub(r"[^a-z0-9]+", " ", (licence or "").lower()).strip()
-        for name in self.licences:
+        """Whether a name is one of the allowed ones, followed by nothing but a version or words about it.
+
+        An object that nobody tells a licence of, as the user's meshes, is `OWN`.
+        """
+        if licence is None:
+            return OWN in self.licences
+        plain = re.sub(r"[^a-z0-9]+", " ", licence.lower()).strip()
+        for name in (name for name in self.licences if name != OWN):
             start = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
             rest = plain[len(start) :].split()
             if plain.startswith(start) and not _MORE & set(rest):
@@ -85,7 +91,7 @@ def curate(place: Path, rules_path: Path) -> Iterator[str]:
         Mv3dError: if there is no rendered object, or the rules are not as they should be.
     """
     rules = load_rules(rules_path)
-    entries = [entry for entry in load_manifest(place) if entry.orbits]
+    entries = [entry for entry in read_manifest(place).values() if entry.orbits]
     if not entries:
         raise Mv3dError(f"{place} holds no rendered object")
     scores = _score(place, entries, rules)

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from mv3d.dataset import Entry
 from mv3d.files import whole_file
 from render.job import Job, render_job
-from render.manifest import Entry, Manifest
+from render.manifest import Manifest, entry_of
 from render.pool import Failure, Pool
 from render.settings import Settings, check_settings
 from render.sources import SourceObject
@@ -95,7 +96,7 @@ def _runner(workers: int | None, timeout_s: float, ray_address: str | None) -> A
 
 
 def _entry(job: Job, result: Entry | Failure) -> Entry:
-    return Entry.of(job.item, failed=result.reason) if isinstance(result, Failure) else result
+    return entry_of(job.item, failed=result.reason) if isinstance(result, Failure) else result
 
 
 def _keep_log(out: Path, job: Job, result: Entry | Failure) -> None:

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from render.manifest import Entry, entry_on_disk
+from mv3d.dataset import Entry
+from render.manifest import entry_of, entry_on_disk
 from render.settings import Settings
 from render.sources import SourceObject
 
@@ -54,7 +55,7 @@ def render_job(job: Job) -> Entry:
         geometry_hash = identify(item, scene)
         split = side_of(item, geometry_hash)
     except Unusable as reason:
-        return Entry.of(item, failed=str(reason))
+        return entry_of(item, failed=str(reason))
     loaded = time.perf_counter()
     seed = orbit_seed(item.object_id, job.index, settings.seed)
     rng = np.random.default_rng(seed)
@@ -96,7 +97,7 @@ def render_job(job: Job) -> Entry:
         extra=extra,
     )
     save_orbit(Orbit(frames, cameras, facts), job.folder, for_people=False, more=more)
-    return Entry.of(
+    return entry_of(
         item, split=split, geometry_hash=geometry_hash, seconds=round(time.perf_counter() - start, 3), orbits=1
     )
 

@@ -79,6 +79,11 @@ def _add_source(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--skins-per-shape", type=int, metavar="N", help="at most N objects that differ in their skin alone; else all"
     )
+    verb.add_argument("--only", nargs="+", default=(), metavar="NAME", help="object ids, patterns, or files of them")
+    verb.add_argument("--limit", type=int, metavar="N", help="the first N of them")
+    verb.add_argument("--split", type=Path, metavar="FILE", help="lines of an object id or pattern, and its side")
+    verb.add_argument("--licence", metavar="NAME", help="of objects whose source tells none, such as your meshes")
+    verb.add_argument("--grey", action="store_true", help="meshes without any colour are grey, not left out")
     verb.add_argument("--group", type=int, metavar="N", help="scenes of N objects each, not single ones")
 
 

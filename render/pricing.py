@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mv3d.dataset import Entry
 from render.job import Job, render_job
-from render.manifest import Entry
 from render.pool import Failure, Pool
 from render.settings import Settings
 from render.sources import SourceObject

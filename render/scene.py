@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from render.errors import Unusable
 from render.materials import Wrap, decode_picture, look_of
+from render.sources.loading import GREY
 
 if TYPE_CHECKING:
     import trimesh
 
 MAX_TRIANGLES = 3_000_000
 _FLATTEST = 0.01  # smallest extent over largest; a rug or a picture has no turntable
+_GREY = 0.4  # linear, of an object without colours
 _CREASE_COS = cos(radians(40))
 
 Float32 = NDArray[np.float32]
@@ -107,7 +109,9 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
     if extent.min() < _FLATTEST * extent.max() or extent.max() == 0:
         raise Unusable(f"flat: extents {extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g}")
     if not coloured:
-        raise Unusable("no colour information: no texture, material colour or vertex colours")
+        if not loaded.metadata.get(GREY):
+            raise Unusable("no colour information: no texture, material colour or vertex colours; --grey makes it grey")
+        colours[..., :3] = _GREY
     corners = ((corners - (low + high) / 2) / extent.max()).astype(np.float32)
     world_from_loaded = np.diag([*np.full(3, 1 / extent.max()), 1.0])
     world_from_loaded[:3, 3] = -(low + high) / 2 / extent.max()

@@ -22,13 +22,16 @@ def identify(item: SourceObject, scene: RenderScene) -> str:
     return hash_geometry(scene if stored is None else make_scene(stored, linear_colours=item.linear_colours))
 
 
-def side_of(item: SourceObject, geometry_hash: str) -> Split:
-    """The side of an object; a scene is kept from training if any of its objects is."""
+def side_of(item: SourceObject, geometry_hash: str) -> str:
+    """The side of an object, as given or by its shape; a scene is kept from training if any of its objects is."""
     if not isinstance(item, Group):
-        return split_of(geometry_hash)
-    scenes = [(part, make_scene(part.load(), linear_colours=part.linear_colours)) for part in item.parts]
-    sides = {split_of(identify(part, scene)) for part, scene in scenes}
+        return item.split or split_of(geometry_hash)
+    sides = {part.split or split_of(_hash_of(part)) for part in item.parts}
     return next(side for side in ("test", "val", "train") if side in sides)
+
+
+def _hash_of(item: SourceObject) -> str:
+    return identify(item, make_scene(item.load(), linear_colours=item.linear_colours))
 
 
 def hash_geometry(scene: RenderScene) -> str:

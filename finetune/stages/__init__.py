@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from finetune.config import RunConfig
-from finetune.data import Pack
 from finetune.loop import Stage
 from finetune.stages.autoencoder import AutoencoderTraining
 from finetune.stages.coarse import CoarseTraining
 from finetune.stages.diffusion import DiffusionTraining
 from finetune.stages.volume import VolumeTraining
+from mv3d.pack import Pack
 
 
 class NewStage(Stage, Protocol):

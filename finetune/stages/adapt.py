@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 from eval.metrics.lpips import load_lpips
 from finetune.base import adapted_model, load_base
 from finetune.consistency import Distiller, sampling_facts
-from finetune.data import PackedOrbit, list_orbits
 from finetune.encode import begun_at, encode_orbits, load_frames
 from finetune.processes import WHOLE, Part, Processes
 from finetune.recipe import Recipe
 from finetune.shards import Sample, ShardStream, decoded, list_shards
 from finetune.validation import score_sampled
+from mv3d.conventions import from_nerfstudio
+from mv3d.dataset import ListedOrbit, list_orbits
 from mv3d.errors import Mv3dError
-from mv3d.model.conditioning import Conditions, drop_conditions
+from mv3d.model.conditioning import Conditions, drop_conditions, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas
 from mv3d.model.lora import add_lora, train_pose_columns
 
@@ -37,8 +39,9 @@ class AdaptTraining:
         """How the result is sampled, where that is not as its base."""
         self._distiller = Distiller(base, recipe) if recipe.distillation is not None else None
         self.model = adapted_model(base, recipe)
-        self.entries = list_orbits(recipe.data, recipe.category)
-        self._validation = validation_entries(self.entries, recipe)
+        listing = list_orbits(recipe.data, recipe.category)
+        self.entries = listing.orbits
+        self._validation, left_out = choose_validation(self.entries, recipe, self.model.facts.resolution_px)
         training = [entry for entry in self.entries if entry.split == "train"]
         if not training:
             raise Mv3dError(f"no orbit of {', '.join(map(str, recipe.data))} is in the split train")
@@ -46,6 +49,10 @@ class AdaptTraining:
         processes.wait()
         shards = list_shards(folder)
         self._stream = ShardStream(shards, recipe.seed, recipe.loop.batch_size, recipe.cache.buffer_shards)
+        self.left_out = listing.left_out | left_out | {o: why for shard in shards for o, why in shard.left_out.items()}
+        """Why orbits, by their folder, are not used."""
+        self.training = [entry for entry in training if entry.orbit not in self.left_out]
+        self.num_validation = len(self._validation)
         self.trained_on = {name for shard in shards for name in shard.object_ids}
         unet = self.model.unet
         self.network: nn.Module = unet
@@ -116,8 +123,7 @@ class AdaptTraining:
         possible = total if self._recipe.turns else total - (count - 1) * stride
         first = 0 if "coarse" in arrays else start % possible
         order = (first + np.arange(count) * stride) % total
-        azimuth, elevation, _ = np.array(sample.facts["cameras"])[order].T
-        poses = np.radians([90 - elevation, (azimuth - azimuth[0]) % 360]).T
+        cameras = [from_nerfstudio(sample.facts["cameras"][k]) for k in order]
         latents = torch.from_numpy(arrays["latents"][order]).float()
         cond_aug = sample.facts["cond_aug"][first] if "cond_aug" in sample.facts else facts.added_time_ids[-1]
         picture = torch.from_numpy(arrays["noisy"][first]).float() if "noisy" in arrays else latents[0]
@@ -125,14 +131,26 @@ class AdaptTraining:
             image_latents=picture[None],
             image_embedding=torch.from_numpy(arrays["embedding"][first]).float()[None, None],
             added_time_ids=torch.tensor([[*facts.added_time_ids[:-1], cond_aug]]),
-            poses=torch.from_numpy(poses).float()[None] if self.model.unet.config["pose_embed_dim"] else None,
+            poses=poses_of(cameras)[None] if self.model.unet.config["pose_embed_dim"] else None,
             coarse_latents=torch.from_numpy(arrays["coarse"]).float()[None] if "coarse" in arrays else None,
         )
         return latents, conditions
 
 
-def validation_entries(entries: list[PackedOrbit], recipe: Recipe) -> list[PackedOrbit]:
-    """One orbit of each of the first held-out objects."""
-    held_out = [entry for entry in entries if entry.split == recipe.validation_split]
-    first = {entry.object_id: entry for entry in reversed(held_out)}
-    return [first[name] for name in sorted(first)][: recipe.validation_objects]
+def choose_validation(
+    entries: Sequence[ListedOrbit], recipe: Recipe, size_px: int
+) -> tuple[list[ListedOrbit], dict[str, str]]:
+    """One orbit of each of the first held-out objects, and why those before it, by their folder, cannot be used."""
+    chosen: dict[str, ListedOrbit] = {}
+    left_out = {}
+    for entry in sorted(entries, key=lambda entry: entry.object_id):
+        if entry.split != recipe.validation_split or entry.object_id in chosen:
+            continue
+        if len(chosen) == recipe.validation_objects:
+            break
+        try:
+            begun_at(load_frames(entry, size_px), 0, recipe.num_views)
+            chosen[entry.object_id] = entry
+        except Mv3dError as error:
+            left_out[entry.orbit] = str(error)
+    return list(chosen.values()), left_out

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
 from finetune.config import AutoencoderStage, RunConfig
-from finetune.data import Pack, draw, validation_orbits
+from finetune.data import draw, validation_orbits
 from finetune.pictures import augmented, save_rows, shrunk, to_tensor
 from finetune.processes import WHOLE, Part
 from mv3d.errors import Mv3dError
@@ -27,6 +27,7 @@ from mv3d.model.autoencoder import (
     to_autoencoder,
 )
 from mv3d.model.weights import load_strict, load_weights
+from mv3d.pack import Pack
 
 
 def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
@@ -96,6 +97,8 @@ class AutoencoderTraining:
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR (on white) and LPIPS of reconstructed validation frames."""
         assert isinstance(network, RgbaAutoencoder)
+        if not self._validation:
+            return {}
         truth = to_tensor(np.concatenate([self._pack.frames[k, ::7] for k in self._validation]))
         output = decode_latents(network, encode_frames(network, shrunk(truth, self._encoded_px)))
         save_rows([truth, output], sheet)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from finetune.backbone import load_imagenet_weights
 from finetune.config import RunConfig
-from finetune.data import Pack, draw, validation_orbits
+from finetune.data import draw, validation_orbits
 from finetune.pictures import save_rows
 from finetune.processes import WHOLE, Part
 from finetune.scenes import Scene, draw_scene
@@ -30,6 +30,7 @@ from mv3d.model.coarse import (
 )
 from mv3d.model.frustum import axes
 from mv3d.model.weights import load_strict, load_weights
+from mv3d.pack import Pack
 
 _SHARING = ((2, 2), (3, 1), (1, 3), (4,))  # how half of a batch of eight falls to objects that are seen several times
 _IN_CONE = 0.1  # alpha
@@ -247,7 +248,7 @@ def _picture_of(rgba: Tensor) -> Tensor:
 
 
 def _thickness(filled: Tensor) -> list[Tensor]:
-    """How thick a grid (D^3,) is, seen from the front, the side and above; three pictures (3, D, D), white is nothing."""
+    """How thick a grid (D^3,) is from the front, the side and above: three pictures (3, D, D), white is nothing."""
     grid = filled.view((_SHEET_SIZE,) * 3).float()
     views = [grid.mean(dim=1).flip(0), grid.mean(dim=2).flip(0), grid.mean(dim=0).flip(0)]
     return [(1 - (4 * view).clamp(max=1)).expand(3, -1, -1) for view in views]

@@ -18,7 +18,7 @@ from finetune.cache import DiskCache, weights_digest
 from finetune.checkpoint import load_ema
 from finetune.config import DiffusionStage, RunConfig
 from finetune.critic import PatchCritic, balance
-from finetune.data import Pack, draw, validation_orbits
+from finetune.data import draw, validation_orbits
 from finetune.encode import OrbitFrames
 from finetune.pictures import shrunk, to_tensor
 from finetune.processes import WHOLE, Part
@@ -32,6 +32,7 @@ from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import load_strict, load_weights
+from mv3d.pack import Pack
 
 _SCALING_FRAMES = 256
 
@@ -96,15 +97,20 @@ class DiffusionTraining:
             run.resolution_px // 8,
             run.resolution_px // 8,
         )
-        count = len(pack.entries)
+        orbits = [f"{entry.orbit} {entry.fingerprint}" for entry in pack.entries]
+        inputs = [
+            f"{made_of} from {self._start(orbit, which)}"
+            for orbit, made_of in enumerate(orbits)
+            for which in range(config.inputs_per_orbit)
+        ]
         encoder = [part for part in (self.vae.encoder, self.vae.quant_conv) if part is not None]
         digest = weights_digest(*encoder)
-        self._latents = DiskCache(run.run / f"latents-{digest}", (count, *latents))
+        self._latents = DiskCache(run.run / f"latents-{digest}", orbits, latents)
         digest = weights_digest(*encoder, self.volume)
-        self._coarse = DiskCache(run.run / f"coarse-{digest}", (count * config.inputs_per_orbit, *latents))
+        self._coarse = DiskCache(run.run / f"coarse-{digest}", inputs, latents)
         folder = run.run / f"views-{weights_digest(self.volume)}"
-        shape = (count * config.inputs_per_orbit, pack.frames.shape[1], VIEW_CHANNELS, *pack.frames.shape[2:4])
-        self._views = DiskCache(folder, shape) if sees_views(self.vae) else None
+        shape = (pack.frames.shape[1], VIEW_CHANNELS, *pack.frames.shape[2:4])
+        self._views = DiskCache(folder, inputs, shape) if sees_views(self.vae) else None
         self.vae.register_to_config(scaling_factor=self._measure_scaling())
 
     def start_from(self, model: Path) -> None:
@@ -204,8 +210,7 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def _sample(self, orbit: int, which: int) -> _Sample:
-        views = self._pack.frames.shape[1]
-        start = int(np.random.default_rng([self._run.seed, orbit, which]).integers(views))
+        start = self._start(orbit, which)
         frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
@@ -221,6 +226,10 @@ class DiffusionTraining:
             coarse_latents=coarse[None],
         )
         return _Sample(latents, conditions, frames, views)
+
+    def _start(self, orbit: int, which: int) -> int:
+        """Which view is an orbit's input picture number ``which``."""
+        return int(np.random.default_rng([self._run.seed, orbit, which]).integers(self._pack.frames.shape[1]))
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
 from finetune.config import RunConfig
-from finetune.data import Pack, draw, validation_orbits
+from finetune.data import draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
 from finetune.processes import WHOLE, Part
 from finetune.space import SeenSpace
 from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
 from mv3d.model.weights import load_strict, load_weights
+from mv3d.pack import Pack
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +128,8 @@ class VolumeTraining:
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
         """PSNR on white of whole orbits from their first view, the first view excluded, at the training resolution."""
         assert isinstance(network, CoarseVolume)
+        if not self._validation:
+            return {}
         rows, errors = [], []
         size = self._config.render_px
         for orbit in self._validation:

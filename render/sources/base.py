@@ -34,6 +34,8 @@ class SourceObject:
     """The mesh file, library or archive it is read from."""
     member: str | None = None
     """Its path inside the library or archive."""
+    split: str | None = None
+    """The side of the split that the user gave it; else its shape decides."""
     shape: str | None = None
     """What objects that differ in their skin alone have in common; None where the source cannot tell."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LACKING = "lacking_files"
 """Where a loaded scene's metadata tell of them."""
+GREY = "grey"
+"""Where they tell that it is to be grey if it has no colour."""
 
 
 def load_scene(file: Path | BytesIO, resolver: Resolver, *, file_type: str | None = None) -> trimesh.Scene:

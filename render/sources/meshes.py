@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from render.sources.base import Z_UP_FROM_Y_UP, SourceObject, slug
 from render.sources.collada import read_asset
 from render.sources.gltf import load_gltf
-from render.sources.loading import load_scene
+from render.sources.loading import GREY, load_scene
 from render.sources.obj import load_obj
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ _Z_UP_SUFFIXES = (".ply", ".stl")
 @dataclass(frozen=True, kw_only=True)
 class MeshFile(SourceObject):
     """A mesh file."""
+
+    grey: bool = False
+    """Whether it is to be grey if it has no colour, and not left out."""
 
     @property
     def linear_colours(self) -> bool:
@@ -54,6 +57,7 @@ class MeshFile(SourceObject):
             scene = load_gltf(self.path, resolver)
         else:
             scene = load_scene(self.path, resolver)
+        scene.metadata[GREY] = self.grey
         if self._suffix == ".dae":
             scene.apply_transform(read_asset(self.path).z_up_from_file)
         elif self._suffix not in _Z_UP_SUFFIXES:

@@ -17,8 +17,10 @@ from eval.baselines import MEAN, NEAREST, REPEATED, WHITE
 from eval.metrics.images import MAX_PSNR_DB, psnr
 from eval.metrics.names import BY_KEY
 from eval.results import Method, compare_means, load_result, save_result
+from eval.run import training_orbits
 from eval.statistics import bootstrap_mean
 from eval.weights import FETCH_COMMAND
+from mv3d.errors import Mv3dError
 from mv3d.orbit import save_orbit, to_uint8
 
 
@@ -103,6 +105,24 @@ def test_training_orbits_give_the_other_baselines(folders, make_orbit, tmp_path)
     assert [method.name for method in result.methods] == ["pred", REPEATED, WHITE, MEAN, NEAREST]
     assert result.objects["a"].views[NEAREST]["psnr"] == [MAX_PSNR_DB] * 5  # it is among the training orbits
     assert result.methods[-1].about["training_orbits"] == 3
+
+
+def test_no_test_orbit_is_among_the_training_orbits_of_a_job_array(make_orbit, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        save_orbit(make_orbit(0), tmp_path / "sets/games" / name / "0", for_people=False)
+    save_orbit(make_orbit(0), tmp_path / "sets/loose/0", for_people=False)
+    for k, sides in enumerate([[("a", "train"), ("b", "test")], [("c", "val"), ("d", "train")]]):
+        lines = (json.dumps({"object_id": name, "orbits": 1, "split": side}) + "\n" for name, side in sides)
+        (tmp_path / f"sets/games/manifest-{k}-of-2.jsonl").write_text("".join(lines))
+
+    def found(root: str) -> set[str]:
+        return {path.relative_to(tmp_path / "sets").as_posix() for path in training_orbits(tmp_path / root)}
+
+    assert found("sets/games") == {"games/a/0", "games/d/0"}
+    assert found("sets") == {"games/a/0", "games/d/0", "loose/0"}  # a folder of collections
+    assert found("sets/games/a") == {"games/a/0"}  # a part of one
+    with pytest.raises(Mv3dError, match="holds no training orbits"):
+        training_orbits(tmp_path / "sets/games/b")
 
 
 def test_the_page_and_the_csv_hold_the_same_numbers_as_the_json(folders, tmp_path):

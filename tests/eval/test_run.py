@@ -20,6 +20,7 @@ from eval.results import load_result
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit
 from render.scene import make_scene
+from render.split import identify, split_of
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 from tests.tiny import TINY_UNET
 
@@ -204,6 +205,20 @@ def test_what_a_run_cannot_do_is_one_line_and_nothing_written(place, command, tm
     assert line.startswith("error: ")
     assert message in line
     assert not (tmp_path / "out").exists()
+
+
+def test_the_side_of_an_object_is_found_out_again_when_its_file_changes(tmp_path):
+    shapes = {}
+    for k in range(200):  # 8 % are on the test side
+        folder = _write_cuboids(tmp_path / f"o{k}", {"cube": (1, 1, 1 + k / 10)})
+        (item,) = list_objects(folder, None, tmp_path / "work")
+        side = split_of(identify(item, make_scene(item.load(), linear_colours=item.linear_colours)))
+        shapes.setdefault(side, (folder / "cube.obj").read_text())
+        if {"train", "test"} <= shapes.keys():
+            break
+    for side in ("train", "test"):
+        (folder / "cube.obj").write_text(shapes[side])
+        assert [found.name for found in list_objects(folder, side, tmp_path / "work")] == ["cube"]
 
 
 # -------------------------------------------------------------------------------------------------

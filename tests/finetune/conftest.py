@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mv3d.cameras import static_orbit
+from mv3d.cameras import Camera, static_orbit
 from mv3d.depth import Depth, load_depth, save_depth
 from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
 
@@ -55,7 +55,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rendered")
     lines = []
     for k, split in enumerate(["train", "train", "train", "val"]):
-        orbit, depth = _ball(seed=k)
+        orbit, depth = make_ball(seed=k)
         save_orbit(orbit, folder / f"toy/ball-{k}" / "0", for_people=False)
         save_depth(depth, folder / f"toy/ball-{k}" / "0")
         lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
@@ -161,8 +161,9 @@ def fork() -> Callable[..., int]:
     return start
 
 
-def _ball(seed: int) -> tuple[Orbit, Depth]:
-    cameras = static_orbit(NUM_VIEWS, 10 + 5 * seed, size_px=SIZE_PX)
+def make_ball(seed: int, cameras: tuple[Camera, ...] = ()) -> tuple[Orbit, Depth]:
+    """A ball of two colours seen by cameras, or by those of a static orbit, and its depth maps."""
+    cameras = cameras or static_orbit(NUM_VIEWS, 10 + 5 * seed, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
     colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
     frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)

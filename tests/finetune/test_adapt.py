@@ -18,6 +18,7 @@ from finetune.config import load_config
 from finetune.processes import Part
 from finetune.shards import decoded
 from finetune.stages.adapt import AdaptTraining
+from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
@@ -89,7 +90,7 @@ def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(writ
         noisy = torch.from_numpy(clip.arrays["noisy"][start]).float()
         shown = sample[k, :, 4:]
         assert torch.equal(shown, noisy.expand_as(shown)) or not shown.any()  # or dropped
-        azimuth = np.array(clip.facts["cameras"])[:, 0]
+        azimuth = [from_nerfstudio(camera).azimuth_deg for camera in clip.facts["cameras"]]
         turned = np.radians((np.roll(azimuth, -start) - azimuth[start]) % 360)
         np.testing.assert_allclose(poses[k, :, 1], turned, atol=1e-5)
     stage.close()
@@ -99,11 +100,16 @@ def test_a_mirrored_variant_turns_the_other_way(write_recipe):
     stage = AdaptTraining(load_config(write_recipe()))
     samples = [decoded(raw) for step in range(12) for raw in stage._stream.batch(step)]
     stage.close()
-    by_name = {(s.facts["object_id"], s.facts["variant"]): np.array(s.facts["cameras"]) for s in samples}
+    by_name = {
+        (s.facts["object_id"], s.facts["variant"]): [from_nerfstudio(camera) for camera in s.facts["cameras"]]
+        for s in samples
+    }
     assert {variant for _, variant in by_name} == {0, 1, 2}
     for (name, variant), cameras in by_name.items():
-        expected = by_name[name, 0] * ((-1, 1, 1) if variant == 1 else (1, 1, 1))
-        np.testing.assert_allclose(cameras, expected)
+        for camera, as_rendered in zip(cameras, by_name[name, 0], strict=True):
+            expected = as_rendered.azimuth_deg * (-1 if variant == 1 else 1)
+            assert (camera.azimuth_deg - expected + 1) % 360 == pytest.approx(1)
+            assert camera.elevation_deg == pytest.approx(as_rendered.elevation_deg)
 
 
 @pytest.mark.parametrize("more", ["", LORA])

@@ -1,7 +1,8 @@
-"""Packing, drawing and caching: the same data for the same seed, whatever happened before."""
+"""Drawing and caching: the same data for the same seed, whatever happened before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,40 +10,7 @@ import pytest
 import torch
 
 from finetune.cache import DiskCache, weights_digest
-from finetune.data import draw, list_orbits, pack_orbits
-from mv3d.errors import Mv3dError
-from mv3d.orbit import load_orbit, to_uint8
-
-
-def test_pack_holds_the_orbits_bit_for_bit(rendered: Path, tmp_path: Path):
-    pack = pack_orbits([rendered], tmp_path / "pack", 32)
-    assert [entry.object_id for entry in pack.entries] == [f"toy/ball-{k}" for k in range(4)]
-    for entry, frames in zip(pack.entries, pack.frames, strict=True):
-        assert np.array_equal(frames, to_uint8(load_orbit(Path(entry.orbit)).frames))
-    assert pack.indices("val") == [3]
-
-
-def test_a_folder_of_a_job_arrays_shards_is_one_set(rendered: Path, tmp_path: Path):
-    whole = [line for line in (rendered / "manifest.jsonl").read_text().splitlines() if line]
-    for k in range(2):
-        (tmp_path / f"manifest-{k}-of-2.jsonl").write_text("\n".join(whole[k::2]) + "\n")
-    (tmp_path / "toy").symlink_to(rendered / "toy")
-    one, both = ({(e.object_id, e.split) for e in list_orbits([folder])} for folder in (rendered, tmp_path))
-    assert len(one) == 4
-    assert both == one
-
-
-def test_orbit_from_another_view_is_the_same_orbit_turned(rendered: Path, tmp_path: Path):
-    pack = pack_orbits([rendered], tmp_path / "pack", 32)
-    truth = load_orbit(Path(pack.entries[0].orbit))
-    cameras = pack.cameras_from(0, 3)
-    assert cameras[0].azimuth_deg == pytest.approx(0, abs=1e-9)
-    for k, camera in enumerate(cameras):
-        original = truth.cameras[(k + 3) % 4]
-        assert np.allclose(
-            camera.turned(truth.cameras[3].azimuth_deg).world_from_cam, original.world_from_cam, atol=1e-9
-        )
-    assert np.array_equal(pack.frames_from(0, 3)[1], pack.frames[0][0])
+from finetune.data import draw
 
 
 def test_every_epoch_draws_each_sample_once_in_its_own_order():
@@ -53,27 +21,46 @@ def test_every_epoch_draws_each_sample_once_in_its_own_order():
     assert not np.array_equal(drawn, np.concatenate([draw(3, 7, seed=6, step=k) for k in range(7)]))
 
 
-def test_cache_makes_a_row_once_even_across_processes(tmp_path: Path):
+def make_row(value: float) -> tuple[list[int], Callable[[], torch.Tensor]]:
+    """What makes a row, and how often it was asked to."""
     made = []
 
     def make() -> torch.Tensor:
         made.append(1)
-        return torch.full((2, 3), 0.5)
+        return torch.full((2, 3), value)
 
-    first = DiskCache(tmp_path / "cache", (4, 2, 3)).get(1, make)
-    again = DiskCache(tmp_path / "cache", (4, 2, 3)).get(1, make)
+    return made, make
+
+
+def test_cache_makes_a_row_once_even_across_processes(tmp_path: Path):
+    made, make = make_row(0.5)
+    first = DiskCache(tmp_path / "cache", "abcd", (2, 3)).get(1, make)
+    again = DiskCache(tmp_path / "cache", "abcd", (2, 3)).get(1, make)
     assert len(made) == 1
     assert torch.equal(first, again)
     assert torch.equal(first, torch.full((2, 3), 0.5))
 
 
-def test_a_process_that_comes_second_keeps_what_the_first_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    DiskCache(tmp_path / "cache", (4, 2)).get(1, lambda: torch.ones(2))
-    monkeypatch.setattr(Path, "exists", lambda _: False)  # it looked before the first one's files were there
-    second = DiskCache(tmp_path / "cache", (4, 2))
-    assert torch.equal(second.get(1, lambda: torch.zeros(2)), torch.ones(2))
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["done.npy", "rows.npy"]
-    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
+def test_cache_makes_a_row_again_that_was_made_of_something_else(tmp_path: Path):
+    made, make = make_row(0.5)
+    for keys in ("ab", "ab", "aB", "aBc"):  # an orbit was changed, then another added behind it
+        for row in range(len(keys)):
+            assert torch.equal(DiskCache(tmp_path / "cache", keys, (2, 3)).get(row, make), torch.full((2, 3), 0.5))
+    assert len(made) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:9], lambda data: data[:20] + b"\1" + data[21:], lambda data: b""]
+)
+def test_cache_makes_a_row_again_that_was_changed_or_half_written(tmp_path: Path, damage):
+    made, make = make_row(0.5)
+    cache = DiskCache(tmp_path / "cache", "ab", (2, 3))
+    for row in range(2):
+        cache.get(row, make)
+    path = tmp_path / "cache/rows.bin"
+    path.write_bytes(damage(path.read_bytes()))
+    assert all(torch.equal(cache.get(row, make), torch.full((2, 3), 0.5)) for row in range(2))
+    assert len(made) > 2
 
 
 def test_digest_changes_with_any_weight():
@@ -83,8 +70,3 @@ def test_digest_changes_with_any_weight():
     with torch.no_grad():
         b.bias[0] += 1e-3
     assert weights_digest(a) != weights_digest(b)
-
-
-def test_a_folder_without_manifest_says_how_to_make_one(tmp_path: Path):
-    with pytest.raises(Mv3dError, match=r"python -m render orbits"):
-        pack_orbits([tmp_path], tmp_path / "pack", 32)

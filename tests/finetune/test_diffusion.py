@@ -11,11 +11,11 @@ from torch import Tensor
 
 from finetune.__main__ import main
 from finetune.config import load_config
-from finetune.data import pack_orbits
 from finetune.pictures import to_tensor
 from finetune.stages import diffusion
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.autoencoder import to_autoencoder
+from mv3d.pack import pack_orbits
 
 
 class Decoding:

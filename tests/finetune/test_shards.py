@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "shards"
     samples = [Sample({"object_id": f"o{k}"}, {"latents": np.full((2, 3), k, np.float16)}) for k in range(COUNT)]
     for k in range(0, COUNT, PER_SHARD):
-        write_shard(shard_path(folder, k // PER_SHARD), iter(samples[k : k + PER_SHARD]))
+        write_shard(shard_path(folder, k // PER_SHARD), "", iter(samples[k : k + PER_SHARD]))
     return folder
 
 
@@ -70,13 +70,13 @@ def test_what_is_there_is_not_written_again(folder):
         raise AssertionError("asked for samples of a shard that is there")
         yield
 
-    write_shard(shard_path(folder, 0), fail())
+    write_shard(shard_path(folder, 0), "", fail())
     assert shard_path(folder, 0).stat().st_mtime_ns == before
 
 
 def test_equal_samples_make_equal_files(folder, tmp_path):
     path = tmp_path / "again" / "000000.tar"
-    write_shard(path, iter([decoded(raw) for raw in _all_of(folder, 0)]))
+    write_shard(path, "", iter([decoded(raw) for raw in _all_of(folder, 0)]))
     assert path.read_bytes() == shard_path(folder, 0).read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import radians, sin
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data import Pack, pack_orbits
 from finetune.pictures import to_tensor
 from finetune.space import SeenSpace
+from mv3d.cameras import static_orbit
+from mv3d.orbit import to_uint8
+from mv3d.pack import Pack, pack_orbits
+from tests.finetune.conftest import make_ball
 
 TOLERANCE = 0.09  # pixels are 1/16 of a frame radius wide
 
@@ -46,7 +50,7 @@ def test_space_in_front_of_the_surface_is_empty_and_the_inside_is_not(ball: tupl
 
 def test_depth_empties_what_silhouettes_leave(ball: tuple[SeenSpace, float]):
     space, radius = ball
-    blind = SeenSpace(space.rgba, torch.zeros_like(space.depth), space.cam_from_world, space.focal)
+    blind = replace(space, depth=torch.zeros_like(space.depth))
     points = (torch.rand(400_000, 3, generator=torch.Generator().manual_seed(1)) * 2 - 1) * radius * 1.4
     shell = points[(points.norm(dim=-1) > radius + TOLERANCE) & (blind.occupancy(points) > 0.99)]
     assert len(shell) > 20  # the hull of four views bulges
@@ -68,3 +72,21 @@ def test_half_of_the_points_asked_are_near_the_surface(ball: tuple[SeenSpace, fl
     near = (points.norm(dim=-1) - radius).abs() < 0.2
     assert near[:1000].float().mean() > 0.95
     assert near[1000:].float().mean() < 0.5
+
+
+def test_views_of_other_lenses_and_principal_points_tell_the_same():
+    still = static_orbit(4, 15, size_px=32)
+    changes = [{}, {"focal_px": 40.0}, {"cx_px": 20.0, "cy_px": 13.0}, {"focal_px": 45.0, "cx_px": 13.0}]
+    cameras = tuple(replace(camera, **change) for camera, change in zip(still, changes, strict=True))
+    orbit, depth = make_ball(1, cameras)
+    space = SeenSpace.of(to_tensor(to_uint8(orbit.frames)), depth, cameras)
+    rng = np.random.default_rng(1)
+    rng.random((2, 3))
+    radius = rng.uniform(0.25, 0.45) / (still[0].radius * sin(radians(still[0].fov_deg) / 2))
+    points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    occupancy, distance = space.occupancy(points), points.norm(dim=-1)
+    assert (occupancy[distance < radius - TOLERANCE] > 0.99).all()
+    beside = (points[:, 2].abs() < 0.2) & (points[:, :2].norm(dim=-1) > 1.3 * radius)
+    assert (occupancy[beside] < 0.01).all()
+    surface, _ = space.surface(500, torch.Generator().manual_seed(0))
+    assert (surface.norm(dim=-1) - radius).abs().max() < TOLERANCE

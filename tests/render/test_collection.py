@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mv3d.dataset import read_manifest
 from mv3d.depth import load_depth
 from mv3d.orbit import load_orbit
 from render.__main__ import main
 from render.collection import iter_orbits
-from render.manifest import load_manifest
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 
 SMALL = ("--num-views", "3", "--size", "16", "--workers", "1")
@@ -38,8 +38,8 @@ def test_shards_of_a_run_add_up_and_have_manifests_of_their_own(rendered: Path) 
         for path in sorted(rendered.glob("manifest*"))
     ]
     assert [len(part) for part in names] == [2, 2]
-    assert set.union(*names) == {"cube", "long-0", "long-1", "long-2"} == {e.object_id for e in load_manifest(rendered)}
-    assert all(entry.orbits == 2 for entry in load_manifest(rendered))
+    assert set.union(*names) == {"cube", "long-0", "long-1", "long-2"} == set(read_manifest(rendered))
+    assert all(entry.orbits == 2 for entry in read_manifest(rendered).values())
 
 
 def test_tar_shards_hold_the_same_bytes_and_read_the_same(rendered: Path, tmp_path: Path, capsys) -> None:

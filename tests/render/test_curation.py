@@ -99,6 +99,7 @@ def place(tmp_path: Path) -> Path:
         "named": (stripes((0.9, 0.9, 0.2), 20, 50), "Street sign", "CC0", 500),
         "selfish": (stripes((0.5, 0.9, 0.9), 36, 20), "Selfish", "CC-BY-NC-4.0", 500),
         "alike": (stripes((0.9, 0.5, 0.9), 36, 26), "Alike", "CC BY-SA 4.0", 500),
+        "mine": (stripes((0.2, 0.6, 0.4), 14, 50), "Mine", None, 500),
         "labelled": (labelled, "Carton", "CC0", 500),
         "lacking": (stripes((0.3, 0.9, 0.7), 24, 44), "Lacking", "CC0", 500),
         "empty": (lambda frame, k: None, "Empty", "CC0", 500),
@@ -121,6 +122,7 @@ def test_every_rule_drops_what_it_is_for_and_says_so(place: Path, capsys) -> Non
     assert dropped == {
         "good": "kept",
         "other": "kept",
+        "mine": "kept",
         "twin": "copy",
         "plain": "single",
         "card": "card",
@@ -141,12 +143,20 @@ def test_every_rule_drops_what_it_is_for_and_says_so(place: Path, capsys) -> Non
     assert 0.1 < float(share) < 0.5
     assert "MILK" in word.upper()
     assert {word["view"] for word in lines["labelled"]["words"]} <= {0, 1}
-    assert "broad: 2 of 15 objects" in printed
+    assert "broad: 3 of 16 objects" in printed
     assert "2 dropped: licence" in printed
-    assert (place / "broad.txt").read_text().split() == ["good", "other"]
-    assert set((place / "fine.txt").read_text().split()) <= {"good", "other"}
+    assert (place / "broad.txt").read_text().split() == ["good", "other", "mine"]
+    assert set((place / "fine.txt").read_text().split()) <= {"good", "other", "mine"}
     assert (place / "broad-kept.png").is_file()
     assert (place / "broad-dropped.png").is_file()
+
+
+def test_own_meshes_are_dropped_where_the_rules_do_not_name_them(place: Path, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(RULES.read_text().replace("[own, ", "["))
+    assert main(["curate", str(place), "--rules", str(rules)]) == 0
+    lines = {line["object_id"]: line for line in map(json.loads, (place / "curation.jsonl").read_text().splitlines())}
+    assert lines["mine"]["broad"] == "licence None"
 
 
 def test_an_outline_that_looks_like_letters_is_no_text(monkeypatch) -> None:
@@ -173,7 +183,7 @@ def test_other_thresholds_measure_and_read_nothing_again(place: Path, tmp_path: 
     lenient.write_text(RULES.read_text().replace("most_text: 0.01", "most_text: 1"))
     capsys.readouterr()
     assert main(["curate", str(place), "--rules", str(lenient)]) == 0
-    assert "broad: 3 of 15 objects" in capsys.readouterr().out
+    assert "broad: 4 of 16 objects" in capsys.readouterr().out
     assert "labelled" in (place / "broad.txt").read_text()
 
 
@@ -182,7 +192,7 @@ def test_an_object_that_was_rendered_again_is_measured_again(place: Path, capsys
     shutil.rmtree(place / "good" / "0")
     save_orbit(make_orbit(speck), place / "good" / "0", for_people=False)
     assert main(["curate", str(place), "--rules", str(RULES)]) == 0
-    assert (place / "broad.txt").read_text().split() == ["other", "twin"]
+    assert (place / "broad.txt").read_text().split() == ["other", "twin", "mine"]
 
 
 def test_without_the_reader_of_text_a_line_says_what_to_install(place: Path, monkeypatch, capsys) -> None:

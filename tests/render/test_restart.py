@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from render.manifest import load_manifest
+from mv3d.dataset import read_manifest
 
 OBJECTS = 10
 
@@ -44,7 +44,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_pixels(meshes: Path, tmp_
     assert start(disturbed, 2).wait(300) == 0
     assert pixels_of(disturbed) == pixels_of(tmp_path / "undisturbed")
     assert len(pixels_of(disturbed)) == 2 * 12 * (OBJECTS + 1)
-    listed = {entry.object_id: (entry.orbits, bool(entry.failed)) for entry in load_manifest(disturbed)}
+    listed = {entry.object_id: (entry.orbits, bool(entry.failed)) for entry in read_manifest(disturbed).values()}
     assert listed.pop("broken") == (0, True)
     assert set(listed.values()) == {(1, False)}
     assert len(listed) == OBJECTS + 1
