@@ -88,7 +88,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
         if processes.is_main:
             pack_orbits(config.data, folder, size_px)
         processes.wait()
-        stage = STAGES[name](config, pack_orbits(config.data, folder, size_px))
+        stage = STAGES[name](config, pack_orbits(config.data, folder, size_px), processes.device)
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
@@ -99,7 +99,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             _say_stopped(name, loop.steps, processes)
             break
     if processes.is_main:
-        assemble_model(config)
+        assemble_model(config, processes.device)
 
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:

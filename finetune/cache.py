@@ -29,7 +29,7 @@ class DiskCache:
     def get(self, row: int, make: Callable[[], Tensor]) -> Tensor:
         """Row number ``row``, as ``make`` gives it, rounded to half precision."""
         if not self._done[row]:
-            self._rows[row] = make().float().numpy()
+            self._rows[row] = make().float().cpu().numpy()
             self._rows.flush()  # the row must be on disk before it is called done
             self._done[row] = 1
             self._done.flush()

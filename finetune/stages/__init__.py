@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from finetune.config import RunConfig
 from finetune.data import Pack
 from finetune.loop import Stage
@@ -22,7 +24,7 @@ class NewStage(Stage, Protocol):
         ...
 
 
-STAGES: dict[str, Callable[[RunConfig, Pack], NewStage]] = {
+STAGES: dict[str, Callable[[RunConfig, Pack, torch.device], NewStage]] = {
     "autoencoder": AutoencoderTraining,
     "volume": VolumeTraining,
     "diffusion": DiffusionTraining,
