@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 _MOVES = {"_to_copy", "copy_"}
@@ -60,29 +59,39 @@ class FakeGpu(TorchDispatchMode):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any], done: dict[str, Counter[str]] | None) -> Any:
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    there = [tensor for tensor in tensors if isinstance(tensor, GpuTensor)]
+    there: dict[int, GpuTensor] = {}  # by what is inside
+    strangers: list[Tensor] = []
+
+    def entered(value: Any) -> Any:
+        if isinstance(value, GpuTensor):
+            there[id(value.inside)] = value
+            return value.inside
+        if isinstance(value, Tensor):
+            if value.ndim:  # a single number may come from anywhere
+                strangers.append(value)
+            return value
+        return type(value)(map(entered, value)) if type(value) in (list, tuple) else value
+
+    def left(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return there[id(value)] if id(value) in there else GpuTensor(value)  # what was changed in place stays it
+        return type(value)(map(left, value)) if type(value) in (list, tuple) else value
+
     name, wanted = func.overloadpacket.__name__, kwargs.get("device")
-    strangers = [tensor for tensor in tensors if not isinstance(tensor, GpuTensor) and tensor.ndim]
+    inner = [entered(value) for value in args]
+    named = {key: entered(value) for key, value in kwargs.items()}
     if there and strangers and name not in _MOVES:
-        raise RuntimeError(f"{name}: tensors on cuda:0 and on the CPU, {[tuple(t.shape) for t in tensors]}")
-    on_gpu = torch.device(wanted).type != "cpu" if wanted is not None else bool(there)
+        shapes = [tuple(value.shape) for value in (*there.values(), *strangers)]
+        raise RuntimeError(f"{name}: tensors on cuda:0 and on the CPU, {shapes}")
+    on_gpu = bool(there) if wanted is None else torch.device(wanted).type != "cpu"
     if name == "copy_":
         on_gpu = isinstance(args[0], GpuTensor)
+    if wanted is not None:
+        named["device"] = torch.device("cpu")
     if done is not None:
         done["cuda" if on_gpu else "cpu"][name] += 1
-    if wanted is not None:
-        kwargs = kwargs | {"device": torch.device("cpu")}
-    outer = {id(tensor.inside): tensor for tensor in there}
-    args, kwargs = tree_map(lambda leaf: leaf.inside if isinstance(leaf, GpuTensor) else leaf, (args, kwargs))
-    result = func(*args, **kwargs)
-
-    def placed(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not on_gpu:
-            return value
-        return outer[id(value)] if id(value) in outer else GpuTensor(value)
-
-    return tree_map(placed, result)
+    result = func(*inner, **named)
+    return left(result) if on_gpu else result
 
 
 @contextmanager
