@@ -23,8 +23,8 @@ def score_sampled(
 ) -> dict[str, float]:
     """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
 
-    Larger views than the truth's are averaged to its size. ``lpips`` gets pictures on the model's device. The picture of truth and model's views goes to ``sheet``,
-    a video of them beside it; without orbits, nothing does.
+    Larger views than the truth's are averaged to its size. ``lpips`` gets pictures on the model's device. A sheet of
+    truth and model's views goes to ``sheet``, a video of them beside it; without orbits, nothing does.
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}

@@ -98,6 +98,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], done: dict[str, Counter[s
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     """A machine with one GPU, as far as torch can tell."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for name in ("_lazy_init", "set_device"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     before = torch._C._only_lift_cpu_tensors()
