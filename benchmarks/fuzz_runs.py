@@ -35,6 +35,7 @@ from benchmarks.fuzz import MUTATIONS  # noqa: E402
 from eval.metrics.lpips import Lpips  # noqa: E402
 from finetune import __main__ as finetune  # noqa: E402
 from finetune.config import load_config  # noqa: E402
+from finetune.stages import adapt, autoencoder, diffusion, volume  # noqa: E402
 from mv3d import cli  # noqa: E402
 from tests.finetune.conftest import ADAPT_CONFIG, LOOP, TOY_CONFIG, make_rendered, make_svd  # noqa: E402
 
@@ -167,7 +168,7 @@ def cache(place: Place, rng: np.random.Generator) -> Case:
     """A file of a pack, of cached latents or of a shard is damaged or gone."""
     files = [path for run in ("toy", "adapt") for kind in ("pack-*", "latents-*", "painted-*") for path in
              (place.root / run).glob(f"{kind}/*") if path.is_file()]  # fmt: skip
-    path = files[rng.integers(len(files))]
+    path = _pick(files, rng)
     config = path.relative_to(place.root).parts[0]
     stage = "volume" if "pack" in path.parent.name else "diffusion"
     more = ["--stage", stage] if config == "toy" else []
@@ -178,7 +179,7 @@ def data(place: Place, rng: np.random.Generator) -> Case:
     """A manifest, an orbit's cameras, a frame or a depth map is damaged, and the run begins anew."""
     files = [path for path in place.data.rglob("*") if path.is_file()]
     heads = [path for path in files if path.suffix in (".json", ".jsonl")]
-    path = (heads if rng.random() < 0.5 else files)[rng.integers(len(heads))]
+    path = _pick(heads if rng.random() < 0.5 else files, rng)
     told = _spoil(path, rng)
     config = str(rng.choice(["toy", "adapt"]))
     more = ["--stage", "volume"] if config == "toy" else []
@@ -190,7 +191,7 @@ def model_folder(place: Place, rng: np.random.Generator) -> Case:
     folder = place.svd if rng.random() < 0.5 else place.root / "toy" / "model"
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors")]
     configs = [path for path in files if path.suffix == ".json"]
-    path = (configs if rng.random() < 0.6 else files)[rng.integers(len(configs))]
+    path = _pick(configs if rng.random() < 0.6 else files, rng)
     told = _spoil(path, rng)
     if folder == place.svd and rng.random() < 0.5:
         dry = ["--dry-run"] if rng.random() < 0.3 else []
@@ -209,6 +210,10 @@ def _leaves(tree: dict[str, Any], before: str = "") -> list[str]:
     for key, value in tree.items():
         found += [f"{before}{key}"] + (_leaves(value, f"{before}{key}.") if isinstance(value, dict) else [])
     return found
+
+
+def _pick(paths: list[Path], rng: np.random.Generator) -> Path:
+    return sorted(paths)[rng.integers(len(paths))]
 
 
 def _spoil(path: Path, rng: np.random.Generator) -> str:
@@ -313,8 +318,8 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=900.0, help="seconds after which a case hangs")
     options = parser.parse_args()
     lpips = Lpips("alex")  # of random weights, so that none need be fetched
-    for stage in ("autoencoder", "volume", "diffusion", "adapt"):
-        sys.modules[f"finetune.stages.{stage}"].load_lpips = lambda net: lpips  # pyright: ignore[reportAttributeAccessIssue]
+    for stage in (autoencoder, volume, diffusion, adapt):
+        stage.load_lpips = lambda net: lpips
     kinds = {make.__name__: make for make in CASES}
     ends: Counter[str] = Counter()
     faults: list[str] = []

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_lack_of_memory(error):
             raise
         told = "there is not enough memory; lower loop.batch_size or raise loop.accumulate, and see what --dry-run says"
-    print(f"finetune: {told}", file=sys.stderr)
+    print("finetune:", " ".join(told.split()), file=sys.stderr)
     return 2
 
 
