@@ -22,7 +22,8 @@ EVERYTHING = [
     "diffusion.critic_weight=0.1",
     "diffusion.train_decoder=true",
     "autoencoder.decoder_sees_views=true",
-    *(f"{stage}.loop.{key}={value}" for stage in STAGES for key, value in {"steps": 2, "validate_every": 2}.items()),
+    *(f"{stage}.loop.{key}=1" for stage in STAGES[:2] for key in ("steps", "validate_every")),
+    *(f"diffusion.loop.{key}=2" for key in ("steps", "validate_every")),
 ]
 
 

@@ -64,7 +64,7 @@ OUT_OF_BOUNDS = [
 NO_VALUES = [
     (LORA, "a=[8", "--set a=[8: the value is no readable YAML"),
     (LORA, "seed=2026-13-45", "no readable YAML"),
-    (LORA, "seed=" + "[" * 5000, "no readable YAML: nested too deeply"),
+    (LORA, "seed=" + "[" * 1000, "no readable YAML: nested too deeply"),
     (LORA, "seed=" + "9" * 5000, "no readable YAML"),
     (LORA, "seed=&a [*a]", "seed must be int"),
     (LORA, "run=''", "run must be a path, got ''"),
