@@ -40,6 +40,9 @@ from mv3d.model.volume import CoarseVolumeConfig
 
 StageName = Literal["autoencoder", "volume", "diffusion"]
 
+_SHORTLY = reprlib.Repr()  # YAML's aliases make values that are told without end
+_SHORTLY.maxlevel = 2
+
 
 @dataclass(frozen=True)
 class AutoencoderStage:
@@ -227,7 +230,7 @@ def _build(kind: type, tree: dict, where: str) -> Any:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
-            raise Mv3dError(f"{where}: unknown key {reprlib.repr(key)}{hint}")
+            raise Mv3dError(f"{where}: unknown key {_SHORTLY.repr(key)}{hint}")
     required = [n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING and n not in tree]
     if required:
         raise Mv3dError(f"{where}: missing {', '.join(required)}")
@@ -237,7 +240,7 @@ def _build(kind: type, tree: dict, where: str) -> Any:
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
-            raise Mv3dError(f"{where} must hold keys and values, got {reprlib.repr(value)}")
+            raise Mv3dError(f"{where} must hold keys and values, got {_SHORTLY.repr(value)}")
         return _build(kind, value, where)
     origin = typing.get_origin(kind)
     if origin is Annotated:
@@ -253,13 +256,13 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if kind is Path and isinstance(value, str):  # one folder needs no brackets
             value = [value]
         if not isinstance(value, list) or not value:
-            raise Mv3dError(f"{where} must be a list of one or more, got {reprlib.repr(value)}")
+            raise Mv3dError(f"{where} must be a list of one or more, got {_SHORTLY.repr(value)}")
         return tuple(_convert(kind, v, where) for v in value)
     if origin is Literal:
         if value in typing.get_args(kind):
             return value
         known = ", ".join(map(str, typing.get_args(kind)))
-        raise Mv3dError(f"{where} must be one of {known}, got {reprlib.repr(value)}")
+        raise Mv3dError(f"{where} must be one of {known}, got {_SHORTLY.repr(value)}")
     if kind is Path and isinstance(value, str) and value and "\0" not in value:
         try:
             return Path(value).expanduser()
@@ -275,4 +278,4 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) is kind and kind is not float:
         return value
     wanted = {float: "a finite number", Path: "a path"}.get(kind) or getattr(kind, "__name__", kind)
-    raise Mv3dError(f"{where} must be {wanted}, got {reprlib.repr(value)}")
+    raise Mv3dError(f"{where} must be {wanted}, got {_SHORTLY.repr(value)}")
