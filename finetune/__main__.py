@@ -12,10 +12,12 @@ import math
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mv3d.errors import Mv3dError
+from mv3d.files import whole_file
 
 if TYPE_CHECKING:
     from finetune.config import RunConfig
@@ -40,18 +42,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved config, parameters, memory and steps per day"
     )
+    parser.add_argument(
+        "--processes", type=int, help="with --dry-run: of so many processes, and not of those that were started"
+    )
     options = parser.parse_args(arguments)
     try:
         return _run(options)
     except Mv3dError as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
+        told = str(error)
+    except OSError as error:  # a full disk, a folder that is not the user's
+        where = f"{error.filename}: " if error.filename else ""
+        told = f"{where}{error.strerror or error}; when that is mended, the same command goes on"
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        told = "there is not enough memory; lower loop.batch_size or raise loop.accumulate, and see what --dry-run says"
+    print("finetune:", " ".join(told.split()), file=sys.stderr)
+    return 2
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(word in str(error) for word in ("out of memory", "allocate memory"))
 
 
 def _run(options: argparse.Namespace) -> int:
     from finetune.config import load_config
     from finetune.recipe import Recipe
 
+    if not options.minutes >= 0:
+        raise Mv3dError(f"--minutes {options.minutes}: give 0 or more")
+    if options.processes is not None and not options.dry_run:
+        raise Mv3dError("--processes is for --dry-run; torchrun --nproc-per-node starts so many")
     deadline = time.monotonic() + 60 * options.minutes
     config = load_config(options.config, options.set)
     if isinstance(config, Recipe) and options.stage:
@@ -60,16 +81,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from finetune.dry_run import describe
 
-        found = describe(config, int(os.environ.get("WORLD_SIZE", "1")))
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        found = describe(config, started if options.processes is None else options.processes)
         print(json.dumps(resolved | {"estimate": found}, indent=1, default=str))
         return 0
 
+    from finetune.folder import held_folder
     from finetune.processes import joined_processes
 
-    with joined_processes() as processes:
+    with joined_processes() as processes, held_folder(config.run) if processes.is_main else nullcontext():
         if processes.is_main:
-            config.run.mkdir(parents=True, exist_ok=True)
-            (config.run / "config.json").write_text(json.dumps(resolved, indent=1, default=str) + "\n")
+            with whole_file(config.run / "config.json") as partial:
+                partial.write_text(json.dumps(resolved, indent=1, default=str) + "\n")
+        processes.wait()  # until what killed legs left is gone
         if isinstance(config, Recipe):
             _adapt(config, deadline, processes)
         else:
@@ -96,7 +120,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             training = [pack.entries[k] for k in pack.indices("train")]
             tell_orbits(training, len(validation_orbits(pack, config.validation_objects)), pack.left_out)
             note_objects(config.run, data, (entry.object_id for entry in training))
-        stage = STAGES[name](config, pack)
+        stage = STAGES[name](config, pack, processes.device)
         if config.start_from is not None and latest_checkpoint(config.run / name) is None:
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
@@ -107,7 +131,7 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             _say_stopped(name, loop.steps, processes)
             break
     if processes.is_main:
-        assemble_model(config)
+        assemble_model(config, processes.device)
 
 
 def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:

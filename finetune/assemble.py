@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.recipe import Recipe
@@ -23,7 +25,7 @@ from mv3d.pack import pack_orbits
 _NOTED = "trained_on.json"
 
 
-def assemble_model(run: RunConfig) -> None:
+def assemble_model(run: RunConfig, device: torch.device | str = "cpu") -> None:
     """Write ``run/model`` in the diffusers layout, half precision, once every stage has a checkpoint.
 
     ``ATTRIBUTION.txt`` in it names every object that any leg was trained on, with its author and licence.
@@ -31,7 +33,7 @@ def assemble_model(run: RunConfig) -> None:
     if all(latest_checkpoint(run.run / stage) for stage in ("autoencoder", "volume", "diffusion")):
         size_px = run.frames_px("diffusion")
         pack = pack_orbits(run.data, run.run / f"pack-{size_px}", size_px)
-        stage = DiffusionTraining(run, pack)
+        stage = DiffusionTraining(run, pack, device)
         network = load_ema(run.run / "diffusion", stage.network)
         save_model(stage.model(network), run.run / "model", overwrite=True)
         trained_on = {pack.entries[k].object_id for k in pack.indices("train")}

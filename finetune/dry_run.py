@@ -1,4 +1,4 @@
-"""What a run would take, before it takes it: parameters, memory and time, worked out on tensors without storage."""
+"""What a run would take, before it takes it: parameters, memory, card, time, worked out on tensors without storage."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.metrics.lpips import Lpips
 from finetune.base import new_unet_config
+from finetune.beside import Beside, BesideDiffusion, count_parameters, parameters_beside
 from finetune.config import RunConfig
 from finetune.recipe import LoopConfig, Lora, Recipe
+from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
-from mv3d.model.denoiser import Denoiser
+from mv3d.model.denoiser import Denoiser, weighted_error
 from mv3d.model.lora import add_lora
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
@@ -27,6 +30,9 @@ _MOMENT_BYTES = {"adamw": 8, "adamw_8bit": 2, "muon": 4}
 """Per parameter; the few that muon leaves to AdamW have 8."""
 _USED_RATE = 0.4
 """Share of a processor's rate in large products that a training step is taken to reach."""
+_CARDS_GB = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 192)
+_SPARE = (1.1, 1.0)
+"""A tenth, and one GiB, for what a card keeps: its driver's own, gaps between tensors, workspaces of convolutions."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Estimate:
     parameters: int
     trained: int
     weights: int
+    beside: int
+    """Of networks that are only used: autoencoder, image encoder, LPIPS."""
     gradients: int
     moments: int
     average: int
@@ -53,21 +61,31 @@ class Estimate:
     @property
     def memory(self) -> int:
         """All of it; moments and gradients stand beside the activations' peak."""
-        return self.weights + self.gradients + self.moments + self.average + self.activations
+        return self.weights + self.beside + self.gradients + self.moments + self.average + self.activations
 
 
-def estimate(unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1) -> Estimate:
-    """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones."""
-    parameters = list(unet.parameters())
+def estimate(
+    unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1, beside: Beside | None = None
+) -> Estimate:
+    """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones.
+
+    Raises:
+        Mv3dError: if a batch cannot be divided among so many processes.
+    """
+    if processes < 1:
+        raise Mv3dError(f"--processes {processes}: give 1 or more")
+    beside = beside or Beside()
+    parameters = [*unet.parameters(), *beside.trained.parameters()]
     trained = sum(p.numel() for p in parameters if p.requires_grad)
-    part = max(1, loop.batch_size // (loop.accumulate * processes))
-    saved, flops = _measure(unet, clip, part, checkpointing=loop.checkpointing, bfloat16=loop.bfloat16)
+    saved, flops = _measure(unet, clip, loop.part_size(processes), loop, beside)
     shards = processes if loop.shard else 1
+    exchanged = 2 if processes > 1 and not loop.shard else 1  # DDP gathers gradients in buckets of its own
     return Estimate(
         parameters=sum(p.numel() for p in parameters),
         trained=trained,
         weights=sum(p.numel() * p.element_size() for p in parameters) // shards,
-        gradients=4 * trained // shards,
+        beside=4 * beside.frozen,
+        gradients=4 * trained * exchanged // shards,
         moments=_MOMENT_BYTES[loop.optimizer] * trained // shards,
         average=4 * trained // shards,
         activations=saved,
@@ -77,8 +95,8 @@ def estimate(unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1) 
 
 def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
     """What ``--dry-run`` prints of a config besides itself."""
-    unet, clip, loop, source = _plan(config)
-    found = estimate(unet, clip, loop, processes)
+    unet, beside, clip, loop, source = _plan(config)
+    found = estimate(unet, clip, loop, processes, beside)
     if isinstance(config, Recipe) and config.distillation is not None:
         found = _with_teacher(found, config)
     rate, device = _measured_rate(loop.bfloat16)
@@ -89,21 +107,33 @@ def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
         "trained_million": round(found.trained / 1e6, 2),
         "memory_gib": {
             name: round(getattr(found, name) / _GIB, 3)
-            for name in ("weights", "gradients", "moments", "average", "activations", "memory")
+            for name in ("weights", "beside", "gradients", "moments", "average", "activations", "memory")
         },
+        "card": _card(found.memory, processes),
         "tera_flop_per_step": round(found.flops / 1e12, 4),
         "steps_per_day": round(86400 / seconds),
         "steps_per_day_assumes": f"{_USED_RATE:.0%} of {rate / 1e12:.2f} TFLOP/s, which {device} does now in products",
     }
 
 
-def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Clip, LoopConfig, str]:
+def _card(memory: int, processes: int) -> str:
+    factor, more = _SPARE
+    needed = factor * memory / _GIB + more
+    enough = next((size for size in _CARDS_GB if size >= needed), None)
+    each = "" if processes == 1 else f" for each of {processes} processes"
+    if enough is None:
+        return f"none suffices{each}, {needed:.0f} GiB are needed: raise loop.accumulate, or shard among more processes"
+    return f"{enough} GB suffice{each}, {needed:.1f} GiB are needed with some to spare"
+
+
+def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Beside, Clip, LoopConfig, str]:
     with torch.device("meta"):
         if isinstance(config, RunConfig):
             from finetune.stages.diffusion import make_unet
 
             unet = make_unet(config)
-            return unet, Clip(21, config.resolution_px // 8), config.diffusion.loop, "diffusion stage"
+            clip = Clip(21, config.resolution_px // 8)
+            return unet, BesideDiffusion(config), clip, config.diffusion.loop, "diffusion stage"
         known, source, size_px = _base_config(config.base)
         if config.network is not None:
             known = new_unet_config(known, config.network)
@@ -117,7 +147,10 @@ def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Clip, LoopConfig, str]
         unet = OrbitUNet(**known)
     if config.lora is not None:
         _add_adapters(unet, config.lora)
-    return unet, Clip(config.num_views, (config.resolution_px or size_px) // 8), config.loop, source
+    with torch.device("meta"):
+        lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
+    beside = Beside(frozen=parameters_beside(config.base) + lpips)
+    return unet, beside, Clip(config.num_views, (config.resolution_px or size_px) // 8), config.loop, source
 
 
 def _with_teacher(found: Estimate, recipe: Recipe) -> Estimate:
@@ -143,7 +176,7 @@ def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
     return {k: v for k, v in config.items() if not k.startswith("_")}, str(base), facts.get("resolution_px", 576)
 
 
-def _measure(unet: OrbitUNet, clip: Clip, batch: int, *, checkpointing: bool, bfloat16: bool) -> tuple[int, int]:
+def _measure(unet: OrbitUNet, clip: Clip, batch: int, loop: LoopConfig, beside: Beside) -> tuple[int, int]:
     """Bytes kept for the way back at their peak, and operations there and back."""
     nn.Module.to(unet, "meta")  # the class annotates its own `to` wrongly
     layers = [
@@ -153,7 +186,7 @@ def _measure(unet: OrbitUNet, clip: Clip, batch: int, *, checkpointing: bool, bf
     open_layers: list[nn.Module] = []
     handles = [layer.register_forward_pre_hook(lambda m, _: open_layers.append(m)) for layer in layers]
     handles += [layer.register_forward_hook(lambda *_: open_layers.pop() and None) for layer in layers]
-    seen: set[int] = {p.untyped_storage()._cdata for p in unet.parameters()}
+    seen: set[int] = {p.untyped_storage()._cdata for p in (*unet.parameters(), *beside.parameters())}
     kept: list[Tensor] = []  # or a storage's number would be given to another one
     total = 0
 
@@ -171,13 +204,13 @@ def _measure(unet: OrbitUNet, clip: Clip, batch: int, *, checkpointing: bool, bf
 
     counter = FlopCounterMode(display=False)
     with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        loss = _loss(unet, clip, batch, bfloat16=bfloat16)
+        loss = _loss(unet, clip, batch, beside, bfloat16=loop.bfloat16)
     with counter:
         loss.backward()
     for handle in handles:
         handle.remove()
     flops = counter.get_total_flops()
-    if not checkpointing:
+    if not loop.checkpointing:
         return total, flops
     # Between the layers stays what it was; within them their inputs, and once the largest layer's own.
     between = total - sum(within.values())
@@ -196,7 +229,7 @@ def _input_bytes(layer: nn.Module, frames: int, latent_px: int, unet: OrbitUNet)
     return 4 * frames * channels * (latent_px // 2**level) ** 2
 
 
-def _loss(unet: OrbitUNet, clip: Clip, batch: int, *, bfloat16: bool) -> Tensor:
+def _loss(unet: OrbitUNet, clip: Clip, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
     config, size = unet.config, clip.latent_px
     channels = config["out_channels"]
 
@@ -212,9 +245,13 @@ def _loss(unet: OrbitUNet, clip: Clip, batch: int, *, bfloat16: bool) -> Tensor:
         poses=meta(batch, clip.num_views, 2) if config["pose_embed_dim"] else None,
         coarse_latents=meta(batch, clip.num_views, channels, size, size) if config["coarse_channels"] else None,
     )
-    latents = meta(batch, clip.num_views, channels, size, size)
+    latents, sigma = meta(batch, clip.num_views, channels, size, size), meta(batch)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        return Denoiser(unet).loss(latents, meta(batch), torch.empty_like(latents), conditions).mean()
+        embedding = beside.embedding(batch)
+        if embedding is not None:
+            conditions = replace(conditions, image_embedding=embedding)
+        denoised = Denoiser(unet)(latents + sigma.view(-1, 1, 1, 1, 1) * torch.empty_like(latents), sigma, conditions)
+        return weighted_error(denoised, latents, sigma).mean() + beside.loss(denoised)
 
 
 def _measured_rate(bfloat16: bool) -> tuple[float, str]:

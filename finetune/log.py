@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mv3d.errors import Mv3dError
+
 
 class TrainingLog:
     """Appends one JSON object a line to ``run/log.jsonl``."""
@@ -18,6 +20,8 @@ class TrainingLog:
         self._enabled = enabled
         if enabled:
             run.mkdir(parents=True, exist_ok=True)
+            if self._path.exists() and not self._path.is_file():  # a pipe would wait for a reader
+                raise Mv3dError(f"{self._path} is no file, where the run's log belongs; move it away")
         self._wandb = _start_wandb(run, wandb_project, config or {}) if wandb_project and enabled else None
 
     def write(self, *, step: int, **figures: float) -> None:

@@ -85,7 +85,7 @@ def train(
         shard_parameters(network, processes)
     optimizer = make_optimizer(network, loop)
     average = Average(network)
-    state = load_checkpoint(run, network, average, optimizer) or TrainingState()
+    state = load_checkpoint(run, network, average, optimizer, processes) or TrainingState()
     saved = state.step  # counted by every process, which looking at the files would not be
     objective: nn.Module = _Objective(stage, seed, loop)
     if loop.compile:
@@ -202,11 +202,7 @@ def _parts(stage: Stage, loop: LoopConfig, processes: Processes) -> list[Part]:
     count = processes.count * loop.accumulate
     if count > 1 and not stage.divisible:
         raise Mv3dError("this stage trains whole batches in one process: start it without torchrun, accumulate: 1")
-    if loop.batch_size % count:
-        raise Mv3dError(
-            f"batch_size {loop.batch_size} is no multiple of {count} = {processes.count} processes x {loop.accumulate} "
-            "accumulated parts; change one of them"
-        )
+    loop.part_size(processes.count)
     return [Part(processes.rank * loop.accumulate + k, count) for k in range(loop.accumulate)]
 
 

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mv3d.errors import Mv3dError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -66,9 +68,15 @@ class Processes:
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the processes that the launcher started, each with a GPU of its own where there are GPUs."""
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    """Join the processes that the launcher started, each with a GPU of its own where there are GPUs (of CUDA).
+
+    Raises:
+        Mv3dError: if there are GPUs, but fewer than processes.
+    """
+    cuda, number = torch.cuda.is_available(), int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda and number >= torch.cuda.device_count():
+        raise Mv3dError(f"there is no GPU for process {number + 1}: start {torch.cuda.device_count()} on this machine")
+    device = torch.device("cuda", number) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from finetune.limits import (
+    BatchSize,
+    Count,
+    CountOrNone,
+    LayersPerBlock,
+    LogSigma,
+    NumViews,
+    Period,
+    Positive,
+    ResolutionPx,
+    SamplingSteps,
+    Seed,
+    Share,
+    Spread,
+    Steps,
+    UNetWidth,
+    Weight,
+    Within,
+    check_heads,
+    check_sigmas,
+)
+from mv3d.errors import Mv3dError
 from mv3d.model.lora import LoraTargets
 
 OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
@@ -15,31 +37,50 @@ OptimizerName = Literal["adamw", "adamw_8bit", "muon"]
 class LoopConfig:
     """Optimisation, the same for every stage. Progress is counted in steps of ``batch_size`` samples."""
 
-    steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_after_steps: int = 1_000_000
+    steps: Steps
+    batch_size: BatchSize
+    learning_rate: Positive
+    warmup_steps: Steps = 100
+    decay_after_steps: Period = 1_000_000
     """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    weight_decay: Weight = 0.0
+    max_grad_norm: Positive = 1.0
     bfloat16: bool = False
     """Multiply in bfloat16, keep weights and sums in float32: faster where the processor has the instructions."""
     optimizer: OptimizerName = "adamw"
     """adamw_8bit keeps AdamW's moments in 8 bits (needs bitsandbytes and an NVIDIA GPU); muon gets further in as many
     steps, at AdamW's learning rates."""
-    adam_betas: tuple[float, ...] = (0.9, 0.99)
-    accumulate: int = 1
+    adam_betas: tuple[Annotated[float, Within(0, 0.999999)], ...] = (0.9, 0.99)
+    accumulate: Count = 1
     """Take a batch in so many parts, one after the other, for want of memory."""
     checkpointing: bool = False
     """Keep few activations and compute the others twice, for want of memory."""
     shard: bool = False
     """Of several processes each keeps a slice of weights, gradients and moments (FSDP2), not all of them (DDP)."""
     compile: bool = False
-    ema_decay: float = 0.999
-    log_every: int = 20
-    save_every: int = 200
-    validate_every: int = 500
+    ema_decay: Share = 0.999
+    log_every: Period = 20
+    save_every: Period = 200
+    validate_every: Period = 500
+
+    def __post_init__(self) -> None:
+        if len(self.adam_betas) != 2:
+            raise Mv3dError(f"adam_betas {list(self.adam_betas)}: give two, of gradients and of their squares")
+        self.part_size(1)
+
+    def part_size(self, processes: int) -> int:
+        """How many samples of a batch are taken at once by each of so many processes.
+
+        Raises:
+            Mv3dError: if a batch cannot be divided so.
+        """
+        parts = processes * self.accumulate
+        if self.batch_size % parts:
+            raise Mv3dError(
+                f"batch_size {self.batch_size} is no multiple of {parts} = {processes} processes x {self.accumulate} "
+                "accumulated parts; change one of them"
+            )
+        return self.batch_size // parts
 
 
 @dataclass(frozen=True)
@@ -58,21 +99,21 @@ class Conditions:
 class Noise:
     """EDM's noise, one level per clip: ln sigma is drawn from N(p_mean, p_std^2) (Karras et al. 2022, section 5)."""
 
-    p_mean: float = 0.7
-    p_std: float = 1.6
-    condition_dropout: float = 0.1
+    p_mean: LogSigma = 0.7
+    p_std: Spread = 1.6
+    condition_dropout: Share = 0.1
     """How often a clip's picture is hidden, for classifier-free guidance."""
-    cond_noise_mean: float | None = None
+    cond_noise_mean: LogSigma | None = None
     """Mean of ln of the noise added to the input picture (SVD, appendix D); None: the base's own fixed, small value."""
-    cond_noise_std: float = 0.0
+    cond_noise_std: Spread = 0.0
 
 
 @dataclass(frozen=True)
 class Lora:
     """Train adapters instead of the weights (Hu et al. 2021)."""
 
-    rank: int = 16
-    alpha: float = 16.0
+    rank: Annotated[int, Within(1, 4096)] = 16
+    alpha: Positive = 16.0
     targets: LoraTargets = "temporal_attention"
 
 
@@ -83,12 +124,16 @@ class NewUNet:
     It has no coarse views, and poses if `Conditions` say so; it is sampled without guidance.
     """
 
-    channels: tuple[int, ...] = (64, 128)
-    heads: tuple[int, ...] = (2, 4)
-    layers_per_block: int = 1
-    sampling_steps: int = 25
-    sigma_min: float = 0.02
-    sigma_max: float = 80.0
+    channels: tuple[UNetWidth, ...] = (64, 128)
+    heads: tuple[Count, ...] = (2, 4)
+    layers_per_block: LayersPerBlock = 1
+    sampling_steps: SamplingSteps = 25
+    sigma_min: Positive = 0.02
+    sigma_max: Positive = 80.0
+
+    def __post_init__(self) -> None:
+        check_heads(self.channels, self.heads, "network")
+        check_sigmas(self.sigma_min, self.sigma_max, "network")
 
 
 @dataclass(frozen=True)
@@ -99,9 +144,9 @@ class Distillation:
     picture counts.
     """
 
-    num_steps: int = 4
+    num_steps: SamplingSteps = 4
     """What the result takes unless it is asked otherwise; it can take any number up to the teacher's."""
-    teacher_steps: int = 25
+    teacher_steps: SamplingSteps = 25
     """Steps of Euler's method whose outcome is learnt."""
 
 
@@ -109,7 +154,7 @@ class Distillation:
 class Cache:
     """Latents and image embeddings, computed once per orbit and kept in WebDataset shards."""
 
-    variants: int = 1
+    variants: Count = 1
     """How often an orbit is encoded: first as rendered, on white, then changed as follows."""
     backgrounds: bool = False
     """Random plain colours behind the object, as SV3D has it (for autoencoders without alpha)."""
@@ -117,8 +162,8 @@ class Cache:
     """Other exposures and permuted colour channels."""
     flip: bool = False
     """Every second variant is mirrored left to right, and the azimuth with it."""
-    samples_per_shard: int = 64
-    buffer_shards: int = 4
+    samples_per_shard: Count = 64
+    buffer_shards: Count = 4
     """So many shards are held and mixed at a time; each process reads all of them."""
 
 
@@ -141,15 +186,15 @@ class Recipe:
     network: NewUNet | None = None
     """Begin with random weights of these sizes."""
     cache: Cache = field(default_factory=Cache)
-    num_views: int = 21
+    num_views: NumViews = 21
     """Frames of a clip; an orbit of more views is thinned evenly, beginning at any of them."""
     turns: bool = True
     """The data are orbits, which close; false for clips of a moving camera, whose last frame no first one follows."""
     category: str | None = None
     """Only objects that the manifest puts into this category."""
-    resolution_px: int | None = None
+    resolution_px: ResolutionPx | None = None
     """The base's own, unless given."""
-    seed: int = 0
+    seed: Seed = 0
     validation_split: str = "val"
-    validation_objects: int = 8
+    validation_objects: CountOrNone = 8
     wandb_project: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import radians, sin, tan
+from dataclasses import dataclass, fields, replace
+from math import cos, radians, sin, tan
 
 import numpy as np
 import torch
@@ -38,9 +38,14 @@ class Scene:
     colour: Tensor
     """(3, M), of these."""
 
+    def to(self, device: torch.device | str) -> Scene:
+        """The same with all tensors on a device."""
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+
     def occupancy(self, points: Tensor) -> Tensor:
         """How full space is at points (P, 3); (P,) in [0, 1]."""
-        c, s = np.cos(self.turn_rad), np.sin(self.turn_rad)
+        c, s = cos(self.turn_rad), sin(self.turn_rad)
         x, y, z = points.unbind(-1)
         turned = torch.stack([x * c - y * s, x * s + y * c, z], dim=-1)
         return F.grid_sample(self.filled[None], turned[None, :, None, None], align_corners=False)[0, 0, :, 0, 0]

@@ -23,8 +23,8 @@ def score_sampled(
 ) -> dict[str, float]:
     """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
 
-    Larger views than the truth's are averaged to its size. The picture of truth and model's views goes to ``sheet``,
-    a video of them beside it; without orbits, nothing does.
+    Larger views than the truth's are averaged to its size. ``lpips`` gets pictures on the model's device. A sheet of
+    truth and model's views goes to ``sheet``, a video of them beside it; without orbits, nothing does.
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
@@ -38,7 +38,7 @@ def score_sampled(
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
         scores["psnr"] += psnr(shown, wanted).tolist()
         scores["ssim"] += ssim(shown, wanted).tolist()
-        scores["lpips"] += lpips(a, b).flatten().tolist()
+        scores["lpips"] += lpips(a.to(device), b.to(device)).flatten().tolist()
         rows += [truth, output]
     if not rows:
         return {}

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from finetune.config import RunConfig
 from finetune.loop import Stage
 from finetune.stages.autoencoder import AutoencoderTraining
@@ -23,7 +25,7 @@ class NewStage(Stage, Protocol):
         ...
 
 
-STAGES: dict[str, Callable[[RunConfig, Pack], NewStage]] = {
+STAGES: dict[str, Callable[[RunConfig, Pack, torch.device], NewStage]] = {
     "autoencoder": AutoencoderTraining,
     "volume": VolumeTraining,
     "coarse": CoarseTraining,

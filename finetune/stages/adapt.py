@@ -67,7 +67,7 @@ class AdaptTraining:
             add_lora(unet, recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets, recipe.seed)
             if lacking:
                 train_pose_columns(unet)
-        self._lpips = load_lpips("alex") if self._validation else None
+        self._lpips = load_lpips("alex").to(processes.device) if self._validation else None
 
     def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """The loss of a part of a batch of orbits, one noise level per clip."""

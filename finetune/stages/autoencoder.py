@@ -46,18 +46,20 @@ class AutoencoderTraining:
     divisible = False
     images_per_sample = 1
 
-    def __init__(self, run: RunConfig, pack: Pack) -> None:
+    def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.autoencoder
         torch.manual_seed(run.seed)  # initial weights only
         self._autoencoder = make_autoencoder(config)
+        nn.Module.to(self._autoencoder, device)  # the class annotates its own `to` wrongly
         self.network: nn.Module = self._autoencoder
         self._config = config
+        self._device = device
         self._encoded_px = run.resolution_px
         self._pack = pack
         self._seed = run.seed
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
-        self._lpips = load_lpips("alex")
+        self._lpips = load_lpips("alex").to(device)
         if config.decoder_only and run.start_from is None:
             raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 
@@ -72,7 +74,7 @@ class AutoencoderTraining:
         """Reconstruction of a batch of frames, each of another orbit."""
         views = self._pack.frames.shape[1]
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in self._chosen(step)])
-        rgba = augmented(to_tensor(frames), generator)
+        rgba = augmented(to_tensor(frames), generator).to(self._device)
         truth = to_autoencoder(rgba, 4)
         with torch.set_grad_enabled(not self._config.decoder_only):
             posterior = encode(self._autoencoder, to_autoencoder(shrunk(rgba, self._encoded_px), 4))
@@ -100,8 +102,9 @@ class AutoencoderTraining:
         if not self._validation:
             return {}
         truth = to_tensor(np.concatenate([self._pack.frames[k, ::7] for k in self._validation]))
+        truth = truth.to(self._device)
         output = decode_latents(network, encode_frames(network, shrunk(truth, self._encoded_px)))
-        save_rows([truth, output], sheet)
+        save_rows([truth.cpu(), output.cpu()], sheet)
         on_white = [to_autoencoder(x, 3) / 2 + 0.5 for x in (truth, output)]
         mse = (on_white[0] - on_white[1]).square().mean(dim=(1, 2, 3))
         return {"psnr": (-10 * mse.log10()).mean().item(), "lpips": self._lpips(*on_white).mean().item()}

@@ -54,7 +54,7 @@ class CoarseTraining:
     divisible = False
     images_per_sample = 1
 
-    def __init__(self, run: RunConfig, pack: Pack) -> None:
+    def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.coarse
         assert config is not None
         torch.manual_seed(run.seed)  # initial weights only
@@ -63,7 +63,8 @@ class CoarseTraining:
             load_imagenet_weights(net.picture_net.backbone)
         for module in (net.picture_net.backbone.stem, *net.picture_net.backbone.stages[: config.frozen_stages]):
             module.requires_grad_(config.frozen_stages == 0)
-        self._net = net
+        self._net = net.to(device)
+        self._device = device
         for module in net.picture_net.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
@@ -94,10 +95,10 @@ class CoarseTraining:
         config, net = self._config, self._net
         counts = self._pictures_per_object(generator)
         scenes = [
-            draw_scene(self._pack, self._orbits[k], count, config.colour_points, generator)
+            draw_scene(self._pack, self._orbits[k], count, config.colour_points, generator).to(self._device)
             for k, count in zip(self._draw(step), counts, strict=False)
         ]
-        owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)])
+        owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)], device=self._device)
         told = torch.cat([self._told_poses(scene, generator) for scene in scenes])
         pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), told, owner)
         field, seen = net(pictures)
@@ -135,12 +136,12 @@ class CoarseTraining:
         wrong = torch.randn((), generator=generator) * radians(self._config.elevation_noise_deg)
         if len(scene.poses) > 1 or torch.rand((), generator=generator) < 0.5:
             return scene.poses
-        return scene.poses + torch.stack([torch.zeros(()), wrong])
+        return scene.poses + torch.stack([torch.zeros(()), wrong]).to(scene.poses)
 
     def _choose_rays(self, field: Field, generator: torch.Generator) -> Tensor:
         """Indices of at most ``rays_per_picture`` rays of each picture, in order."""
         picture = field.rays.picture
-        priority = torch.rand(len(picture), generator=generator)
+        priority = torch.rand(len(picture), generator=generator).to(picture.device)
         kept = []
         for p in range(len(field.pictures.rgba)):
             mine = (picture == p).nonzero()[:, 0]
@@ -156,7 +157,7 @@ class CoarseTraining:
         alpha = F.interpolate(field.pictures.rgba[:, 3:], (config.rays_px, config.rays_px), mode="area")[:, 0]
         in_cone = alpha[rays.picture, rays.row, rays.column] > _IN_CONE
         weight = in_cone[:, None] * (points.square().sum(-1) < 1)
-        truth = torch.empty(points.shape[:2])
+        truth = torch.empty(points.shape[:2], device=points.device)
         owner = field.pictures.owner[rays.picture]
         for b, scene in enumerate(scenes):
             truth[owner == b] = scene.occupancy(points[owner == b].reshape(-1, 3)).view(-1, config.num_bins)
@@ -206,10 +207,10 @@ class CoarseTraining:
         """Voxel IoU at .5 of 64^3 inside the picture's cone, elevation's median error, and colours' mean error."""
         assert isinstance(network, CoarseNet)
         overlaps, colours, missed, rows = [], [], [], []
-        points = voxel_centres(_SHEET_SIZE)
+        points = voxel_centres(_SHEET_SIZE).to(self._device)
         for k in self._validation:
-            scene = draw_scene(self._pack, k, 1, 2048, torch.Generator().manual_seed(k))
-            pictures = Pictures(scene.rgba, scene.poses, torch.zeros(1, dtype=torch.long))
+            scene = draw_scene(self._pack, k, 1, 2048, torch.Generator().manual_seed(k)).to(self._device)
+            pictures = Pictures(scene.rgba, scene.poses, torch.zeros(1, dtype=torch.long, device=self._device))
             field, seen = network(pictures)
             carved = network.silhouettes(field, points)[0] > 0.5
             inside = (network.occupancy_logits(field, points)[0] > 0) & carved
@@ -217,7 +218,9 @@ class CoarseTraining:
             overlaps.append((inside & truth).sum() / (inside | truth).sum().clamp(min=1))
             colours.append((network.colour(field, scene.surface[None])[0] - scene.colour).abs().mean())
             missed.append((seen.elevation_rad - scene.poses[:, 1]).abs().rad2deg())
-            rows.append(torch.stack([_picture_of(scene.rgba[0]), *(_thickness(truth)), *(_thickness(inside))]))
+            rows.append(torch.stack([_picture_of(scene.rgba[0]), *_thickness(truth), *_thickness(inside)]).cpu())
+        if not rows:
+            return {}
         save_rows(rows[:16], sheet)
         return {
             "voxel_iou": torch.stack(overlaps).mean().item(),

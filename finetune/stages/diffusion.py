@@ -74,23 +74,25 @@ class DiffusionTraining:
 
     divisible = True
 
-    def __init__(self, run: RunConfig, pack: Pack) -> None:
+    def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.diffusion
         torch.manual_seed(run.seed)  # initial weights only
         self.vae = load_ema(run.run / "autoencoder", make_autoencoder(run.autoencoder))
-        self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network))
+        nn.Module.to(self.vae, device)  # the class annotates its own `to` wrongly
+        self.volume = load_ema(run.run / "volume", CoarseVolume(run.volume.network)).to(device)
         decoder = self.vae.decoder.requires_grad_(True) if config.train_decoder else None
         unet, image_encoder = make_unet(run), make_image_encoder(config, run.resolution_px)
         critic = PatchCritic() if config.critic_weight else None
-        self._networks = DiffusionNetworks(unet, image_encoder, decoder, critic)
+        self._networks = DiffusionNetworks(unet, image_encoder, decoder, critic).to(device)
         self.network: nn.Module = self._networks
         self._run = run
         self._config = config
+        self._device = device
         self._pack = pack
         self.images_per_sample = pack.frames.shape[1]
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
-        self._lpips = load_lpips("alex")
+        self._lpips = load_lpips("alex").to(device)
         latents = (
             pack.frames.shape[1],
             run.autoencoder.latent_channels,
@@ -124,17 +126,19 @@ class DiffusionTraining:
         inputs = config.inputs_per_orbit
         chosen = draw(config.loop.batch_size, len(self._orbits) * inputs, self._run.seed, step)
         samples = [self._sample(self._orbits[k // inputs], k % inputs) for k in chosen[part.slice]]
-        latents, frames = (torch.stack([getattr(s, name) for s in samples]) for name in ("latents", "frames"))
+        latents = torch.stack([sample.latents for sample in samples]).to(self._device)
         joined = samples[0].conditions
         for other in samples[1:]:
             joined = joined.joined(other.conditions)
-        pictures = shrunk(frames[:, 0], self._run.resolution_px)
+        pictures = torch.stack([sample.frames[0] for sample in samples]).to(self._device)
+        pictures = shrunk(pictures, self._run.resolution_px)
         embedding = embed_image(self._networks.image_encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
         # Drawn for the whole batch, whichever part of it is wanted.
         dropped = torch.rand(len(chosen), generator=generator)[part.slice] < config.condition_dropout
+        joined = joined.to(embedding.device, torch.float32)
         joined = drop_conditions(replace(joined, image_embedding=embedding), dropped)
-        sigma = sample_sigmas(len(chosen), config.p_mean, config.p_std, generator)[part.slice]
-        noise = torch.randn(len(chosen), *latents.shape[1:], generator=generator)[part.slice]
+        sigma = sample_sigmas(len(chosen), config.p_mean, config.p_std, generator)[part.slice].to(self._device)
+        noise = torch.randn(len(chosen), *latents.shape[1:], generator=generator)[part.slice].to(self._device)
         scaled = latents * self.vae.config["scaling_factor"]
         denoiser = Denoiser(self._networks.unet, self.vae.config["scaling_factor"])
         denoised = denoiser(scaled + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, joined)
@@ -168,11 +172,12 @@ class DiffusionTraining:
 
         Both are (B n, 4, S, S): RGB on white and alpha, in [0, 1].
         """
-        chosen = torch.cat([clip[w] for clip, w in zip(latents, which, strict=True)])
-        truth = torch.cat([sample.frames[w] for sample, w in zip(samples, which, strict=True)])
+        device = self._device  # latents are there; of what is on the CPU, only what is compared goes there
+        chosen = torch.cat([clip[w.to(device)] for clip, w in zip(latents, which, strict=True)])
+        truth = torch.cat([sample.frames[w] for sample, w in zip(samples, which, strict=True)]).to(device)
         views = None
         if self._views is not None:
-            views = torch.cat([sample.views[w] for sample, w in zip(samples, which, strict=True)])
+            views = torch.cat([sample.views[w] for sample, w in zip(samples, which, strict=True)]).to(device)
         output = decode(self.vae, chosen, views)
         return output.float() / 2 + 0.5, to_autoencoder(truth, 4) / 2 + 0.5
 
@@ -214,7 +219,8 @@ class DiffusionTraining:
         frames = to_tensor(self._pack.frames_from(orbit, start))
         cameras = self._pack.cameras_from(orbit, start)
         latents = self._latents.get(orbit, lambda: self._encode(orbit)).roll(-start, dims=0)
-        made = cache(lambda: make_coarse_orbit(self.volume, frames[0], cameras, frames.shape[-1]))  # if not on disk
+        size_px, picture = frames.shape[-1], frames[0].to(self._device)
+        made = cache(lambda: make_coarse_orbit(self.volume, picture, cameras, size_px))  # of what is not on disk
         row = orbit * self._config.inputs_per_orbit + which
         views = latents.new_empty(0) if self._views is None else self._views.get(row, lambda: made().views)
         coarse = self._coarse.get(row, lambda: made().latents(self.vae, self._run.resolution_px))
@@ -233,7 +239,8 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def _encode(self, orbit: int) -> Tensor:
-        return encode_frames(self.vae, shrunk(to_tensor(self._pack.frames[orbit]), self._run.resolution_px))
+        frames = shrunk(to_tensor(self._pack.frames[orbit]), self._run.resolution_px)
+        return encode_frames(self.vae, frames.to(self._device))
 
     @torch.no_grad()
     def _measure_scaling(self) -> float:
@@ -242,7 +249,7 @@ class DiffusionTraining:
         chosen = draw(_SCALING_FRAMES, len(self._orbits) * views, self._run.seed, 0)
         frames = to_tensor(np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in chosen]))
         frames = shrunk(frames, self._run.resolution_px)
-        latents = torch.cat([encode_frames(self.vae, chunk) for chunk in frames.split(32)])
+        latents = torch.cat([encode_frames(self.vae, chunk.to(self._device)) for chunk in frames.split(32)])
         return round(1 / latents.std().item(), 5)
 
 

@@ -54,19 +54,20 @@ class VolumeTraining:
     divisible = False
     images_per_sample = 1
 
-    def __init__(self, run: RunConfig, pack: Pack) -> None:
+    def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.volume
         torch.manual_seed(run.seed)  # initial weights only
-        self._volume = CoarseVolume(config.network)
+        self._volume = CoarseVolume(config.network).to(device)
         self.network: nn.Module = self._volume
         self._config = config
+        self._device = device
         self._pack = pack
         self._seed = run.seed
         self._orbits = [k for k in pack.indices("train") if shows_surface(pack, k)]
         if not self._orbits:
             raise Mv3dError("no training orbit has depth maps; add them with: python -m render depth SOURCE --out DIR")
         self._validation = validation_orbits(pack, run.validation_objects)
-        self._lpips = load_lpips("alex") if config.lpips_weight else None
+        self._lpips = load_lpips("alex").to(device) if config.lpips_weight else None
 
     def start_from(self, model: Path) -> None:
         """Take the initial weights from a model folder."""
@@ -77,9 +78,9 @@ class VolumeTraining:
         config, volume = self._config, self._volume
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)
         samples = [self._sample(self._orbits[k], generator) for k in chosen]
-        rays = Rays(*(torch.stack(parts) for parts in zip(*(sample.rays for sample in samples), strict=True)))
+        rays = Rays(*(torch.stack(r).to(self._device) for r in zip(*(sample.rays for sample in samples), strict=True)))
         names = [f.name for f in fields(_Sample) if f.name != "rays"]
-        batch = {name: torch.stack([getattr(sample, name) for sample in samples]) for name in names}
+        batch = {name: torch.stack([getattr(sample, name) for sample in samples]).to(self._device) for name in names}
         field = volume(batch["picture"], batch["elevation_rad"])
         output = volume.render(field, rays, config.num_samples, generator)
         squared = F.mse_loss(on_white(output), on_white(batch["truth"]))
@@ -137,8 +138,9 @@ class VolumeTraining:
             frames = to_tensor(self._pack.frames[orbit])
             elevation = torch.tensor([np.radians(cameras[0].elevation_deg)], dtype=torch.float32)
             rays = make_rays(cameras, size)
-            rays = Rays(rays.origins[None], rays.directions[None])
-            output = network.render(network(frames[:1], elevation), rays, self._config.num_samples)[0]
+            rays = Rays(*(part[None].to(self._device) for part in rays))
+            field = network(frames[:1].to(self._device), elevation.to(self._device))
+            output = network.render(field, rays, self._config.num_samples)[0].cpu()
             truth = downsampled(frames, size)
             errors.append((on_white(output) - on_white(truth))[1:].square().mean(dim=(1, 2, 3)))
             rows += [truth[::2], output[::2]]

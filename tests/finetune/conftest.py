@@ -51,8 +51,11 @@ LOOP = "{steps: 4, batch_size: 2, learning_rate: 1.0e-3, log_every: 1, save_ever
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_rendered(tmp_path_factory.mktemp("rendered"))
+
+
+def make_rendered(folder: Path) -> Path:
     """Four coloured balls: three to train on and one to validate with, and one object that could not be rendered."""
-    folder = tmp_path_factory.mktemp("rendered")
     lines = []
     for k, split in enumerate(["train", "train", "train", "val"]):
         orbit, depth = make_ball(seed=k)
@@ -90,6 +93,10 @@ loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_eve
 
 @pytest.fixture(scope="session")
 def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_svd(tmp_path_factory.mktemp("svd") / "tiny-svd")
+
+
+def make_svd(folder: Path) -> Path:
     """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
     import torch
     from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
@@ -98,7 +105,6 @@ def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import TINY_UNET, tiny_vision_config
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("svd") / "tiny-svd"
     unet = UNetSpatioTemporalConditionModel(**TINY_UNET)
     vae = AutoencoderKLTemporalDecoder(
         block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1

@@ -98,6 +98,51 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
         assert found["parameters_million"] == pytest.approx(1526, abs=5)
         assert found["trained_million"] < 20
         assert found["memory_gib"]["moments"] < 0.2
+        assert found["memory_gib"]["beside"] == pytest.approx(4 * 732e6 / 2**30, rel=0.01)  # image encoder, autoencoder
+        assert "GB suffice, " in found["card"]
+
+
+def test_lpips_critic_and_decoder_count():
+    from finetune.config import load_config
+
+    def described(*settings: str) -> dict:
+        return describe(load_config(Path("configs/debug.yaml"), [f"diffusion.{text}" for text in settings]))
+
+    plain, sharp = described(), described("lpips_weight=1")
+    along = described("lpips_weight=1", "train_decoder=true")
+    judged = described("lpips_weight=1", "train_decoder=true", "critic_weight=0.1")
+    activations = [step["memory_gib"]["activations"] for step in (plain, sharp, along, judged)]
+    assert activations[0] < activations[1] <= activations[2] < activations[3]
+    assert plain["tera_flop_per_step"] < sharp["tera_flop_per_step"]
+    assert plain["trained_million"] == sharp["trained_million"] < along["trained_million"] < judged["trained_million"]
+
+
+def test_what_is_beside_the_unet_is_what_a_run_has_on_the_device():
+    from finetune.config import load_config
+    from mv3d.model.checkpoints import load_model
+
+    found = describe(load_config(Path("configs/mini_lora.yaml")))
+    model = load_model("mini")
+    frozen = sum(p.numel() for n in (model.vae, model.image_encoder, model.volume) for p in n.parameters())
+    lpips = 2_469_696 + 1152  # AlexNet's convolutions, and the linear layers
+    assert found["memory_gib"]["beside"] == pytest.approx(4 * (frozen + lpips) / 2**30, abs=1e-3)
+
+
+def test_the_card_is_one_that_holds_it_and_processes_share_the_batch(capsys):
+    def dry_run(*more: str) -> dict:
+        assert main(["configs/mini.yaml", "--dry-run", *more]) == 0
+        return json.loads(capsys.readouterr().out)["estimate"]
+
+    one, two = dry_run(), dry_run("--processes", "2")
+    assert two["memory_gib"]["activations"] == pytest.approx(one["memory_gib"]["activations"] / 2, rel=0.05)
+    assert two["memory_gib"]["gradients"] == pytest.approx(
+        2 * one["memory_gib"]["gradients"], abs=2e-3
+    )  # DDP's buckets
+    for found, told in ((one, "GB suffice, "), (two, "GB suffice for each of 2 processes, ")):
+        card, needed = found["card"].split(told)
+        gib = float(needed.split(" GiB")[0])
+        assert gib == pytest.approx(1.1 * found["memory_gib"]["memory"] + 1, abs=0.1)
+        assert float(card) >= gib
 
 
 def test_a_teacher_costs_its_weights_and_its_estimates():

@@ -85,7 +85,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(write_recipe, tmp_pat
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     message = capfd.readouterr().err.strip().splitlines()[-1]
     assert "step-0000004 cannot be written" in message
-    assert "MiB beside the last one. Free space and run again: it goes on from step-0000002" in message
+    assert "MiB beside the older ones. Free space and run again: it goes on from step-0000002" in message
     after = weights(tmp_path / "run")
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     assert [path.name for path in (tmp_path / "run/adapt").glob("*step-*")] == ["step-0000002"]

@@ -1,0 +1,113 @@
+"""What lies on the device beside a UNet that is trained, for the estimate before a run."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mv3d.model.painting import PAINTED_CHANNELS
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from eval.metrics.lpips import Lpips
+from finetune.config import RunConfig
+from finetune.critic import PatchCritic, balance
+from finetune.stages.autoencoder import make_autoencoder
+from finetune.stages.diffusion import make_image_encoder
+from mv3d.errors import Mv3dError
+from mv3d.model.autoencoder import decode, sees_views
+from mv3d.model.checkpoints import resolve_model
+from mv3d.model.conditioning import embed_image
+from mv3d.model.volume import CoarseVolume
+
+_SVD_BESIDE = 729_800_000
+"""Parameters of SVD's image encoder and autoencoder: 1.26 and 0.20 GB in half precision."""
+
+
+class Beside(nn.Module):
+    """What is trained or used along with a UNet, and what it adds to a step's loss."""
+
+    def __init__(self, trained: nn.Module | None = None, frozen: int = 0) -> None:
+        super().__init__()
+        self.trained = trained or nn.Module()
+        self.frozen = frozen
+        """Parameters that are only used."""
+
+    def embedding(self, batch: int) -> Tensor | None:
+        """The picture's, where its encoder is trained along."""
+        return None
+
+    def loss(self, denoised: Tensor) -> Tensor | float:
+        """Of decoded frames of clips (B, F, C, h, w)."""
+        return 0.0
+
+
+class BesideDiffusion(Beside):
+    """The mini model's image encoder, LPIPS, critic and decoder: see `finetune.stages.diffusion`."""
+
+    def __init__(self, run: RunConfig) -> None:
+        """Make all without storage if this is called with the meta device as torch's default."""
+        config = run.diffusion
+        encoder, critic = make_image_encoder(config, run.resolution_px), PatchCritic()
+        vae, lpips = make_autoencoder(run.autoencoder).requires_grad_(False), Lpips("alex")
+        along: list[nn.Module] = [encoder]
+        if config.train_decoder:
+            along.append(vae.decoder.requires_grad_(True))
+        if config.critic_weight:
+            along.append(critic)
+        volume = CoarseVolume(run.volume.network).requires_grad_(False)
+        frozen = [p for network in (vae, lpips, volume) for p in network.parameters()]
+        super().__init__(nn.ModuleList(along), sum(p.numel() for p in frozen if not p.requires_grad))
+        self._config, self._picture_px = config, run.resolution_px
+        self._encoder, self._critic, self._vae, self._lpips = encoder, critic, vae, lpips
+
+    def embedding(self, batch: int) -> Tensor:
+        """Of pictures on the meta device."""
+        return embed_image(self._encoder, torch.empty(batch, 3, self._picture_px, self._picture_px, device="meta"))
+
+    def loss(self, denoised: Tensor) -> Tensor | float:
+        """As the stage adds it to EDM's."""
+        config = self._config
+        if not (config.lpips_weight or config.pixel_weight):
+            return 0.0
+        latents = denoised[:, : config.lpips_frames].flatten(0, 1)
+        size_px = self._picture_px * self._vae.config["upscale_factor"]
+        painted = None
+        if sees_views(self._vae):
+            painted = torch.empty(len(latents), PAINTED_CHANNELS, size_px, size_px, device="meta")
+        output = decode(self._vae, latents, painted).float() / 2 + 0.5
+        truth = torch.empty_like(output)
+        seen = output.new_zeros(())
+        if config.lpips_weight:
+            seen = seen + config.lpips_weight * self._lpips(output[:, :3], truth[:, :3]).mean()
+        if config.pixel_weight:
+            seen = seen + config.pixel_weight * F.mse_loss(output, truth)
+        if config.critic_weight:
+            doubt = self._critic.doubt(output)
+            return seen + self._critic.lesson(output, truth) + balance(seen, doubt, output) * doubt
+        return seen
+
+
+def parameters_beside(base: str) -> int:
+    """Of all networks of a base but its UNet, which lie on the device as well."""
+    place = None if base.count("/") == 1 and not Path(base).expanduser().exists() else resolve_model(base)
+    if place is None or place.is_file():
+        return _SVD_BESIDE
+    total = 0
+    for name in ("vae", "image_encoder", "volume"):
+        path = next(iter(sorted((place / name).glob("*.safetensors"))), None)
+        if path is None:
+            continue
+        try:
+            with safe_open(path, "pt") as file:
+                total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+    return total
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many numbers a network consists of."""
+    return sum(p.numel() for p in network.parameters())

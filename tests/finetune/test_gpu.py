@@ -1,0 +1,81 @@
+"""Whole runs on a machine with a GPU: every network works there, and a seed means what it means on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eval.metrics.lpips import Lpips
+from finetune.__main__ import main
+from finetune.checkpoint import latest_checkpoint
+from tests.fake_gpu import a_gpu
+
+STAGES = ("autoencoder", "volume", "diffusion")
+OF_NETWORKS = {"convolution", "convolution_backward", "native_group_norm", "addmm", "_fused_adamw_", "_foreach_lerp_"}
+EVERYTHING = [
+    "volume.render_px=16",
+    "volume.lpips_weight=0.1",
+    "diffusion.pixel_weight=1.0",
+    "diffusion.critic_weight=0.1",
+    "diffusion.train_decoder=true",
+    "autoencoder.decoder_sees_views=true",
+    *(f"{stage}.loop.{key}=1" for stage in STAGES[:2] for key in ("steps", "validate_every")),
+    *(f"diffusion.loop.{key}=2" for key in ("steps", "validate_every")),
+]
+
+
+@pytest.fixture
+def any_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS' network with weights that need not be fetched."""
+
+    def load(net: str) -> Lpips:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return Lpips(net)
+
+    for stage in (*STAGES, "adapt"):
+        monkeypatch.setattr(f"finetune.stages.{stage}.load_lpips", load)
+
+
+def checkpoints(run: Path, stages: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    found = {}
+    for stage in stages:
+        folder = latest_checkpoint(run / stage)
+        assert folder is not None
+        for name in ("network", "ema", "optimizer"):
+            tensors = load_file(folder / f"{name}.safetensors")
+            found |= {f"{stage}.{name}.{key}": value for key, value in tensors.items()}
+    return found
+
+
+def check_equal(run: Path, other: Path, stages: tuple[str, ...]) -> None:
+    ours, theirs = (checkpoints(place, stages) for place in (run, other))
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=2e-3, atol=2e-5, msg=lambda told, key=key: f"{key}: {told}")
+
+
+@pytest.mark.usefixtures("any_lpips")
+def test_all_stages_of_the_mini_model_run_on_the_gpu_stopped_and_resumed(config_file, tmp_path, monkeypatch):
+    def train(run: str, *more: str, stage: tuple[str, ...] = ()) -> None:
+        settings = [f"run={tmp_path / run}", *EVERYTHING, *more]
+        assert main([str(config_file), *stage, *(word for text in settings for word in ("--set", text))]) == 0
+
+    train("cpu")
+    with a_gpu(monkeypatch) as gpu:
+        train("gpu", "diffusion.loop.steps=1")
+        train("gpu", stage=("--stage", "diffusion"))
+    assert not OF_NETWORKS & gpu.done["cpu"].keys()
+    assert gpu.done["cuda"].keys() >= OF_NETWORKS
+    check_equal(tmp_path / "gpu", tmp_path / "cpu", STAGES)
+    assert (tmp_path / "gpu/diffusion/sheets/0000002.jpg").is_file()
+
+
+def test_more_processes_than_gpus_are_one_line(config_file, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with a_gpu(monkeypatch):
+        assert main([str(config_file)]) == 2
+    assert "there is no GPU for process 2: start 1 on this machine" in capsys.readouterr().err

@@ -1,0 +1,117 @@
+"""What a config may say: every value is checked when it is read, alone and beside the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune.__main__ import main
+from finetune.config import load_config
+from mv3d.errors import Mv3dError
+
+DEBUG, LORA = Path("configs/debug.yaml"), Path("configs/mini_lora.yaml")
+
+OUT_OF_BOUNDS = [
+    (LORA, "loop.batch_size=0", "loop: batch_size is 0; give from 1 to 65536"),
+    (LORA, "loop.batch_size=-2", "batch_size is -2"),
+    (LORA, "loop.steps=-1", "steps is -1"),
+    (LORA, "loop.learning_rate=0", "learning_rate is 0; give above 0"),
+    (LORA, "loop.learning_rate=.nan", "learning_rate must be a finite number"),
+    (LORA, "loop.learning_rate=.inf", "learning_rate must be a finite number"),
+    (LORA, "loop.learning_rate=1" + "0" * 400, "learning_rate must be a finite number"),
+    (LORA, "loop.max_grad_norm=0", "max_grad_norm is 0"),
+    (LORA, "loop.decay_after_steps=0", "decay_after_steps is 0"),
+    (LORA, "loop.ema_decay=1.5", "ema_decay is 1.5; give from 0 to 1"),
+    (LORA, "loop.adam_betas=[0.9, 1]", "adam_betas is 1; give from 0 to 0.999999"),
+    (LORA, "loop.adam_betas=[0.9]", "adam_betas [0.9]: give two"),
+    (LORA, "loop.accumulate=0", "accumulate is 0"),
+    (LORA, "loop.accumulate=3", "batch_size 2 is no multiple of 3 = 1 processes x 3 accumulated parts"),
+    (LORA, "loop.save_every=0", "save_every is 0"),
+    (LORA, "loop.log_every=0", "log_every is 0"),
+    (LORA, "loop.validate_every=-5", "validate_every is -5"),
+    (LORA, "noise.p_mean=1e6", "p_mean is 1e+06; give from -20 to 20"),
+    (LORA, "noise.condition_dropout=-0.1", "condition_dropout is -0.1"),
+    (LORA, "noise.cond_noise_mean=.nan", "cond_noise_mean must be a finite number"),
+    (LORA, "lora.rank=0", "rank is 0"),
+    (LORA, "lora.alpha=-1", "alpha is -1"),
+    (LORA, "cache.samples_per_shard=0", "samples_per_shard is 0"),
+    (LORA, "cache.buffer_shards=0", "buffer_shards is 0"),
+    (LORA, "num_views=0", "num_views is 0; give from 1 to 200"),
+    (LORA, "resolution_px=63", "resolution_px is 63; give a multiple of 8 from 32 to 4096"),
+    (LORA, "seed=-1", "seed is -1"),
+    (LORA, "data=[]", "data must be a list of one or more"),
+    (LORA, "network={channels: [48, 96], heads: [2, 4]}", "channels is 48; give a multiple of 32"),
+    (LORA, "network={channels: [64], heads: [2, 4]}", "1 channels and 2 heads; give one of each per level"),
+    (LORA, "network={channels: [64, 96], heads: [2, 5]}", "96 channels cannot be divided among 5 heads"),
+    (LORA, "network={sigma_min: 5, sigma_max: 2}", "sigma_min 5 is not below sigma_max 2"),
+    (DEBUG, "resolution_px=63", "resolution_px is 63; give a multiple of 8"),
+    (DEBUG, "autoencoder.channels=[8, 8, 8]", "3 levels; give 4"),
+    (DEBUG, "autoencoder.channels=[8, 8, 12, 16]", "channels is 12; give a multiple of 8"),
+    (DEBUG, "autoencoder.latent_channels=0", "latent_channels is 0"),
+    (DEBUG, "autoencoder.kl_weight=-1", "kl_weight is -1"),
+    (DEBUG, "volume.render_px=8", "render_px 8: LPIPS sees none smaller than 16"),
+    (DEBUG, "volume.num_samples=0", "num_samples is 0"),
+    (DEBUG, "volume.network.grid_size=9", "grid_size is 9; give a multiple of 2"),
+    (DEBUG, "volume.network.grid_channels=[8]", "2 image_channels, 1 grid_channels; give as many of both"),
+    (DEBUG, "volume.network.image_channels=[8, 12]", "image_channels is 12; give a multiple of 8"),
+    (DEBUG, "volume.network.fov_deg=0", "fov_deg is 0"),
+    (DEBUG, "diffusion.pose_embed_dim=0", "pose_embed_dim is 0"),
+    (DEBUG, "diffusion.heads=[3, 4]", "32 channels cannot be divided among 3 heads"),
+    (DEBUG, "diffusion.sigma_max=0.001", "sigma_min 0.02 is not below sigma_max 0.001"),
+    (DEBUG, "diffusion.sampling_steps=0", "sampling_steps is 0"),
+]
+NO_VALUES = [
+    (LORA, "a=[8", "--set a=[8: the value is no readable YAML"),
+    (LORA, "seed=2026-13-45", "no readable YAML"),
+    (LORA, "seed=" + "[" * 1000, "no readable YAML: nested too deeply"),
+    (LORA, "seed=" + "9" * 5000, "no readable YAML"),
+    (LORA, "seed=&a [*a]", "seed must be int"),
+    (LORA, "run=''", "run must be a path, got ''"),
+    (LORA, 'run="a\\0b"', "run must be a path"),
+    (LORA, "run=~no-such-user-at-all/run", "Could not determine home directory"),
+    (LORA, "seed=true", "seed must be int, got True"),
+]
+
+
+@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NO_VALUES)
+def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, told):
+    with pytest.raises(Mv3dError) as caught:
+        load_config(config, [override])
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_expands_without_end_is_told_shortly():
+    laughs = "{a: &a [x, x], " + ", ".join(
+        f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(Mv3dError) as caught:
+        load_config(LORA, [f"num_views={laughs}}}"])
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--set", "loop.batch_size=0"], "batch_size is 0"),
+        (["--set", "a=[8"], "no readable YAML"),
+        (["--minutes", "nan"], "--minutes nan: give 0 or more"),
+        (["--minutes=-1"], "--minutes -1.0: give 0 or more"),
+        (["--processes", "2"], "--processes is for --dry-run"),
+        (["--dry-run", "--processes", "0"], "--processes 0: give 1 or more"),
+        (["--dry-run", "--processes", "3"], "batch_size 2 is no multiple of 3 = 3 processes x 1"),
+    ],
+)
+def test_nothing_begins_with_a_bad_value(tmp_path, capsys, arguments, told):
+    run = tmp_path / "run"
+    assert main([str(LORA), "--set", f"run={run}", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("place", ["configs", "/dev/null"])
+def test_a_config_that_is_no_file_is_one_line(place, capsys):
+    assert main([place]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
