@@ -160,6 +160,7 @@ class _Generator:
             guidance=options.guidance,
             seed=options.seed,
             preview=options.preview,
+            decode_chunk=options.decode_chunk,
         )
         self.options = options
         if not options.lora:
