@@ -16,7 +16,7 @@ from mv3d.cameras import Camera
 from mv3d.depth import Depth
 from mv3d.lift import LiftSettings, paint_surface
 from mv3d.lift.hull import make_hull
-from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.silhouettes import cut_out_views
 from mv3d.lift.surface import extract_surface
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
@@ -28,7 +28,8 @@ _TRUNCATION = 2.0
 
 def lift_true_depth(orbit: Orbit, depth: Depth, settings: LiftSettings) -> Mesh:
     """Fuse depth maps (N, H, W), 0 where nothing is, on the lifter's grid; extract and colour as it does."""
-    views = SilhouetteViews(find_alpha(orbit), orbit.cameras)
+    orbit = cut_out_views(orbit)
+    views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     grid, hull = make_hull(views, settings.resolution)
     near = np.flatnonzero(hull > -_TRUNCATION * grid.spacing)
     points = grid.points(grid.indices[near])

@@ -15,7 +15,6 @@ from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import (
-    decode_latents,
     encode,
     encode_frames,
     from_autoencoder,
@@ -25,6 +24,7 @@ from mv3d.model.autoencoder import (
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
+from mv3d.model.decoding import check_finite, decode_clip
 from mv3d.model.denoiser import Denoiser
 from mv3d.model.sampling import (
     consistency_sigmas,
@@ -40,7 +40,6 @@ from mv3d.pixels import resize
 
 MAX_VIEWS = 200
 DEFAULT_ELEVATION_DEG = 10.0
-_DECODE_CHUNK = 2  # frames decoded together: more of them leave a processor's caches (8 take 1.4 times as long)
 MAX_ELEVATION_DEG = 80.0
 
 
@@ -59,6 +58,8 @@ class GenerateSettings:
     guidance: float | None = None
     seed: int = 0
     preview: bool = False
+    decode_chunk: int | None = None
+    """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_views <= MAX_VIEWS:
@@ -80,6 +81,8 @@ class GenerateSettings:
             )
         if self.steps is not None and not 1 <= self.steps <= 1000:
             raise Mv3dError(f"--steps {self.steps} is outside 1 to 1000")
+        if self.decode_chunk is not None and self.decode_chunk < 1:
+            raise Mv3dError(f"--decode-chunk {self.decode_chunk} frames is none; give 1 or more")
 
     @property
     def is_level_turn(self) -> bool:
@@ -160,6 +163,7 @@ def generate(
         frames = sample_views(model, conditions, settings, on_step)
         stages = "diffusion" if coarse is None else "coarse surface and diffusion"
         seconds["diffusion"] = time.perf_counter() - started - seconds["coarse"]
+    check_finite(frames, "views")
     frames = frames.float().cpu().permute(0, 2, 3, 1).numpy()
     frames[0] = picture
     facts = Facts(
@@ -254,8 +258,5 @@ def sample_views(
         sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
         latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
     latents = (latents[0] / model.vae.config["scaling_factor"]).to(model.vae.dtype)
-    chunks = latents.split(_DECODE_CHUNK)
-    views = [None] * len(chunks)
-    if conditions.coarse_views is not None:
-        views = conditions.coarse_views[0].split(_DECODE_CHUNK)
-    return torch.cat([decode_latents(model.vae, *both) for both in zip(chunks, views, strict=True)])
+    views = None if conditions.coarse_views is None else conditions.coarse_views[0]
+    return decode_clip(model.vae, latents, views, settings.decode_chunk)

@@ -217,6 +217,7 @@ def _settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:
         guidance=options.guidance,
         seed=options.seed,
         preview=options.preview,
+        decode_chunk=options.decode_chunk,
     )
 
 

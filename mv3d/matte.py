@@ -31,8 +31,10 @@ class NotPlainError(Mv3dError):
     """The border of a picture has not one colour."""
 
 
-def matte_plain(rgb: Frames) -> Frames:
+def matte_plain(rgb: Frames, edge_px: int | None = None) -> Frames:
     """Make what has the border's colour transparent, (H, W, 3) to (H, W, 4).
+
+    ``edge_px`` is half the width over which edges are blurred; if None, a camera's.
 
     What is connected with the border goes, and so do enclosed patches of exactly that colour: the hole in a handle. (On
     a white background that may be a white label; but this is invisible where cut-outs are shown on white.)
@@ -40,7 +42,7 @@ def matte_plain(rgb: Frames) -> Frames:
     Raises:
         NotPlainError: if less than 80 % of the border has one colour.
     """
-    edge_px = _edge_px(rgb)
+    edge_px = edge_px or _edge_px(rgb)
     ring = np.ones(rgb.shape[:2], dtype=bool)
     ring[edge_px:-edge_px, edge_px:-edge_px] = False
     background = np.median(rgb[ring], axis=0)

@@ -30,6 +30,8 @@ class OrbitOptions:
     """Sampling steps of the diffusion stage; the model's own number if not given."""
     guidance: float | None = None
     """How strongly the views follow the picture; the model's own value if not given."""
+    decode_chunk: int | None = None
+    """Frames of SVD's decoder on the device at a time, for small cards: slower, the same views; all if not given."""
     seed: int = 0
     """Draws the diffusion stage's noise: equal seeds give equal pixels."""
     model: str = "mini"

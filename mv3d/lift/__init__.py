@@ -9,7 +9,7 @@ from typing import Literal
 from mv3d.errors import Mv3dError
 from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
-from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.silhouettes import cut_out_views
 from mv3d.lift.surface import extract_surface, unwrap
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
@@ -64,8 +64,8 @@ def lift_orbit(
     """
     if len(orbit) < _FEWEST_VIEWS:
         raise Mv3dError(f"an orbit of {len(orbit)} view(s) cannot be lifted: at least {_FEWEST_VIEWS} are needed")
-    alpha = find_alpha(orbit)
-    views = SilhouetteViews(alpha, orbit.cameras)
+    orbit = cut_out_views(orbit)
+    views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     if settings.method == "hull":
         grid, field = make_hull(views, settings.resolution)
     else:
@@ -73,9 +73,7 @@ def lift_orbit(
 
         from mv3d.lift.fit import fit_surface
 
-        frames = orbit.frames.copy()
-        frames[..., 3] = alpha
-        grid, field = fit_surface(views, frames, settings.resolution, torch.device(settings.device), on_step)
+        grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), on_step)
     surface = extract_surface(field, grid, settings.faces)
     return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
 

@@ -26,7 +26,7 @@ from mv3d.export import load_mesh
 from mv3d.export.nerf import save_nerfstudio
 from mv3d.lift import paint_surface
 from mv3d.lift.hull import make_hull
-from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.silhouettes import cut_out_views
 from mv3d.lift.surface import extract_surface
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
@@ -95,8 +95,8 @@ def lift_with_nerfstudio(
             the views show no object.
     """
     check_nerfstudio()
-    alpha = find_alpha(orbit)
-    views = SilhouetteViews(alpha, orbit.cameras)
+    orbit = cut_out_views(orbit)
+    views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     grid, hull = make_hull(views, min(_CELLS, round(max(orbit.frames.shape[1:3]) * _CELLS_A_PIXEL)))
     inside = grid.points(np.argwhere(hull > 0))
     if not len(inside):
@@ -106,7 +106,7 @@ def lift_with_nerfstudio(
     device = _device()
     with tempfile.TemporaryDirectory(prefix="mv3d-nerfstudio-") as place:
         data, outputs, exported = (Path(place) / name for name in ("data", "outputs", "exported"))
-        unit = _moved(orbit, alpha, centre, size)
+        unit = _moved(orbit, centre, size)
         save_nerfstudio(unit, None, data)
         names = ("--output-dir", str(outputs), "--experiment-name", _EXPERIMENT, "--timestamp", _RUN)
         train = ["ns-train", method, "--data", str(data), *names, "--max-num-iterations", str(steps or _STEPS[device])]
@@ -153,14 +153,14 @@ def _device() -> str:
     return "cuda" if shutil.which("nvidia-smi") else "cpu"
 
 
-def _moved(orbit: Orbit, alpha: NDArray[np.float32], centre: Array, size: float) -> Orbit:
+def _moved(orbit: Orbit, centre: Array, size: float) -> Orbit:
     """The cut-out views in a world where ``centre`` is the origin and ``size`` is 1."""
     cameras = []
     for camera in orbit.cameras:
         world_from_cam = camera.world_from_cam.copy()
         world_from_cam[:3, 3] = (world_from_cam[:3, 3] - centre) / size
         cameras.append(replace(camera, world_from_cam=world_from_cam))
-    return Orbit(np.concatenate([orbit.frames[..., :3], alpha[..., None]], axis=-1), tuple(cameras))
+    return Orbit(orbit.frames, tuple(cameras))
 
 
 def _options(method: str, unit: Orbit, device: str) -> tuple[str, ...]:

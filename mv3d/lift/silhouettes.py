@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.measure import find_contours
 
 from mv3d.errors import Mv3dError
+from mv3d.matte import NotPlainError, matte_plain
 from mv3d.orbit import Frames, Orbit
 
-_OPAQUE = 0.99  # frames whose every pixel is at least this opaque carry no silhouette
-_PLAIN = 0.06  # how far a plain background may stray from its own colour (largest channel, in [0, 1])
-_SAME, _OTHER = 0.03, 0.09  # colour distances at which a pixel is surely background, surely object
+_OPAQUE = 0.99  # a frame whose every pixel is at least this opaque carries no silhouette
 _SMALLEST_PX = 4  # fewer object pixels than this are specks, not an object
+_SHARP_PX = 300  # views up to this large have edges one pixel wide, being rendered or decoded at that size
+_FULL = 0.95  # of a picture: an object that covers more of it has no outline to tell its shape by
 
 
-def find_alpha(orbit: Orbit) -> NDArray[np.float32]:
-    """Find how much of each pixel the object covers, (N, height, width) in [0, 1].
+def cut_out_views(orbit: Orbit) -> Orbit:
+    """The orbit with the object cut out in every frame.
 
-    The frames' own alpha where they have any; otherwise the distance in colour from the plain background.
+    Frames that have any alpha stay as they are; of the others, the plain background is made transparent. Models
+    without alpha give one frame of the first kind, the picture, and the rest of the second.
 
     Raises:
-        Mv3dError: if opaque frames have no plain background, or the object is missing from one or every view.
+        Mv3dError: if an opaque frame has no plain background, the object is missing from one or every view, or it
+            fills most of the pictures whole, so that the silhouettes would be the pictures' own squares.
     """
-    alpha = orbit.frames[..., 3]
-    if alpha.min() >= _OPAQUE:
-        alpha = np.stack([_alpha_on_plain(frame[..., :3], k) for k, frame in enumerate(orbit.frames)])
-    seen = (alpha >= 0.5).sum(axis=(1, 2)) >= _SMALLEST_PX
+    frames = np.stack([_cut_out(frame, k) for k, frame in enumerate(orbit.frames)])
+    covered = frames[..., 3] >= 0.5
+    seen = covered.sum(axis=(1, 2)) >= _SMALLEST_PX
     if not seen.any():
         raise Mv3dError("no view shows an object: every frame is transparent or plain background")
     if not seen.all():
         raise Mv3dError(f"view {int(np.argmin(seen))} shows no object; leave empty views out")
-    return alpha
+    full = covered.mean(axis=(1, 2)) > _FULL
+    if full.sum() > len(full) / 2:
+        raise Mv3dError(
+            f"the object fills the whole picture in {full.sum()} of {len(full)} views (the first is view "
+            f"{int(np.argmax(full))}), which would lift to a box: cut it out first (RGBA frames), with room around it"
+        )
+    return replace(orbit, frames=frames)
 
 
 def outline_distance(alpha: NDArray[np.float32], margin_px: int) -> NDArray[np.float32]:
@@ -52,13 +61,13 @@ def outline_distance(alpha: NDArray[np.float32], margin_px: int) -> NDArray[np.f
     return np.where(inside, 1, -1).astype(np.float32) * distance.reshape(padded.shape).astype(np.float32)
 
 
-def _alpha_on_plain(rgb: Frames, view: int) -> NDArray[np.float32]:
-    border = np.concatenate([rgb[0], rgb[-1], rgb[1:-1, 0], rgb[1:-1, -1]])
-    background = np.median(border, axis=0)
-    if np.median(np.abs(border - background).max(axis=-1)) > _PLAIN:
+def _cut_out(frame: Frames, view: int) -> Frames:
+    if frame[..., 3].min() < _OPAQUE:
+        return frame
+    try:
+        return matte_plain(frame[..., :3], max(1, round(max(frame.shape[:2]) / _SHARP_PX)))
+    except NotPlainError as error:
         raise Mv3dError(
-            f"view {view} has neither transparency nor a plain background: cut the object out first (RGBA frames)"
-        )
-    distance = np.abs(rgb - background).max(axis=-1)
-    alpha = np.clip((distance - _SAME) / (_OTHER - _SAME), 0, 1)
-    return ndimage.median_filter(alpha, size=3).astype(np.float32)
+            f"view {view} has neither transparency nor a plain background ({error}): "
+            "cut the object out first (RGBA frames)"
+        ) from error

@@ -19,7 +19,7 @@ from mv3d.conventions import to_opencv
 from mv3d.errors import Mv3dError
 from mv3d.export.points import encode_ply
 from mv3d.files import whole_file
-from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.silhouettes import cut_out_views
 from mv3d.orbit import Orbit
 
 _DEGREE_ZERO = 0.28209479177387814  # the spherical harmonic of degree 0, 1 / (2 sqrt(pi)): colour = 0.5 + that * f_dc
@@ -64,14 +64,14 @@ def optimise_splats(
     ``rasterization`` is gsplat's, or what takes its arguments.
     """
     generator = torch.Generator().manual_seed(seed)
-    alpha = find_alpha(orbit)
-    frames = torch.tensor(np.concatenate([orbit.frames[..., :3], alpha[..., None]], axis=-1), device=device)
+    orbit = cut_out_views(orbit)
+    frames = torch.tensor(orbit.frames, device=device)
     poses = [to_opencv(camera) for camera in orbit.cameras]
     cam_from_world = torch.tensor(np.stack([pose for pose, _ in poses]), dtype=torch.float32, device=device)
     intrinsics = torch.tensor(np.stack([lens for _, lens in poses]), dtype=torch.float32, device=device)
     values = {
         name: torch.tensor(value, device=device, requires_grad=True)
-        for name, value in vars(_begin(orbit, alpha, count, seed)).items()
+        for name, value in vars(_begin(orbit, count, seed)).items()
     }
     groups = [{"params": [value], "lr": _RATES[name]} for name, value in values.items()]
     optimiser = torch.optim.Adam(groups, eps=1e-15)
@@ -115,7 +115,7 @@ def save_splats(splats: Splats, path: Path) -> None:
         partial.write_bytes(encode_ply(columns))
 
 
-def _begin(orbit: Orbit, alpha: NDArray[np.float32], count: int, seed: int) -> Splats:
+def _begin(orbit: Orbit, count: int, seed: int) -> Splats:
     """Balls at random places inside the silhouettes of all views, as large as the room between them.
 
     Each has the mean of the colours that the views show where it is.
@@ -126,12 +126,12 @@ def _begin(orbit: Orbit, alpha: NDArray[np.float32], count: int, seed: int) -> S
     for _ in range(_MOST_TRIES):
         points = random.uniform(-reach, reach, (4 * count, 3))
         inside, colour = np.ones(len(points), dtype=bool), np.zeros((len(points), 3), dtype=np.float32)
-        for camera, cover, frame in zip(orbit.cameras, alpha, orbit.frames, strict=True):
+        for camera, frame in zip(orbit.cameras, orbit.frames, strict=True):
             pixels, depth = camera.project(points)
             column, row = np.floor(pixels).astype(int).T
             seen = (depth > 0) & (column >= 0) & (row >= 0) & (column < camera.width_px) & (row < camera.height_px)
             inside &= seen
-            inside[seen] &= cover[row[seen], column[seen]] >= 0.5
+            inside[seen] &= frame[row[seen], column[seen], 3] >= 0.5
             colour[seen] += frame[row[seen], column[seen], :3] / len(orbit)
         kept.append(points[inside])
         colours.append(colour[inside])

@@ -133,7 +133,12 @@ def decode_latents(vae: Autoencoder, latents: Tensor, views: Tensor | None = Non
 
     H is 8h times the autoencoder's `upscale_factor`. ``views`` (N, 6, H, W) is for a decoder that sees views.
     """
-    rgba = from_autoencoder(decode(vae, latents, views))
+    return from_decoder(decode(vae, latents, views))
+
+
+def from_decoder(x: Tensor) -> Tensor:
+    """What `decode` gives to straight alpha (N, 4, H, W) in [0, 1], with nothing where only a trace is left."""
+    rgba = from_autoencoder(x)
     return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from eval.metrics.geometry import volume_iou
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh, save_mesh
@@ -113,10 +114,23 @@ def test_any_scale_of_world_is_kept(
 
 
 def test_views_without_alpha_are_cut_out_of_their_plain_background(crate: Mesh, crate_views: Orbit) -> None:
-    rgb = composite(crate_views.frames, (0.1, 0.5, 0.9))
-    opaque = np.concatenate([rgb, np.ones_like(rgb[..., :1])], axis=-1)
-    lifted = lift_orbit(Orbit(opaque, crate_views.cameras), CELLS)
+    opaque = replace(crate_views, frames=without_alpha(crate_views.frames, (0.1, 0.5, 0.9)))
+    lifted = lift_orbit(opaque, CELLS)
     np.testing.assert_allclose(lifted.extent, crate.extent, atol=2 * CELL)
+
+
+def test_opaque_views_on_white_beside_one_with_alpha_lift_to_the_same_mesh(crate: Mesh, crate_views: Orbit) -> None:
+    """Models without alpha give such orbits: the picture is cut out, the views that they made are not."""
+    opaque = replace(crate_views, frames=beside(crate_views.frames, without_alpha(crate_views.frames, (1, 1, 1))))
+    lifted = lift_orbit(opaque, CELLS)
+    assert volume_iou(lifted, crate) >= 0.95
+    for side in (LEFT, RIGHT, FRONT, BACK, TOP):  # without white from the edges
+        np.testing.assert_allclose(colour_of_side(lifted, side), colour_of_side(crate, side), atol=10)
+
+
+def without_alpha(frames: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
+    rgb = composite(frames, background)
+    return np.concatenate([rgb, np.ones_like(rgb[..., :1])], axis=-1)
 
 
 def test_one_view_that_lost_half_the_object_does_not_halve_it(crate: Mesh, crate_views: Orbit) -> None:
@@ -140,9 +154,15 @@ def with_alpha(orbit: Orbit, views: slice, alpha: float) -> Orbit:
     return replace(orbit, frames=frames)
 
 
+def beside(first: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.concatenate([first[:1], others[1:]])
+
+
 def test_what_cannot_be_lifted_is_refused_in_one_line(crate_views: Orbit) -> None:
     noise = np.random.default_rng(0).random(crate_views.frames.shape, dtype=np.float32)
     noise[..., 3] = 1
+    squares = noise.copy()
+    squares[:, 0] = 0  # a transparent row is alpha, and says nothing
     strangers = view_boxes([CRATE], static_orbit(3, 20, size_px=64)).cameras
     elsewhere = tuple(replace(camera, cx_px=camera.cx_px + 300 * k) for k, camera in enumerate(strangers))
     unposed = replace(strangers[0], world_from_cam=np.eye(4))
@@ -150,7 +170,9 @@ def test_what_cannot_be_lifted_is_refused_in_one_line(crate_views: Orbit) -> Non
         (crate_views.select([0]), "at least 3"),
         (with_alpha(crate_views, slice(None), 0), "no view shows an object"),
         (with_alpha(crate_views, slice(4, 5), 0), "view 4 shows no object"),
-        (replace(crate_views, frames=noise), "plain background"),
+        (replace(crate_views, frames=noise), "view 0 has neither transparency nor a plain background"),
+        (replace(crate_views, frames=beside(crate_views.frames, noise)), "view 1 has neither transparency nor a plain"),
+        (replace(crate_views, frames=beside(crate_views.frames, squares)), "fills the whole picture in 11 of 12 views"),
         (Orbit(crate_views.frames[[0, 4, 8]], elsewhere), "no common object"),
         (Orbit(crate_views.frames[[0, 4, 8]], (unposed,) * 3), "all cameras stand at one place"),
     ]

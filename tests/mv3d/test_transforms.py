@@ -16,7 +16,7 @@ from mv3d.cameras import static_orbit
 from mv3d.cli import main
 from mv3d.conventions import to_nerf_synthetic, to_nerfstudio
 from mv3d.errors import Mv3dError
-from mv3d.lift.silhouettes import find_alpha
+from mv3d.lift.silhouettes import cut_out_views
 from mv3d.orbit import Orbit, composite, load_orbit, to_uint8
 from tests.mv3d.blocks import CRATE, view_boxes
 
@@ -97,7 +97,7 @@ def test_the_object_is_found_in_pictures_without_alpha_on_black_or_white(
     frames = write(tmp_path, views, names_of("{}.png"), "RGB", background)
     describe(tmp_path, to_nerfstudio(views.cameras[0]) | {"frames": frames})
     loaded = load_orbit(tmp_path)
-    found, truth = find_alpha(loaded) > 0.5, views.frames[..., 3] > 0.5
+    found, truth = cut_out_views(loaded).frames[..., 3] > 0.5, views.frames[..., 3] > 0.5
     assert ((found & truth).sum(axis=(1, 2)) / (found | truth).sum(axis=(1, 2))).min() > 0.9
 
 

@@ -1,0 +1,149 @@
+"""Latents of a whole clip to frames: at once, or a few frames at a time where memory is short.
+
+SVD's temporal decoder convolves across frames, and its norms take their mean and variance over the whole clip. Cut into
+chunks it makes other frames, and jumps where chunks meet. In parts it is therefore run layer by layer: a few frames are
+on the device, the others wait in main memory, and the result is that of the whole clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder, TemporalDecoder
+from diffusers.models.resnet import SpatioTemporalResBlock
+from torch import Tensor, nn
+
+from mv3d.errors import Mv3dError
+from mv3d.model.autoencoder import Autoencoder, decode, from_decoder
+
+_FRAMES_AT_ONCE = 2  # of decoders without time: more of them leave a processor's caches (8 take 1.4 times as long)
+
+Frames = list[Tensor]
+"""Of one clip, (1, C, H, W) each."""
+
+
+def decode_clip(
+    vae: Autoencoder, latents: Tensor, painted: Tensor | None = None, frames_at_once: int | None = None
+) -> Tensor:
+    """Decode unscaled latents (F, C, h, w) of one clip to straight alpha (F, 4, H, W) in [0, 1].
+
+    Args:
+        vae: whose `mv3d.model.autoencoder.upscale_factor` and downsampling say what H is.
+        latents: in the orbit's order.
+        painted: (F, 6, H, W), for a decoder that sees views.
+        frames_at_once: on the device; changes memory and time, not the frames. If None all of them for a decoder that
+            mixes them, else a few.
+
+    Raises:
+        Mv3dError: if anything in the latents or frames is NaN or infinite, or the device's memory does not suffice.
+    """
+    check_finite(latents, "latents")
+    try:
+        decoded = _decode(vae, latents, painted, frames_at_once)
+    except torch.OutOfMemoryError as error:
+        count = frames_at_once or len(latents)
+        raise Mv3dError(
+            f"there is not enough memory on {latents.device} to decode {count} frames of a clip at once; "
+            f"try --decode-chunk {max(1, count // 2)}, or --device cpu"
+        ) from error
+    check_finite(decoded, "decoded frames")
+    return from_decoder(decoded)
+
+
+def check_finite(clip: Tensor, what: str) -> None:
+    """Raise `Mv3dError` unless every number of the frames (F, ...) is finite."""
+    bad = [k for k, frame in enumerate(clip) if not bool(torch.isfinite(frame).all())]
+    if bad:
+        raise Mv3dError(
+            f"the model's {what} are NaN or infinite in {len(bad)} of {len(clip)} views (the first is view {bad[0]}): "
+            "its weights are damaged or overflow; use others, or less --guidance"
+        )
+
+
+def _decode(vae: Autoencoder, latents: Tensor, painted: Tensor | None, frames_at_once: int | None) -> Tensor:
+    if isinstance(vae, AutoencoderKLTemporalDecoder):
+        if frames_at_once is None or frames_at_once >= len(latents):
+            return decode(vae, latents)
+        return _decode_by_layers(vae.decoder, latents, frames_at_once)
+    chunks = latents.split(frames_at_once or _FRAMES_AT_ONCE)
+    if painted is None:
+        return torch.cat([decode(vae, chunk) for chunk in chunks])
+    seen = painted.split(frames_at_once or _FRAMES_AT_ONCE)
+    return torch.cat([decode(vae, *both) for both in zip(chunks, seen, strict=True)])
+
+
+def _decode_by_layers(decoder: TemporalDecoder, latents: Tensor, count: int) -> Tensor:
+    """`TemporalDecoder.forward` with ``count`` frames at a time on the device."""
+    device = latents.device
+    frames = _each(decoder.conv_in, list(latents.cpu().split(1)), count, device)
+    middle: Any = decoder.mid_block
+    frames = _res_block(middle.resnets[0], frames, count, device)
+    for attention, block in zip(middle.attentions, middle.resnets[1:], strict=False):  # as many as there are of both
+        frames = _res_block(block, _each(attention, frames, count, device), count, device)
+    level: Any
+    for level in decoder.up_blocks:
+        for block in level.resnets:
+            frames = _res_block(block, frames, count, device)
+        for upsampler in level.upsamplers or ():
+            frames = _each(upsampler, frames, count, device)
+    last = nn.Sequential(decoder.conv_norm_out, decoder.conv_act, decoder.conv_out)
+    frames = _each(last, frames, count, device)
+    return torch.cat(_convolve_time(decoder.time_conv_out, frames, count, device)).to(device)
+
+
+def _each(layer: Callable[[Tensor], Tensor], frames: Frames, count: int, device: torch.device) -> Frames:
+    """A layer that does not mix frames; takes the place of ``frames``, so that both are never there whole."""
+    for start in range(0, len(frames), count):
+        part = layer(torch.cat(frames[start : start + count]).to(device))
+        frames[start : start + count] = part.cpu().split(1)
+    return frames
+
+
+def _res_block(block: SpatioTemporalResBlock, frames: Frames, count: int, device: torch.device) -> Frames:
+    spatial = _each(lambda part: block.spatial_res_block(part, None), frames, count, device)
+    temporal = block.temporal_res_block
+    change = list(spatial)
+    for norm, convolution in ((temporal.norm1, temporal.conv1), (temporal.norm2, temporal.conv2)):
+        change = _convolve_time(convolution, change, count, device, before=_normed(norm, change, device))
+    for start in range(0, len(spatial), count):
+        own, added = (torch.cat(some[start : start + count]).to(device) for some in (spatial, change))
+        mixed = block.time_mixer(x_spatial=own, x_temporal=own + added)
+        spatial[start : start + count] = mixed.cpu().split(1)
+    return spatial
+
+
+def _normed(norm: nn.GroupNorm, frames: Frames, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The norm over a whole clip and the nonlinearity behind it, for any of its frames."""
+    moments = [
+        torch.var_mean(frame.to(device).float().reshape(norm.num_groups, -1), 1, correction=0) for frame in frames
+    ]
+    variances, means = (torch.stack(values).double() for values in zip(*moments, strict=True))
+    mean = means.mean(dim=0)
+    variance = (variances + (means - mean).square()).mean(dim=0)
+    scale = (variance + norm.eps).rsqrt().float().repeat_interleave(norm.num_channels // norm.num_groups)
+    offset = -mean.float().repeat_interleave(norm.num_channels // norm.num_groups) * scale
+    gain, shift = (scale * norm.weight)[:, None, None], (offset * norm.weight + norm.bias)[:, None, None]
+    return lambda part: F.silu((part * gain + shift).to(part.dtype))
+
+
+def _convolve_time(
+    convolution: nn.Conv3d,
+    frames: Frames,
+    count: int,
+    device: torch.device,
+    before: Callable[[Tensor], Tensor] = lambda part: part,
+) -> Frames:
+    """A convolution over three successive frames of what ``before`` makes of each, zeros beyond the clip's ends."""
+    assert convolution.kernel_size == (3, 1, 1), "one frame before, one after, and no space"
+    out: Frames = []
+    for start in range(0, len(frames), count):
+        stop = min(start + count, len(frames))
+        part = before(torch.cat(frames[max(start - 1, 0) : stop + 1]).to(device))
+        ends = (int(start == 0), int(stop == len(frames)))
+        padded = F.pad(part.transpose(0, 1)[None], (0, 0, 0, 0, *ends))
+        convolved = F.conv3d(padded, convolution.weight, convolution.bias)
+        out += convolved[0].transpose(0, 1).cpu().split(1)
+    return out
