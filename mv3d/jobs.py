@@ -14,7 +14,7 @@ from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
+from mv3d.orbit import Frames, Orbit, check_replaceable, load_orbit, resize, save_orbit
 
 if TYPE_CHECKING:
     from mv3d.model.checkpoints import ModelFacts
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
 )
+
+# How files are called, and an orbit, which is a folder, is not.
+_FILE_SUFFIXES = PICTURE_SUFFIXES | {
+    *(".glb", ".gltf", ".obj", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".fbx"),
+    *(".mp4", ".mov", ".mkv", ".webm", ".json", ".npz", ".zip"),
+}
+_MESH_NAME = "mesh.glb"
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,15 @@ def plan_jobs(given: Sequence[Path], out: Path | None) -> tuple[Job, ...]:
     is the root of a tree that mirrors the pictures'.
 
     Raises:
-        Mv3dError: if there is no picture, or two would become the same folder.
+        Mv3dError: if there is no picture, two would become the same folder, or ``out`` is called as a file is.
     """
     if not given:
         raise Mv3dError("name a picture, or a folder of pictures")
+    if out is not None and out.suffix.lower() in _FILE_SUFFIXES:
+        raise Mv3dError(
+            f"{out}: an orbit is a folder, which is not called {out.suffix}; name it {out.with_suffix('')}, and make "
+            f"files of it by --mesh ({_MESH_NAME} in it) or afterwards by mv3d lift or mv3d export"
+        )
     if not is_batch(given):
         return tuple(Job(path, out or Path(f"{path.stem}_orbit")) for path in given)
     jobs: dict[Path, Job] = {}
@@ -90,7 +102,8 @@ def make_orbits(
     Args:
         jobs: from `plan_jobs`.
         options: the same for all.
-        keep_existing: an orbit folder that is there already is a result, not an error.
+        keep_existing: an orbit folder that is there already is a result, not an error. With ``options.mesh``, one that
+            has no mesh yet always is: it is lifted.
         command: recorded in the orbit folders.
         on_step: called with the job, its sampling steps done and in all.
         on_model: called with the model's facts once it is loaded.
@@ -100,8 +113,8 @@ def make_orbits(
     """
     generate = None
     for job in jobs:
-        if keep_existing and not options.overwrite and (job.folder / "transforms.json").exists():
-            yield Result(job, kept=True)
+        if _is_kept(job, options, keep_existing=keep_existing):
+            yield _keep(job, options)
             continue
         started = time.perf_counter()
         try:
@@ -114,7 +127,15 @@ def make_orbits(
             if on_model:
                 on_model(generate.model.facts)
         try:
-            mesh = generate(picture, job, command, on_step)
+            orbit = generate(picture, job, command, on_step)
+            save_orbit(orbit, job.folder, overwrite=options.overwrite)
+        except Mv3dError as error:
+            # Another process may have made it meanwhile: two that share a tree of pictures both come to its end.
+            made = _is_kept(job, options, keep_existing=keep_existing)
+            yield _keep(job, options) if made else Result(job, error=error)
+            continue
+        try:
+            mesh = _lift(orbit, job, options) if options.mesh else None
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
@@ -131,6 +152,43 @@ def _find_pictures(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
                 yield Path(root, name)
+
+
+def _is_kept(job: Job, options: OrbitOptions, *, keep_existing: bool) -> bool:
+    """Whether the orbit is there and is to stay, or there and only its mesh is lacking."""
+    lacks_mesh = options.mesh and not (job.folder / _MESH_NAME).exists()
+    is_there = (job.folder / "transforms.json").exists()
+    return is_there and not options.overwrite and (keep_existing or lacks_mesh)
+
+
+def _keep(job: Job, options: OrbitOptions) -> Result:
+    """The orbit that is there, lifted now if a mesh is wanted and there is none."""
+    if not options.mesh:
+        return Result(job, kept=True)
+    mesh = job.folder / _MESH_NAME
+    if mesh.exists():
+        return Result(job, mesh=mesh, kept=True)
+    started = time.perf_counter()
+    try:
+        orbit = load_orbit(job.folder)
+        if orbit.facts.source != job.picture.name:
+            raise Mv3dError(
+                f"{job.folder} exists already and is the orbit of {orbit.facts.source or 'another object'}, not of "
+                f"{job.picture.name}; choose another name or add --overwrite"
+            )
+        return Result(job, mesh=_lift(orbit, job, options), kept=True, seconds=time.perf_counter() - started)
+    except Mv3dError as error:
+        return Result(job, error=error)
+
+
+def _lift(orbit: Orbit, job: Job, options: OrbitOptions) -> Path:
+    """Lift an orbit in its folder; returns the mesh's path."""
+    from mv3d.export import save_mesh
+    from mv3d.lift import LiftSettings, lift_orbit
+
+    settings = LiftSettings(device=pick_device(options.device, sparse=True))
+    save_mesh(lift_orbit(orbit, settings), job.folder / _MESH_NAME)
+    return job.folder / _MESH_NAME
 
 
 def _prepare(job: Job, options: OrbitOptions) -> Frames:
@@ -173,25 +231,15 @@ class _Generator:
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
-    ) -> Path | None:
-        """Make and save one orbit; returns the mesh's path if one was asked for."""
+    ) -> Orbit:
+        """Make one orbit, with what is known of it."""
         from mv3d.generate import generate_orbit
 
         size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
         orbit = generate_orbit(fit, self.model, self.settings, report)
-        orbit = replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
-        save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
-        if not self.options.mesh:
-            return None
-        from mv3d.export import save_mesh
-        from mv3d.lift import LiftSettings, lift_orbit
-
-        mesh = job.folder / "mesh.glb"
-        settings = LiftSettings(device=pick_device(self.options.device, sparse=True))
-        save_mesh(lift_orbit(orbit, settings), mesh)
-        return mesh
+        return replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
 
 
 def _swinging(options: OrbitOptions) -> tuple[float, ...] | None:

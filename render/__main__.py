@@ -74,7 +74,9 @@ def _orbits(options: argparse.Namespace) -> int:
     reasons = Counter(entry.failed.split(":")[0] for entry in entries if entry.failed is not None)
     for reason, count in reasons.most_common():
         print(f"{count} not rendered: {reason}")
-    return 0
+    if not objects:  # no mistake: a job array may have more tasks than there are objects
+        print(f"share {options.shard} has no object", file=sys.stderr)
+    return 0 if splits or not objects else 1
 
 
 def _sheet(options: argparse.Namespace) -> int:
