@@ -7,6 +7,7 @@ import signal
 import sys
 from collections import Counter
 
+from mv3d.blender import find_blender
 from mv3d.errors import Mv3dError
 from render.farm import render_sources, shard_of
 from render.options import make_parser, parse_shard, settings_of
@@ -46,6 +47,8 @@ def _orbits(options: argparse.Namespace) -> int:
     if options.num_orbits < 1 or (options.workers is not None and options.workers < 1) or options.timeout <= 0:
         raise Mv3dError("--num-orbits, --workers and --timeout must be positive")
     settings, manifest = settings_of(options), "manifest.jsonl"
+    if settings.renderer == "cycles" and options.ray is None:
+        find_blender()  # one line now instead of one for every object
     objects = _objects(options)
     if options.shard is not None:
         index, count = parse_shard(options.shard)

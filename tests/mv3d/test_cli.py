@@ -18,7 +18,8 @@ import mv3d
 from mv3d.cameras import sine_orbit
 from mv3d.cli import main
 from mv3d.export import load_mesh
-from mv3d.orbit import Facts, Orbit, load_orbit, save_orbitfrom tests.mv3d.blocks import make_block
+from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
+from tests.mv3d.blocks import make_block
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HEAVIEST = ("torch", "diffusers", "transformers", "trimesh", "skimage")
