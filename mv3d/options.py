@@ -41,7 +41,7 @@ class OrbitOptions:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mesh: bool = False
-    """Lift the views too, to mesh.glb in the orbit folder."""
+    """Lift the views too, to mesh.glb in the orbit folder; those of an orbit that is there already if it has none."""
     matte: Matte = "auto"
     """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
     keep_framing: bool = False
