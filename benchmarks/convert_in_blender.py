@@ -1,6 +1,6 @@
 """Runs inside Blender: turns OBJ files into the other formats, under nested and turned parents.
 
-    .blender/bin/python benchmarks/convert_in_blender.py OUT FILE.obj [FILE.obj ...]
+    ~/.local/share/mv3d/blender/bin/python benchmarks/convert_in_blender.py OUT FILE.obj [FILE.obj ...]
 
 The first file becomes a .glb, the second a .gltf, the third a .ply with vertex colours, and so on in turn.
 """

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from mv3d.errors import Mv3dError
+from mv3d.options import Device
 
 _OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 _Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -53,7 +54,7 @@ def run(
     guidance: float | None = None,
     seed: int = 0,
     dists: _Flag = False,
-    device: str = "cpu",
+    device: Device = "auto",
     workers: int | None = None,
     wandb: str | None = None,
     overwrite: _Flag = False,
@@ -74,7 +75,7 @@ def run(
         guidance: Guidance scale; the model's default if not given.
         seed: Of the sampling noise.
         dists: Score DISTS too.
-        device: Where to run the model.
+        device: Where to run the model; auto takes a GPU where there is one.
         workers: Processes for rendering and lifting; one for each core if not given.
         wandb: Project to send the means and the report to.
         overwrite: Replace the report if it exists.
@@ -84,13 +85,14 @@ def run(
     from eval.report.page import save_report
     from eval.report.text import format_result
     from eval.run import Run, run_benchmark
+    from mv3d.device import pick_device
     from mv3d.files import check_free
     from mv3d.generate import GenerateSettings
 
     check_free(out, overwrite=overwrite)
     chosen = load_protocol(protocol)
     settings = GenerateSettings(steps=steps, guidance=guidance, seed=seed, preview=preview)
-    predictor = load_predictor(model, settings, device)
+    predictor = load_predictor(model, settings, pick_device(device))
     finished = run_benchmark(Run(chosen, objects, work, train, limit, workers, dists), predictor)
     save_report(
         finished.result,

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 from mv3d.orbit import Frames, from_uint8
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -29,6 +30,7 @@ def load_picture(path: Path) -> Frames:
     Raises:
         Mv3dError: if it is missing, damaged, animated, turned by its EXIF tag, or not of eight bits a channel.
     """
+    check_readable_file(path)
     try:
         with Image.open(path) as picture:
             _check(picture, path)
@@ -47,6 +49,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         Mv3dError: if it is no readable picture.
     """
+    check_readable_file(path)
     try:
         with Image.open(path) as picture:
             return picture.size
@@ -62,6 +65,7 @@ def load_video(path: Path) -> Frames:
     """
     import imageio_ffmpeg
 
+    check_readable_file(path)
     limit = ["-frames:v", str(_MAX_VIDEO_FRAMES + 1)]
     with tempfile.TemporaryDirectory(prefix="mv3d-video-") as folder:
         # Passed through: a video of 21 frames gives 21 views, whatever rate it claims.

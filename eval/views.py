@@ -86,9 +86,9 @@ class ViewSource:
 
     def _load(self) -> Views:
         if self.kind == "orbit":
-            for path in _frame_paths(self.path):
-                load_picture(path)  # load_orbit makes eight bits of everything
             orbit = load_orbit(self.path)
+            for path in _frame_paths(self.path):
+                load_picture(path)  # load_orbit makes RGBA of everything
             return Views(orbit.frames, orbit.cameras, orbit.facts.input_index)
         if self.kind == "video":
             return Views(load_video(self.path))

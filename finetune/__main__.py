@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import sys
 import time
 from contextlib import nullcontext
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code: 2 for a mistake of the user's, 130 if interrupted before the end."""
     parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
     parser.add_argument("config", type=Path, help="a YAML file; presets are in configs/")
     parser.add_argument(
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_lack_of_memory(error):
             raise
         told = "there is not enough memory; lower loop.batch_size or raise loop.accumulate, and see what --dry-run says"
+    except KeyboardInterrupt:
+        print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     print("finetune:", " ".join(told.split()), file=sys.stderr)
     return 2
 
@@ -125,8 +129,10 @@ def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: fl
             stage.start_from(config.start_from)
         loop = getattr(config, name).loop
         log = _open_log(config, config.run / name, processes)
-        done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
-        log.close()
+        try:
+            done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
+        finally:
+            log.close()
         if not done:
             _say_stopped(name, loop.steps, processes)
             break
@@ -172,5 +178,10 @@ def _say_stopped(name: str, steps: int, processes: Processes) -> None:
         print(f"finetune: {name} stopped before step {steps}; the same command continues it", file=sys.stderr)
 
 
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -180,6 +180,8 @@ class RunConfig:
         if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
             raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
         _check_volume(self.volume.network, self.resolution_px)
+        if self.autoencoder.decoder_only and self.start_from is None:
+            raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 
     def frames_px(self, stage: str) -> int:
         """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""

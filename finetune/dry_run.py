@@ -111,7 +111,7 @@ def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
         },
         "card": _card(found.memory, processes),
         "tera_flop_per_step": round(found.flops / 1e12, 4),
-        "steps_per_day": round(86400 / seconds),
+        "steps_per_day": float(f"{86400 / seconds:.3g}"),  # not rounded to 0, which SVD on a busy CPU would be
         "steps_per_day_assumes": f"{_USED_RATE:.0%} of {rate / 1e12:.2f} TFLOP/s, which {device} does now in products",
     }
 

@@ -73,6 +73,7 @@ def train(
     Raises:
         Mv3dError: when loss or gradient is not finite (the batch's objects are named; the last checkpoint stays as it
             was), or when data cannot be read (all steps so far are saved first).
+        KeyboardInterrupt: after SIGINT or SIGTERM, once the current step is done and saved.
     """
     processes = processes or Processes()
     parts = _parts(stage, loop, processes)
@@ -150,6 +151,8 @@ def train(
                 saved = state.step
     if state.step != saved or state.step == 0:
         save_checkpoint(run, network, average, optimizer, state, processes)
+    if stop_requested() and state.step < loop.steps:
+        raise KeyboardInterrupt
     return state.step >= loop.steps
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 from mv3d.matte import NotPlainError, has_u2net, matte_plain, matte_u2net
 from mv3d.options import Matte
 from mv3d.orbit import Frames, composite, from_uint8, resize
@@ -34,7 +35,7 @@ def load_picture(path: Path) -> Frames:
     """Read a picture of any mode as sRGB, turned upright by its EXIF tag and reduced to 2048 px at most.
 
     Raises:
-        Mv3dError: if it cannot be opened, is damaged, or its header announces an unreasonable size.
+        Mv3dError: if it cannot be opened, is damaged or a pipe, or its header announces an unreasonable size.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
@@ -105,6 +106,7 @@ def frame_picture(rgba: Frames, size_px: int, fill: float = FILL) -> Frames:
 
 
 def _open(path: Path) -> Image.Image:
+    check_readable_file(path)
     limit, Image.MAX_IMAGE_PIXELS = (
         Image.MAX_IMAGE_PIXELS,
         None,

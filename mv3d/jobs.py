@@ -14,15 +14,23 @@ from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
+from mv3d.orbit import Frames, Orbit, check_replaceable, load_orbit, resize, save_orbit
 
 if TYPE_CHECKING:
-    from mv3d.generate import GenerateSettings
+    from mv3d.generate import Generated, GenerateSettings
+    from mv3d.mesh import Mesh
     from mv3d.model.checkpoints import ModelFacts
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
 )
+
+# How files are called, and an orbit, which is a folder, is not.
+_FILE_SUFFIXES = PICTURE_SUFFIXES | {
+    *(".glb", ".gltf", ".obj", ".ply", ".stl", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".fbx"),
+    *(".mp4", ".mov", ".mkv", ".webm", ".json", ".npz", ".zip"),
+}
+_MESH_NAME = "mesh.glb"
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,15 @@ def plan_jobs(given: Sequence[Path], out: Path | None) -> tuple[Job, ...]:
     is the root of a tree that mirrors the pictures'.
 
     Raises:
-        Mv3dError: if there is no picture, or two would become the same folder.
+        Mv3dError: if there is no picture, two would become the same folder, or ``out`` is called as a file is.
     """
     if not given:
         raise Mv3dError("name a picture, or a folder of pictures")
+    if out is not None and out.suffix.lower() in _FILE_SUFFIXES:
+        raise Mv3dError(
+            f"{out}: an orbit is a folder, which is not called {out.suffix}; name it {out.with_suffix('')}, and make "
+            f"files of it by --mesh ({_MESH_NAME} in it) or afterwards by mv3d lift or mv3d export"
+        )
     if not is_batch(given):
         return tuple(Job(path, out or Path(f"{path.stem}_orbit")) for path in given)
     jobs: dict[Path, Job] = {}
@@ -91,7 +104,8 @@ def make_orbits(
     Args:
         jobs: from `plan_jobs`.
         options: the same for all.
-        keep_existing: an orbit folder that is there already is a result, not an error.
+        keep_existing: an orbit folder that is there already is a result, not an error. With ``options.mesh``, one that
+            has no mesh yet always is: it is lifted.
         command: recorded in the orbit folders.
         on_step: called with the job, its sampling steps done and in all.
         on_model: called with the model's facts once it is loaded.
@@ -101,8 +115,8 @@ def make_orbits(
     """
     generate = None
     for job in jobs:
-        if keep_existing and not options.overwrite and (job.folder / "transforms.json").exists():
-            yield Result(job, kept=True)
+        if _is_kept(job, options, keep_existing=keep_existing):
+            yield _keep(job, options)
             continue
         started = time.perf_counter()
         try:
@@ -115,7 +129,15 @@ def make_orbits(
             if on_model:
                 on_model(generate.model.facts)
         try:
-            mesh = generate(picture, job, command, on_step)
+            made = generate(picture, job, command, on_step)
+            save_orbit(made.orbit, job.folder, overwrite=options.overwrite)
+        except Mv3dError as error:
+            # Another process may have made it meanwhile: two that share a tree of pictures both come to its end.
+            is_made = _is_kept(job, options, keep_existing=keep_existing)
+            yield _keep(job, options) if is_made else Result(job, error=error)
+            continue
+        try:
+            mesh = _save_mesh(made.orbit, made.surface, job, options) if options.mesh else None
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
@@ -132,6 +154,47 @@ def _find_pictures(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith("."):
                 yield Path(root, name)
+
+
+def _is_kept(job: Job, options: OrbitOptions, *, keep_existing: bool) -> bool:
+    """Whether the orbit is there and is to stay, or there and only its mesh is lacking."""
+    lacks_mesh = options.mesh and not (job.folder / _MESH_NAME).exists()
+    is_there = (job.folder / "transforms.json").exists()
+    return is_there and not options.overwrite and (keep_existing or lacks_mesh)
+
+
+def _keep(job: Job, options: OrbitOptions) -> Result:
+    """The orbit that is there, lifted now if a mesh is wanted and there is none."""
+    if not options.mesh:
+        return Result(job, kept=True)
+    mesh = job.folder / _MESH_NAME
+    if mesh.exists():
+        return Result(job, mesh=mesh, kept=True)
+    started = time.perf_counter()
+    try:
+        orbit = load_orbit(job.folder)
+        if orbit.facts.source != job.picture.name:
+            raise Mv3dError(
+                f"{job.folder} exists already and is the orbit of {orbit.facts.source or 'another object'}, not of "
+                f"{job.picture.name}; choose another name or add --overwrite"
+            )
+        mesh = _save_mesh(orbit, None, job, options)
+        return Result(job, mesh=mesh, kept=True, seconds=time.perf_counter() - started)
+    except Mv3dError as error:
+        return Result(job, error=error)
+
+
+def _save_mesh(orbit: Orbit, surface: Mesh | None, job: Job, options: OrbitOptions) -> Path:
+    """Put the surface behind an orbit into its folder, in the views' colours; without one, the views are lifted."""
+    from mv3d.export import save_mesh
+    from mv3d.lift import LiftSettings, lift_orbit, texture_surface
+
+    if surface is not None:
+        mesh = texture_surface(surface, orbit)
+    else:
+        mesh = lift_orbit(orbit, LiftSettings(device=pick_device(options.device, sparse=True)))
+    save_mesh(mesh, job.folder / _MESH_NAME)
+    return job.folder / _MESH_NAME
 
 
 def _prepare(job: Job, options: OrbitOptions) -> Frames:
@@ -175,8 +238,8 @@ class _Generator:
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
-    ) -> Path | None:
-        """Make and save one orbit; returns the mesh's path if one was asked for."""
+    ) -> Generated:
+        """Make one orbit, with what is known of it, and the surface behind it."""
         from mv3d.generate import generate
 
         size_px = self.model.output_px
@@ -186,23 +249,10 @@ class _Generator:
         if estimated:
             settings = _settings(self.options, self._estimate(fit))
         made = generate(fit, self.model, settings, report)
-        orbit = made.orbit
-        facts = replace(orbit.facts, source=job.picture.name, command=command)
+        facts = replace(made.orbit.facts, source=job.picture.name, command=command)
         if estimated:
             facts = replace(facts, extra=facts.extra | {"estimated_elevation_deg": settings.elevation_deg})
-        orbit = replace(orbit, facts=facts)
-        save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
-        if not self.options.mesh:
-            return None
-        from mv3d.export import save_mesh
-        from mv3d.lift import LiftSettings, lift_orbit, texture_surface
-
-        mesh = job.folder / "mesh.glb"
-        if made.surface is not None:
-            save_mesh(texture_surface(made.surface, orbit), mesh)
-        else:
-            save_mesh(lift_orbit(orbit, LiftSettings(device=pick_device(self.options.device, sparse=True))), mesh)
-        return mesh
+        return replace(made, orbit=replace(made.orbit, facts=facts))
 
 
 def _settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:

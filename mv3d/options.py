@@ -43,7 +43,10 @@ class OrbitOptions:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mesh: bool = False
-    """Make mesh.glb in the orbit folder too: the model's own surface in the views' colours, or the views lifted."""
+    """Make mesh.glb in the orbit folder too: the model's own surface in the views' colours, or the views lifted.
+
+    An orbit that is there already and has none is lifted.
+    """
     matte: Matte = "auto"
     """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
     keep_framing: bool = False

@@ -193,8 +193,8 @@ def _load_facts(known: dict, path: Path) -> Facts:
 # For people.
 
 
-def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0, loops: int = 2) -> None:
-    """Write an H.264 video of the turntable on white, at least 256 px so that players show it well."""
+def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0) -> None:
+    """Write an H.264 video of one turn on white, each view a frame, at least 256 px so that players show it well."""
     import imageio_ffmpeg
 
     scale = max(1, -(-256 // orbit.frames.shape[1]))
@@ -207,7 +207,7 @@ def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0, loops: int = 2
         )
         with closing(writer):
             writer.send(None)
-            for frame in np.concatenate([frames] * loops):
+            for frame in frames:
                 writer.send(np.ascontiguousarray(frame[:height, :width]))
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from mv3d.cameras import Camera
 from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 from mv3d.pixels import Frames, from_uint8
 
 _NAMES = ("transforms.json", "transforms_train.json")  # the second is NeRF-synthetic's
@@ -67,6 +68,7 @@ def load_views(folder: Path) -> Views:
 
 
 def _load_transforms(path: Path) -> dict:
+    check_readable_file(path)
     try:
         transforms = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +101,7 @@ def _load_frame(transforms_path: Path, entry: dict) -> Frames:
     try:
         path = _find_frame(folder, name)
         is_inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # the last for links that lead in a circle
         raise Mv3dError(f"{transforms_path} has a frame of an impossible name {name!r}: {error}") from error
     if not is_inside:
         raise Mv3dError(f"{transforms_path} points outside its folder: {name}")
@@ -112,6 +114,7 @@ def load_picture(path: Path) -> Frames:
     Raises:
         Mv3dError: if it is missing, damaged or has more bits, of which Pillow would make eight without a word.
     """
+    check_readable_file(path)
     try:
         with Image.open(path) as picture:
             is_deep = picture.mode.startswith(("I", "F")) or _is_deep_png(path)

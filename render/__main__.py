@@ -7,6 +7,7 @@ import signal
 import sys
 from collections import Counter
 
+from mv3d.blender import find_blender
 from mv3d.errors import Mv3dError
 from render.choice import choose, in_grey, licensed, on_sides
 from render.farm import render_sources, shard_of
@@ -51,6 +52,8 @@ def _orbits(options: argparse.Namespace) -> int:
     if options.num_orbits < 1 or (options.workers is not None and options.workers < 1) or options.timeout <= 0:
         raise Mv3dError("--num-orbits, --workers and --timeout must be positive")
     settings, manifest = settings_of(options), "manifest.jsonl"
+    if settings.renderer == "cycles" and options.ray is None:
+        find_blender()  # one line now instead of one for every object
     objects = _objects(options)
     if options.shard is not None:
         index, count = parse_shard(options.shard)
@@ -79,7 +82,9 @@ def _orbits(options: argparse.Namespace) -> int:
     reasons = Counter(entry.failed.split(":")[0] for entry in entries if entry.failed is not None)
     for reason, count in reasons.most_common():
         print(f"{count} not rendered: {reason}")
-    return 0
+    if not objects:  # no mistake: a job array may have more tasks than there are objects
+        print(f"share {options.shard} has no object", file=sys.stderr)
+    return 0 if splits or not objects else 1
 
 
 def _sheet(options: argparse.Namespace) -> int:

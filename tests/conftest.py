@@ -1,9 +1,33 @@
-"""Settings for all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
 # The same examples on every machine and no limit on their time: a loaded machine is no failure.
 settings.register_profile("mv3d", derandomize=True, deadline=None)
 settings.load_profile("mv3d")
+
+
+@pytest.fixture
+def blender() -> None:
+    """Skips where there is no Blender."""
+    from mv3d.blender import find_blender
+    from mv3d.errors import Mv3dError
+
+    try:
+        find_blender()
+    except Mv3dError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def no_blender(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without Blender, whatever this one has."""
+    empty = tmp_path_factory.mktemp("empty")
+    monkeypatch.delenv("MV3D_BLENDER", raising=False)
+    monkeypatch.setenv("PATH", str(empty))
+    monkeypatch.setenv("XDG_DATA_HOME", str(empty))
+    monkeypatch.setattr("mv3d.blender._CLONE", empty)
+    monkeypatch.chdir(empty)

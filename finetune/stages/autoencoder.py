@@ -17,7 +17,6 @@ from finetune.config import AutoencoderStage, RunConfig
 from finetune.data import draw, validation_orbits
 from finetune.pictures import augmented, save_rows, shrunk, to_tensor
 from finetune.processes import WHOLE, Part
-from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -60,8 +59,6 @@ class AutoencoderTraining:
         self._orbits = pack.indices("train")
         self._validation = validation_orbits(pack, run.validation_objects)
         self._lpips = load_lpips("alex").to(device)
-        if config.decoder_only and run.start_from is None:
-            raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 
     def start_from(self, model: Path) -> None:
         """Take the initial weights from a model folder; what its decoder lacks, if it enlarges less, begins anew."""

@@ -103,7 +103,7 @@ def export_source(source: Path, target: Path, name: str | None = None, *, overwr
 
 
 def _check_target(source: Path, target: Path, kind: Format, *, overwrite: bool) -> None:
-    if target.resolve() == source.resolve():
+    if target.exists() and source.exists() and target.samefile(source):
         raise Mv3dError(f"{target} is the source itself; choose another name")
     check_all_free(target, overwrite=overwrite)
     if target.exists() and kind.marker and not (target / kind.marker).exists():

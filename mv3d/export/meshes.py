@@ -19,9 +19,12 @@ from mv3d.mesh import Mesh, Texture
 _Y_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 # Endings of the files that a format puts beside its own. Not .png alone: <stem>.png may well be the photo that all of
-# this was made of.
+# this was made of. Each format has its own, so that none changes what another one shows.
 _MATERIAL, _TEXTURE = ".mtl", "_texture.png"
-_BESIDE = {".obj": (_MATERIAL, _TEXTURE), ".usd": (_TEXTURE,), ".usda": (_TEXTURE,), ".usdc": (_TEXTURE,)}
+_USD_TEXTURES = {suffix: f"_{suffix[1:]}_texture.png" for suffix in (".usd", ".usda", ".usdc", ".usdz")}
+_BESIDE = {".obj": (_MATERIAL, _TEXTURE)} | {
+    suffix: (texture,) for suffix, texture in _USD_TEXTURES.items() if suffix != ".usdz"
+}
 
 
 def save_mesh(mesh: Mesh, path: Path) -> None:
@@ -29,7 +32,8 @@ def save_mesh(mesh: Mesh, path: Path) -> None:
 
     ``.glb``, ``.obj`` and USD are Y up and textured; ``.ply`` (with vertex colours) and ``.stl`` (without) keep Z up:
     each stands upright, its front to the front, in Blender and other viewers that follow the format's custom. The files
-    beside an ``.obj`` or ``.usda`` are called ``<stem>.mtl`` and ``<stem>_texture.png``.
+    beside an ``.obj`` are called ``<stem>.mtl`` and ``<stem>_texture.png``, that beside a ``.usda``
+    ``<stem>_usda_texture.png``.
 
     Raises:
         Mv3dError: if the suffix is another one, the folder cannot be made, or USD's library is not installed.
@@ -89,8 +93,17 @@ def _save_glb(mesh: Mesh, path: Path) -> None:
 
 def _save_obj(mesh: Mesh, path: Path) -> None:
     from trimesh.exchange.obj import export_obj
+    from trimesh.visual.material import SimpleMaterial
 
-    out = _textured(mesh, Path(path.stem + _TEXTURE).stem)  # trimesh calls the picture by its material's name
+    out = _textured(mesh, "")
+    if mesh.texture is not None:
+        out.visual.material = SimpleMaterial(
+            name=Path(path.stem + _TEXTURE).stem,  # trimesh calls the picture by it
+            image=Image.fromarray(mesh.texture.pixels),
+            diffuse=(255, 255, 255),  # the picture's colours are multiplied by it
+            ambient=(255, 255, 255),
+            specular=(0, 0, 0),
+        )
     text, beside = export_obj(out, return_texture=True, mtl_name=path.stem + _MATERIAL, digits=9, header="")
     with ExitStack() as files:
         files.enter_context(whole_file(path)).write_text(text)
@@ -117,7 +130,7 @@ def _save_stl(mesh: Mesh, path: Path) -> None:
 def _save_usd(mesh: Mesh, path: Path) -> None:
     from mv3d.export.usd import save_usd
 
-    save_usd(mesh, _Y_UP_FROM_WORLD, path, path.stem + _TEXTURE)
+    save_usd(mesh, _Y_UP_FROM_WORLD, path, path.stem + _USD_TEXTURES[path.suffix.lower()])
 
 
 _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {

@@ -26,14 +26,14 @@ Frames = list[Tensor]
 
 
 def decode_clip(
-    vae: Autoencoder, latents: Tensor, painted: Tensor | None = None, frames_at_once: int | None = None
+    vae: Autoencoder, latents: Tensor, views: Tensor | None = None, frames_at_once: int | None = None
 ) -> Tensor:
     """Decode unscaled latents (F, C, h, w) of one clip to straight alpha (F, 4, H, W) in [0, 1].
 
     Args:
         vae: whose `mv3d.model.autoencoder.upscale_factor` and downsampling say what H is.
         latents: in the orbit's order.
-        painted: (F, 6, H, W), for a decoder that sees views.
+        views: (F, 6, H, W), for a decoder that sees views.
         frames_at_once: on the device; changes memory and time, not the frames. If None all of them for a decoder that
             mixes them, else a few.
 
@@ -42,7 +42,7 @@ def decode_clip(
     """
     check_finite(latents, "latents")
     try:
-        decoded = _decode(vae, latents, painted, frames_at_once)
+        decoded = _decode(vae, latents, views, frames_at_once)
     except torch.OutOfMemoryError as error:
         count = frames_at_once or len(latents)
         raise Mv3dError(
@@ -63,15 +63,15 @@ def check_finite(clip: Tensor, what: str) -> None:
         )
 
 
-def _decode(vae: Autoencoder, latents: Tensor, painted: Tensor | None, frames_at_once: int | None) -> Tensor:
+def _decode(vae: Autoencoder, latents: Tensor, views: Tensor | None, frames_at_once: int | None) -> Tensor:
     if isinstance(vae, AutoencoderKLTemporalDecoder):
         if frames_at_once is None or frames_at_once >= len(latents):
             return decode(vae, latents)
         return _decode_by_layers(vae.decoder, latents, frames_at_once)
     chunks = latents.split(frames_at_once or _FRAMES_AT_ONCE)
-    if painted is None:
+    if views is None:
         return torch.cat([decode(vae, chunk) for chunk in chunks])
-    seen = painted.split(frames_at_once or _FRAMES_AT_ONCE)
+    seen = views.split(frames_at_once or _FRAMES_AT_ONCE)
     return torch.cat([decode(vae, *both) for both in zip(chunks, seen, strict=True)])
 
 

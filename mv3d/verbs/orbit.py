@@ -85,6 +85,8 @@ def _as_json(result: Result) -> str:
 
 
 def _as_text(result: Result) -> str:
-    if result.kept:
+    if result.kept and not result.seconds:
         return f"{result.job.folder}: kept, it was there already"
+    if result.kept and result.mesh:
+        return f"{result.mesh} in {result.seconds:.1f} s, of the orbit that was there already"
     return f"{result.job.folder}: {result.mesh.name + ' and ' if result.mesh else ''}orbit in {result.seconds:.1f} s"

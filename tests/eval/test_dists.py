@@ -30,6 +30,7 @@ def network() -> Dists:
     return model
 
 
+@pytest.mark.weights
 @pytest.mark.filterwarnings("ignore")
 def test_equals_the_dists_package_side_by_side(network, layer_lists, monkeypatch):
     package = pytest.importorskip("DISTS_pytorch.DISTS_pt", reason="pip install --no-deps dists-pytorch==0.1")

@@ -33,6 +33,7 @@ def genuine(request) -> Lpips:
     return load_lpips(request.param)
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize(
     ("genuine", "seed", "height", "width", "expected"),
     GOLDEN,
@@ -45,6 +46,7 @@ def test_genuine_distances(genuine, seed, height, width, expected):
         assert genuine(pred[None], truth[None]).item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.weights
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("net", LPIPS_NETS)
 def test_equals_the_lpips_package_side_by_side(net, layer_lists):

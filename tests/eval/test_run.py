@@ -195,6 +195,26 @@ def test_a_model_that_is_told_no_cameras_is_refused_before_anything_is_rendered(
     assert not (tmp_path / "w").exists()
 
 
+def test_a_model_runs_on_a_gpu_where_there_is_one(place, command, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def refuse(name: str, settings: object, device: str) -> None:
+        asked.append(device)
+        raise Mv3dError("no further")
+
+    monkeypatch.setattr("eval.predict.load_predictor", refuse)
+    words = [*command, "--out", str(tmp_path / "out")]
+    for gpu in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        for device in ([], ["--device", "cpu"]):
+            assert main([*words, *device]) == 2
+    assert asked == ["cpu", "cpu", "cuda", "cpu"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    capsys.readouterr()
+    assert main([*words, "--device", "cuda"]) == 2
+    assert "--device cuda: this machine or this build of torch has none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("change", "message"), [({"split": "test"}, "holds no object of the test split")])
 def test_what_a_run_cannot_do_is_one_line_and_nothing_written(place, command, tmp_path, capsys, change, message):
     protocol = _write_protocol(tmp_path / "other.yaml", **change)

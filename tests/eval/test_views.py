@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,26 @@ def test_a_video_is_read_frame_by_frame(tmp_path):
     assert source.kind == "video"
     np.testing.assert_allclose(views.frames[:, 32, 32, 0] * 255, levels, atol=4)
     assert (views.frames[..., 3] == 1).all()
+
+
+def test_an_orbit_s_own_video_has_its_views(make_orbit, tmp_path):
+    orbit = make_orbit(0, num_views=5)
+    save_orbit(orbit, tmp_path / "orbit")
+    views = find_views(tmp_path / "orbit" / "orbit.mp4")["."].load()
+    assert len(views) == 5
+    seen = views.frames[:, ::8, ::8, :3].mean(axis=(1, 2))  # drawn eight times as large, for players
+    np.testing.assert_allclose(seen, orbit.on().mean(axis=(1, 2)), atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["views/000.png", "orbit/transforms.json", "turn.mp4"])
+def test_a_pipe_is_refused_instead_of_waited_for(make_orbit, tmp_path, name):
+    _save_pictures(make_orbit(0).frames, tmp_path / "views")
+    save_orbit(make_orbit(0), tmp_path / "orbit", for_people=False)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    found = find_views(tmp_path)[name.split("/")[0].split(".")[0]]
+    with pytest.raises(Mv3dError, match="is a pipe or a device"):
+        found.load()
 
 
 def test_views_with_the_input_last_are_turned_to_begin_with_it(make_orbit, tmp_path):

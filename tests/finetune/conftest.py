@@ -67,6 +67,26 @@ def make_rendered(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lpips_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """LPIPS with random weights: training goes by it just as by the genuine one, which not every machine has."""
+    import torch
+    from safetensors.torch import save_file
+
+    from eval.metrics.lpips import Lpips
+    from eval.weights import lpips_file
+
+    torch.manual_seed(0)
+    network = Lpips("alex")
+    for linear in network.lins.parameters():
+        linear.abs_()  # as the genuine ones are: a distance is not negative
+    cache = tmp_path_factory.mktemp("cache")
+    save_file(network.state_dict(), lpips_file("alex", cache))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MV3D_CACHE", str(cache))
+        yield
+
+
 @pytest.fixture
 def config_file(rendered: Path, tmp_path: Path) -> Path:
     """A run at toy width in a folder of its own."""
@@ -120,7 +140,7 @@ def make_svd(folder: Path) -> Path:
 
 @pytest.fixture
 def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the YAML of an adaptation of the tiny SVD; without validation, which needs LPIPS weights and time."""
+    """Writes the YAML of an adaptation of the tiny SVD; without validation, which takes time."""
 
     def write(run: str = "run", more: str = "", conditions: str = "{}", validation_objects: int = 0) -> Path:
         path = tmp_path / f"{run}.yaml"

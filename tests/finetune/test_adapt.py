@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eval.weights import lpips_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.config import load_config
@@ -25,7 +24,6 @@ from mv3d.model.checkpoints import load_model
 from mv3d.model.lora import LoraUse, read_lora, with_loras
 
 LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
-needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -43,7 +41,6 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
 
 
-@needs_lpips
 def test_svd_becomes_a_model_that_makes_orbits(write_recipe, tmp_path, svd_folder, capsys):
     once = write_recipe("once", validation_objects=1)
     assert main([str(once)]) == 0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eval.weights import lpips_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.critic import PatchCritic, balance
@@ -78,7 +77,6 @@ def test_in_balance_both_pull_equally_hard(critic: PatchCritic):
     torch.testing.assert_close(by_known.norm(), by_doubt.norm())
 
 
-@pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
 def test_it_is_trained_along_and_stays_out_of_the_model(config_file: Path, tmp_path: Path, rendered: Path):
     def train(run: str, steps: int) -> None:
         given = [f"run={tmp_path / run}", f"data={rendered}", "autoencoder.loop.steps=1", "volume.loop.steps=1"]

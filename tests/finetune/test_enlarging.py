@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from eval.weights import lpips_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.pictures import shrunk, to_tensor
@@ -20,8 +19,6 @@ from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, decode, encode, to_autoencoder
 from mv3d.model.checkpoints import load_model
 from mv3d.orbit import load_orbit, resize, to_uint8
-
-needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
 
 
 def _train(config: Path, run: Path, data: Path, *settings: str) -> int:
@@ -60,7 +57,6 @@ def _never_shown(vae: Autoencoder) -> RgbaAutoencoder:
     return blind.eval()
 
 
-@needs_lpips
 def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     config_file: Path, tmp_path: Path, rendered: Path, large: Path
 ):
@@ -121,7 +117,6 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     assert small.frames.shape == (4, 32, 32, 4)
 
 
-@needs_lpips
 def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
     config_file: Path, tmp_path: Path, rendered: Path
 ):

@@ -41,6 +41,18 @@ def wait_for_step(child: int, run: Path, step: int) -> bool:
     return True
 
 
+def test_an_interrupted_run_saves_its_step_and_fails(write_recipe, tmp_path, fork, capfd):
+    recipe = str(write_recipe("run", LORA))
+    child = fork(lambda: main([recipe, "--set", "loop.steps=100000", "--set", "loop.save_every=2"]))
+    assert wait_for_step(child, tmp_path / "run", 2), "ended by itself"
+    os.kill(child, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    message = capfd.readouterr().err.strip().splitlines()[-1]
+    assert message == "finetune: interrupted; the same command goes on from the last checkpoint"
+    assert 2 <= step_of(tmp_path / "run") < 100000
+    assert weights(tmp_path / "run")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_recipe, tmp_path, fork):

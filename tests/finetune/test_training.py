@@ -10,13 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eval.weights import lpips_file
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
-
-needs_lpips = pytest.mark.skipif(not lpips_file("alex").is_file(), reason="no LPIPS weights: python -m eval weights")
 
 
 def _train(config: Path, run: Path, *arguments: str) -> int:
@@ -42,7 +39,6 @@ def test_two_steps_and_a_resume_to_four_equal_four_steps(config_file: Path, tmp_
     assert all(torch.equal(once[key], twice[key]) for key in once)
 
 
-@needs_lpips
 def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path: Path, rendered: Path):
     run = tmp_path / "run"
     assert _train(config_file, run, "--set", "diffusion.loop.steps=2") == 0

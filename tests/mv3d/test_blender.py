@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mv3d.blender import RenderSettings, find_blender, render_in_blender
+from mv3d.blender import RenderSettings, find_blender, install, render_in_blender
 from mv3d.cameras import Camera, static_orbit
+from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
 from mv3d.lift import lift_orbit
@@ -18,12 +21,7 @@ from tests.mv3d.blocks import CRATE, FRONT, RIGHT, SIDE_COLOURS, make_block, sil
 
 OBJECTS = ("blendswap-cc-0/teddybear", "blendswap-cc-by/plaidchair", "scopia/gaz_water_heater")
 SIZE_PX = 256
-
-
-@pytest.fixture
-def blender() -> None:
-    if find_blender() is None:
-        pytest.skip("no Blender: run `python -m mv3d.blender install`")
+PYTHON = Path("Scripts/python.exe" if os.name == "nt" else "bin/python")  # in a virtual environment
 
 
 def real_scene(object_id: str):
@@ -133,6 +131,18 @@ def test_its_log_is_shown_when_it_fails(tmp_path: Path) -> None:
         render_in_blender(tmp_path / "broken.glb", static_orbit(1, 0, size_px=16))
 
 
+# -------------------------------------------------------------------------------------------------
+# Which Blender.
+
+
+def make_program(path: Path, says: str) -> Path:
+    """A program that says one thing, whatever it is asked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{sys.executable}\nprint({says!r})\n")
+    path.chmod(0o755)
+    return path
+
+
 def test_a_name_that_is_no_program_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MV3D_BLENDER", "/no/such/blender")
     with pytest.raises(Mv3dError, match="MV3D_BLENDER=/no/such/blender"):
@@ -140,15 +150,100 @@ def test_a_name_that_is_no_program_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_named_program_is_called_as_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("MV3D_BLENDER", sys.executable)
+    python = make_program(tmp_path / "python", "Blender 4.5.15 LTS")
+    monkeypatch.setenv("MV3D_BLENDER", str(python))
     command = find_blender()
-    assert command is not None
-    assert command[0] == sys.executable
+    assert command[0] == str(python)
     assert len(command) == 2
-    blender = tmp_path / "blender"
-    blender.symlink_to(sys.executable)
+    blender = make_program(tmp_path / "blender-5.0", "Blender 5.0.1\n\tbuild date: 2026-01-01")
     monkeypatch.setenv("MV3D_BLENDER", str(blender))
     command = find_blender()
-    assert command is not None
     assert command[:2] == [str(blender), "--background"]
     assert command[-1] == "--"
+
+
+@pytest.mark.usefixtures("no_blender")
+@pytest.mark.parametrize("place", ["PATH", "MV3D_BLENDER"])
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        (
+            "Blender 3.4.1\n\tbuild date: 2023-01-01",
+            "blender is Blender 3.4, and 4.2 or newer is needed: run `",
+        ),
+        ("a mixer for fruit", "blender does not say that it is Blender 4.2 or newer: run `python -m mv3d.blender"),
+    ],
+)
+def test_an_old_or_foreign_blender_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    place: str,
+    says: str,
+    problem: str,
+) -> None:
+    program = make_program(tmp_path / "bin" / "blender", says)
+    monkeypatch.setenv(place, str(program.parent if place == "PATH" else program))
+    save_mesh(make_block(), tmp_path / "block.glb")
+    assert main(["export", str(tmp_path / "block.glb"), "-o", str(tmp_path / "block.blend")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mv3d: {program} ")
+    assert problem in line
+    assert not (tmp_path / "block.blend").exists()
+
+
+@pytest.mark.usefixtures("no_blender")
+def test_a_rendering_without_blender_is_one_line_and_not_one_for_each_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from render.__main__ import main as render
+
+    save_mesh(make_block(), tmp_path / "meshes" / "block.glb")
+    command = ["orbits", str(tmp_path / "meshes"), "--out", str(tmp_path / "out"), "--renderer", "cycles"]
+    assert render(command) == 2
+    assert capsys.readouterr().err.startswith("error: there is no Blender here: run `python -m mv3d.blender install`")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("no_blender")
+def test_an_installed_blender_is_found_from_everywhere_and_before_an_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old = make_program(tmp_path / "bin" / "blender", "Blender 3.4.1")
+    monkeypatch.setenv("PATH", str(old.parent))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_DATA_HOME")
+    python = tmp_path / "home/.local/share/mv3d/blender" / PYTHON
+    make_program(python, "")
+    assert find_blender()[0] == str(python)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    python = tmp_path / "data/mv3d/blender" / PYTHON
+    make_program(python, "")
+    assert find_blender()[0] == str(python)
+    make_program(tmp_path / "clone/.blender" / PYTHON, "")  # of one who works on it, with a Blender of another version
+    monkeypatch.chdir(tmp_path / "clone")
+    assert find_blender()[0] == str(tmp_path / "clone/.blender" / PYTHON)
+
+
+@pytest.mark.usefixtures("no_blender")
+@pytest.mark.parametrize("fails", [None, "pip", "import bpy"])
+def test_an_installation_is_whole_or_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str | None) -> None:
+    """With everything but the download."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "version_info", (3, 11, 0, "final", 0))
+
+    def run(step: Sequence[str], **_: object) -> subprocess.CompletedProcess:
+        if "venv" in step:
+            make_program(Path(step[-1]) / PYTHON, "")
+        return subprocess.CompletedProcess(step, 1 if fails and fails in " ".join(step) else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    if fails:
+        with pytest.raises(Mv3dError, match=f"making .*blender failed at: .*{fails}"):
+            install()
+        assert list((tmp_path / "mv3d").iterdir()) == []
+        return
+    assert str(install()) == find_blender()[0]
+    assert [path.name for path in (tmp_path / "mv3d").iterdir()] == ["blender"]
+    with pytest.raises(Mv3dError, match="blender exists already; remove it first"):
+        install()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mv3d.blender import find_blender, run_in_blender
+from mv3d.blender import run_in_blender
 from mv3d.export import load_mesh, save_mesh
 from tests.mv3d.blocks import CRATE, make_block
 
@@ -20,12 +20,6 @@ RUNNER = Path(__file__).with_name("run_addon.py")
 MV3D = Path(sys.executable).with_name("mv3d")
 
 pytestmark = [pytest.mark.blender, pytest.mark.usefixtures("blender")]
-
-
-@pytest.fixture
-def blender() -> None:
-    if find_blender() is None:
-        pytest.skip("no Blender: run `python -m mv3d.blender install`")
 
 
 def run_addon(out: Path, *, modal: bool = False, **settings: object) -> dict:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -16,7 +18,8 @@ import mv3d
 from mv3d.cameras import sine_orbit
 from mv3d.cli import main
 from mv3d.export import load_mesh
-from mv3d.orbit import Orbit, load_orbit, save_orbit
+from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
+from tests.mv3d.blocks import make_block
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HEAVIEST = ("torch", "diffusers", "transformers", "trimesh", "skimage")
@@ -102,6 +105,19 @@ BAD_INPUT = {
         ["orbit", "a.png"],
         "a.png: the background cannot be removed by colour",
     ),
+    "a pipe": (lambda: os.mkfifo("a.png"), ["orbit", "a.png"], "a.png is a pipe or a device; save what it gives"),
+    "links in a circle": (
+        lambda: Path("a.png").symlink_to("a.png"),
+        ["orbit", "a.png"],
+        "a.png cannot be opened: Too many levels of symbolic links",
+    ),
+    "output to links in a circle": (
+        lambda: Path("loop").symlink_to("loop"),
+        ["orbit", CHAIR, "-o", "loop/out"],
+        "cannot write loop/out: its symbolic links lead in a circle",
+    ),
+    "output named as a mesh": (None, ["orbit", CHAIR, "-o", "a.glb"], "a.glb: an orbit is a folder, which is not"),
+    "output of many named as a video": (None, ["orbit", CHAIR, CHAIR, "-o", "a.MP4"], "name it a, and make files"),
     "missing": (None, ["orbit", "a.png"], "a.png cannot be opened"),
     "no picture named": (None, ["orbit"], "name a picture"),
     "no pictures in the folder": (lambda: Path("d").mkdir(), ["orbit", "d"], "no picture in d"),
@@ -125,6 +141,16 @@ BAD_INPUT = {
     "lift without output": (None, ["lift", "d"], "--out"),
     "lift of no orbit": (lambda: Path("d").mkdir(), ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
     "lift of nothing": (None, ["lift", "d", "-o", "m.glb"], "d is no orbit folder"),
+    "lift of a pipe": (
+        lambda: (Path("d").mkdir(), os.mkfifo("d/transforms.json")),
+        ["lift", "d", "-o", "m.glb"],
+        "d/transforms.json is a pipe or a device",
+    ),
+    "export of links in a circle": (
+        lambda: Path("a.glb").symlink_to("a.glb"),
+        ["export", "a.glb", "-o", "m.obj"],
+        "a.glb is missing",
+    ),
     "export without output": (None, ["export", "d"], "--out"),
     "export of nothing": (None, ["export", "d", "-o", "c", "--format", "colmap"], "d is missing; name an orbit folder"),
     "export to an unknown suffix": (None, ["export", "d", "-o", "m.fbx"], "m.fbx names no format: end it in .glb"),
@@ -295,6 +321,51 @@ def test_a_folder_becomes_a_mirrored_tree_whose_bad_pictures_do_not_stop_it(here
         ("photos/b_orbit", False),
         ("photos/deep/c_orbit", True),
     ]
+
+
+def test_an_orbit_that_another_process_made_meanwhile_stays(here, capsys, monkeypatch, tiny_model):
+    """Two processes with one picture, or one tree of pictures: the first to end makes the orbit, the second says so."""
+    first = Path("first")
+    given = ["--preview", "--num-views", "2", "--model", str(tiny_model)]
+    assert main(["orbit", CHAIR, "-o", str(first), *given]) == 0
+    save_video = mv3d.orbit.save_video
+
+    def save_while_another_ends(orbit: Orbit, path: Path) -> None:
+        save_video(orbit, path)
+        shutil.copytree(first, path.parent.with_name("chair_orbit"))
+
+    monkeypatch.setattr("mv3d.orbit.save_video", save_while_another_ends)
+    capsys.readouterr()
+    assert main(["orbit", CHAIR, *given]) == 2
+    assert "another process has written" in capsys.readouterr().err.splitlines()[-1]
+    assert load_orbit(Path("chair_orbit")).facts.command == load_orbit(first).facts.command
+    shutil.rmtree("chair_orbit")
+    (here / "photos").mkdir()
+    draw_chair(here / "photos" / CHAIR)
+    assert main(["orbit", "photos", *given, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kept"]
+    assert paths_below(here / "chair_orbit") == paths_below(here / "first")
+    assert not [name for name in paths_below(here) if "partial" in name or "replaced" in name]
+
+
+def test_a_mesh_asked_for_later_is_lifted_from_the_orbit_that_is_there(here, capsys, monkeypatch, ball):
+    monkeypatch.setitem(sys.modules, "mv3d.model.checkpoints", None)  # no model is loaded for it
+    lifted = []
+    monkeypatch.setattr("mv3d.lift.lift_orbit", lambda orbit, _: lifted.append(orbit) or make_block())
+    draw_chair(here / "ball.png")
+    before = paths_below(ball)
+    assert main(["orbit", "ball.png", "-o", "ball", "--mesh"]) == 2  # nobody knows what it is the orbit of
+    assert "is the orbit of another object, not of ball.png" in capsys.readouterr().err
+    orbit = load_orbit(ball)
+    save_orbit(replace(orbit, facts=Facts(source="ball.png")), ball, overwrite=True, for_people=False)
+    assert main(["orbit", "ball.png", "-o", "ball", "--mesh", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["mesh"], facts["kept"]) == ("ball/mesh.glb", True)
+    np.testing.assert_array_equal(lifted[0].frames, orbit.frames)
+    assert len(load_mesh(ball / "mesh.glb").faces) == len(make_block().faces)
+    assert paths_below(ball) == sorted([*before, "mesh.glb"])
+    assert main(["orbit", "ball.png", "-o", "ball", "--mesh"]) == 2
+    assert "ball exists already" in capsys.readouterr().err
 
 
 def test_overwrite_replaces_an_orbit(here, tiny_model):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh, save_mesh
@@ -65,6 +66,35 @@ def test_files_beside_an_obj_are_named_after_it(block: Mesh, tmp_path: Path) -> 
     assert pictures == ["a chair_texture.png"]
     again = load_mesh(tmp_path / "a chair.obj")
     assert again.texture is not None
+
+
+def test_an_obj_s_material_leaves_the_texture_s_colours_as_they_are_and_has_no_gloss(
+    block: Mesh, tmp_path: Path
+) -> None:
+    save_mesh(block, tmp_path / "block.obj")
+    lines = [line.split() for line in (tmp_path / "block.mtl").read_text().splitlines() if line]
+    values = {name: [float(value) for value in given] for name, *given in lines if name in ("Kd", "Ka", "Ks")}
+    assert values == {"Kd": [1, 1, 1], "Ka": [1, 1, 1], "Ks": [0, 0, 0]}
+
+
+def test_meshes_of_one_name_in_several_formats_keep_their_own_textures(block: Mesh, tmp_path: Path) -> None:
+    pytest.importorskip("pxr", reason="USD needs usd-core")
+    from pxr import Usd, UsdShade
+
+    assert block.texture is not None
+    levels = {".obj": 40, ".usda": 120, ".usdc": 200}
+    for suffix, level in levels.items():
+        pixels = np.full_like(block.texture.pixels, level)
+        save_mesh(replace(block, texture=replace(block.texture, pixels=pixels)), tmp_path / f"block{suffix}")
+    again = load_mesh(tmp_path / "block.obj").texture
+    assert again is not None
+    assert (again.pixels == levels[".obj"]).all()
+    for suffix in (".usda", ".usdc"):
+        stage = Usd.Stage.Open(str(tmp_path / f"block{suffix}"))
+        shaders = [UsdShade.Shader(prim) for prim in stage.Traverse() if prim.IsA(UsdShade.Shader)]
+        (texture,) = [shader for shader in shaders if shader.GetIdAttr().Get() == "UsdUVTexture"]
+        with Image.open(texture.GetInput("file").Get().resolvedPath) as picture:
+            assert (np.asarray(picture) == levels[suffix]).all()
 
 
 def test_an_unknown_format_is_refused_with_the_known_ones(block: Mesh, tmp_path: Path) -> None:

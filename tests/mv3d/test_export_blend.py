@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mv3d.blender import find_blender, run_in_blender
+from mv3d.blender import run_in_blender
 from mv3d.cameras import Camera, sine_orbit
 from mv3d.cli import main
 from mv3d.errors import Mv3dError
@@ -20,12 +20,6 @@ from mv3d.orbit import from_uint8, save_orbit
 from tests.mv3d.blocks import CRATE, make_block, silhouette_iou, view_boxes
 
 OPENER = Path(__file__).with_name("open_blend.py")
-
-
-@pytest.fixture
-def blender() -> None:
-    if find_blender() is None:
-        pytest.skip("no Blender: run `python -m mv3d.blender install`")
 
 
 def open_blend(path: Path, out: Path, *, flat: bool = True, percent: int = 100) -> tuple[dict, np.ndarray]:
@@ -86,12 +80,8 @@ def test_a_mesh_without_cameras_gets_a_turntable_that_shows_all_of_it(tmp_path: 
     assert (pictures[..., 3] > 0.5).mean(axis=(1, 2)).min() > 0.15
 
 
-def test_without_blender_one_line_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MV3D_BLENDER", raising=False)
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.chdir(tmp_path)
-    if find_blender() is not None:
-        pytest.skip("Blender is installed in the clone")
+@pytest.mark.usefixtures("no_blender")
+def test_without_blender_one_line_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(Mv3dError, match=r"there is no Blender here: run `python -m mv3d.blender install`"):
         save_blend(make_block(), sine_orbit(3, 0, 0, size_px=16), tmp_path / "block.blend")
     assert list(tmp_path.iterdir()) == []

@@ -149,7 +149,7 @@ def test_usd_says_its_axes_and_units_and_passes_pixar_s_validators(folder: Path,
 
     path = folder.parent / "out" / f"a crate{suffix}"
     export_source(folder, path)
-    texture = [] if suffix == ".usdz" else ["a crate_texture.png"]
+    texture = [] if suffix == ".usdz" else [f"a crate_{suffix[1:]}_texture.png"]
     assert sorted(child.name for child in path.parent.iterdir()) == [path.name, *texture]
     stage = Usd.Stage.Open(str(path))
     assert UsdGeom.GetStageUpAxis(stage) == "Y"
@@ -238,8 +238,8 @@ def test_an_obj_leaves_the_photo_of_its_name_alone(folder: Path) -> None:
     [
         ("crate.obj", "crate.mtl"),
         ("crate.obj", "crate_texture.png"),
-        ("crate.usda", "crate_texture.png"),
-        ("crate.usdc", "crate_texture.png"),
+        ("crate.usda", "crate_usda_texture.png"),
+        ("crate.usdc", "crate_usdc_texture.png"),
     ],
 )
 @pytest.mark.parametrize("verb", ["lift", "export"])

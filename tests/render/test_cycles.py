@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import trimesh
 
-from mv3d.blender import find_blender
 from mv3d.cameras import static_orbit
 from mv3d.orbit import load_orbit
 from render import cycles, raycast
@@ -22,7 +21,7 @@ from tests.render.game_files import g3d, grid, picture
 pytestmark = [
     pytest.mark.blender,
     pytest.mark.slow,
-    pytest.mark.skipif(find_blender() is None, reason="no Blender: run `python -m mv3d.blender install`"),
+    pytest.mark.usefixtures("blender"),
 ]
 
 

@@ -28,6 +28,14 @@ def manifest_of(out: Path) -> dict[str, dict]:
     return {line["object_id"]: line for line in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
 
 
+def test_nothing_rendered_is_a_failure_but_an_empty_share_is_none(meshes: Path, tmp_path: Path, capsys) -> None:
+    assert render(meshes, tmp_path / "out", "--shard", "1/2") == 0
+    assert "share 1/2 has no object" in capsys.readouterr().err
+    (meshes / "cube.obj").write_text("no mesh")
+    assert render(meshes, tmp_path / "out") == 1
+    assert "0 objects rendered" in capsys.readouterr().out
+
+
 def test_good_objects_are_rendered_and_bad_ones_recorded(meshes: Path, tmp_path: Path, capsys, cube_obj) -> None:
     (meshes / "broken.glb").write_bytes(b"glTF, or so it says")
     (meshes / "grey.stl").write_text(
