@@ -270,6 +270,8 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor | int:
     """What `_optimizer_tensors` gave, as the parameter's optimizer had it."""
+    if value.shape == parameter.shape:  # and in its memory format, which fused optimizers take for granted
+        return torch.empty_like(parameter).copy_(value)
     if value.ndim:
         return sliced_like(value, parameter)
     return value.to(parameter.device) if value.is_floating_point() else int(value)

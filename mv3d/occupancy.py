@@ -37,7 +37,7 @@ def load_occupancy(orbit_folder: Path) -> NDArray[np.bool_] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return np.unpackbits(file["bits"]).astype(bool).reshape((OCCUPANCY_SIZE,) * 3)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise Mv3dError(f"{path} is no occupancy grid; render it again: {error}") from error

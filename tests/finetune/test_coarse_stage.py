@@ -1,0 +1,155 @@
+"""Training the coarse network: what a scene tells of space is true, and a stage learns it, stops and goes on."""
+
+from __future__ import annotations
+
+import json
+from math import radians, sin
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.__main__ import main
+from finetune.scenes import draw_scene
+from mv3d.cameras import static_orbit
+from mv3d.model.frustum import Frustum
+from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, occupancy_file
+from mv3d.orbit import load_orbit
+from mv3d.pack import Pack, pack_orbits
+from tests.finetune.conftest import LOOP, NUM_VIEWS, TOY_CONFIG
+
+COARSE = """
+coarse:
+  data: {data}
+  pretrained_backbone: false
+  frozen_stages: 0
+  colour_points: 64
+  rays_per_picture: 200
+  network: {{picture_px: 64, backbone_px: 32, picture_channels: [8, 8, 16, 16], fine_channels: 8, rays_px: 32,
+             num_bins: 16, grid_size: 16, grid_channels: [8, 16, 16]}}
+  loop: {loop}
+"""
+
+
+@pytest.fixture
+def balls(large: Path) -> Path:
+    """The toy balls at 64 px with the space that they fill."""
+    axis = (np.arange(OCCUPANCY_SIZE) + 0.5) / OCCUPANCY_SIZE * 2 - 1
+    distance = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None] ** 2)
+    for path in large.glob("toy/*/0"):
+        (path / OCCUPANCY_FILE).write_bytes(occupancy_file(distance < _radius(path)))
+    return large
+
+
+@pytest.fixture
+def config(balls: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "coarse.yaml"
+    told = {"data": balls, "run": tmp_path / "run", "loop": LOOP}
+    path.write_text(TOY_CONFIG.format(**told) + COARSE.format(**told))
+    return path
+
+
+def _radius(orbit: Path) -> float:
+    """The radius of a ball, in frame radii."""
+    rng = np.random.default_rng(int(orbit.parent.name.rpartition("-")[2]))
+    rng.random((2, 3))
+    camera = load_orbit(orbit).cameras[0]
+    return rng.uniform(0.25, 0.45) / (camera.radius * sin(radians(camera.fov_deg) / 2))
+
+
+def _coloured_by_place(pack: Pack) -> Pack:
+    """The same balls, every point of their surfaces in a colour of its own, whichever view sees it."""
+    frames = np.array(pack.frames)
+    for orbit in range(len(pack.entries)):
+        for view, camera in enumerate(pack.cameras(orbit)):
+            columns, rows = camera.sample_rays()
+            depth = pack.depth[orbit, view].astype(np.float64)
+            points = camera.position + (rows[:, None] + columns[None]) * depth[..., None]
+            frames[orbit, view, ..., :3] = np.clip((points + 0.5) * 255, 0, 255)
+    return Pack(**{**vars(pack), "frames": frames})
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
+def test_a_scene_tells_what_is_true_of_its_object(balls: Path, tmp_path: Path, seed: int):
+    pack = _coloured_by_place(pack_orbits([balls], tmp_path / "pack", 64))
+    radius = _radius(Path(pack.entries[1].orbit))
+    scene = draw_scene(pack, 1, 2, 512, torch.Generator().manual_seed(seed))
+    assert scene.poses[0, 0] == 0
+    points = torch.rand(4000, 3, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    truth = (points.norm(dim=-1) < radius).float()
+    sure = (points.norm(dim=-1) - radius).abs() > 0.03
+    torch.testing.assert_close(scene.occupancy(points)[sure], truth[sure])
+    assert (scene.surface.norm(dim=-1) - radius).abs().max() < 0.09  # a pixel is 1/16 of a frame radius wide
+    # The pictures show the surface's colours where they see it.
+    at = Frustum(33.8).project(scene.surface[None], scene.poses[:1])[0]
+    seen = at[:, 2] < -0.3 * radius
+    column, row = ((at[seen, :2] + 1) * 32).long().clamp(0, 63).T
+    same = (scene.rgba[0, :3, row, column] - scene.colour[:, seen]).abs().amax(dim=0) < 0.1
+    assert seen.sum() > 20
+    assert same.float().mean() > 0.9
+
+
+def test_a_mirrored_object_is_a_true_one(balls: Path, tmp_path: Path):
+    """Occupancy, pictures and cameras are mirrored together: an object that is not symmetric shows it."""
+    pack = pack_orbits([balls], tmp_path / "pack", 64)
+    grid = np.zeros((OCCUPANCY_SIZE,) * 3, dtype=bool)
+    grid[40:90, 40:60, 70:110] = True
+    lopsided = Pack(**{**vars(pack), "occupancy": np.packbits(grid)[None].repeat(len(pack.entries), axis=0)})
+    low, high = np.array([70, 40, 40]) / 64 - 1, np.array([110, 60, 90]) / 64 - 1
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), axis=-1).reshape(-1, 3)
+    for seed in range(6):
+        scene = draw_scene(lopsided, 0, 1, 8, torch.Generator().manual_seed(seed))
+        outlines = []
+        for sign in (1, -1):
+            for k in range(NUM_VIEWS):
+                camera = static_orbit(NUM_VIEWS, np.degrees(scene.poses[0, 1].item()), size_px=64)[k]
+                scale = camera.radius * sin(radians(camera.fov_deg) / 2)
+                outlines.append(camera.project(corners * [sign, 1, 1] * scale)[0] / 32 - 1)
+        axis = (torch.arange(48) + 0.5) / 24 - 1
+        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+        filled = points[scene.occupancy(points) > 0.5]
+        uv = Frustum(33.8).project(filled[None], scene.poses)[0, :, :2].numpy()
+        extent = np.stack([uv.min(axis=0), uv.max(axis=0)])
+        errors = [np.abs(extent - np.stack([o.min(axis=0), o.max(axis=0)])).max() for o in outlines]
+        assert min(errors) < 0.08, (seed, errors)
+
+
+def test_two_steps_and_a_resume_to_four_equal_four_steps(config: Path, tmp_path: Path):
+    def train(run: str, *more: str) -> int:
+        return main([str(config), "--stage", "coarse", "--set", f"run={tmp_path / run}", *more])
+
+    assert train("once") == 0
+    assert train("twice", "--set", "coarse.loop.steps=2") == 0
+    assert train("twice") == 0
+    once, twice = (_log(tmp_path / run / "coarse") for run in ("once", "twice"))
+    assert [line["loss"] for line in once if "loss" in line] == [line["loss"] for line in twice if "loss" in line]
+    (scores,) = (line for line in once if "val_voxel_iou" in line)
+    assert 0 <= scores["val_voxel_iou"] <= 1
+    assert (tmp_path / "once" / "coarse" / "sheets" / "0000004.jpg").is_file()
+
+
+def test_training_finds_the_balls(config: Path, tmp_path: Path):
+    loop = ("steps=60", "batch_size=3", "warmup_steps=5", "learning_rate=3e-3", "validate_every=60", "log_every=10")
+    assert main([str(config), "--stage", "coarse", *(f"--set=coarse.loop.{part}" for part in loop)]) == 0
+    lines = _log(tmp_path / "run" / "coarse")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.7 * losses[0]
+    assert next(line for line in lines if "val_voxel_iou" in line)["val_voxel_iou"] > 0.4
+
+
+def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.CaptureFixture[str], balls: Path):
+    for path in balls.rglob(OCCUPANCY_FILE):
+        path.write_bytes(b"PK broken")
+    assert main([str(config), "--stage", "coarse"]) == 2
+    told = capsys.readouterr().err
+    assert "occupancy" in told
+    assert "Traceback" not in told
+    for path in balls.rglob(OCCUPANCY_FILE):
+        path.unlink()
+    assert main([str(config), "--stage", "coarse"]) == 2
+    assert "render with: --passes depth occupancy" in capsys.readouterr().err
+
+
+def _log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,150 @@
+"""The coarse network: its frusta are the project's cameras, several pictures are one object, elevation is estimated."""
+
+from __future__ import annotations
+
+from math import radians, sin
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mv3d.cameras import Camera
+from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
+from mv3d.model.checkpoints import _make_coarse, load_module
+from mv3d.model.coarse import CoarseConfig, CoarseNet, Pictures, ray_points, silhouette_rays
+from mv3d.model.coarse_stage import ELEVATIONS_DEG, estimate_elevation_deg
+from mv3d.model.frustum import Frustum, axes, pixel_uv
+from mv3d.model.weights import save_module
+
+FRUSTUM = Frustum(33.8)
+CONFIG = CoarseConfig(
+    picture_px=64,
+    backbone_px=32,
+    picture_channels=(8, 8, 16, 16),
+    fine_channels=8,
+    rays_px=32,
+    num_bins=16,
+    grid_size=16,
+    grid_channels=(8, 16, 16),
+)
+ANGLES = st.floats(-170, 170), st.floats(-60, 80)
+
+
+@pytest.fixture(scope="module")
+def network() -> CoarseNet:
+    torch.manual_seed(0)
+    network = CoarseNet(CONFIG).eval()
+    torch.nn.init.normal_(network.residual_head.weight, std=0.3)
+    return network
+
+
+def _discs(count: int) -> torch.Tensor:
+    axis = (torch.arange(64) + 0.5) / 32 - 1
+    inside = (axis[:, None] ** 2 + axis[None] ** 2 < 0.4).float()
+    rgb = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return torch.cat([rgb, inside.expand(count, 1, 64, 64)], dim=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(*ANGLES, st.floats(0.5, 5.0))
+def test_projection_is_the_cameras_projection(azimuth_deg: float, elevation_deg: float, radius: float):
+    camera = Camera.looking_at_origin(azimuth_deg, elevation_deg, radius, size_px=64)
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
+    pixels, _ = camera.project(points * radius * sin(radians(camera.fov_deg) / 2))  # frame radii to world units
+    pose = torch.tensor([[radians(azimuth_deg), radians(elevation_deg)]], dtype=torch.float64)
+    at = FRUSTUM.project(torch.from_numpy(points)[None], pose)[0].numpy()
+    assert np.allclose((at[:, :2] + 1) * 32, pixels, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(*ANGLES)
+def test_the_centres_of_bins_project_to_their_rays_and_bins(azimuth_deg: float, elevation_deg: float):
+    uv = pixel_uv(6).reshape(-1, 2)
+    pose = torch.tensor([radians(azimuth_deg), radians(elevation_deg)])
+    points = FRUSTUM.points(uv, pose.expand(len(uv), 2), 8)
+    at = FRUSTUM.project(points.reshape(1, -1, 3), pose[None])[0].view(len(uv), 8, 3)
+    torch.testing.assert_close(at[..., :2], uv[:, None].expand(-1, 8, -1), atol=1e-5, rtol=0)
+    centres = (torch.arange(8) + 0.5) / 4 - 1
+    torch.testing.assert_close(at[..., 2], centres.expand(len(uv), -1), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_field_says_along_rays_what_the_picture_says_and_the_grid_adds(network: CoarseNet):
+    pictures = Pictures(_discs(1), torch.tensor([[0.0, 0.3]]), torch.zeros(1, dtype=torch.long))
+    field, seen = network(pictures)
+    rays = silhouette_rays(pictures.rgba, CONFIG.rays_px)
+    inner = (rays.row - 15.5).abs().maximum((rays.column - 15.5).abs()) < 5  # whose neighbours are rays too
+    points = ray_points(network.frustum, rays, pictures.poses, CONFIG.rays_px, CONFIG.num_bins)[inner]
+    points, told = points.reshape(1, -1, 3), field.ray_logits[inner].reshape(-1)
+    torch.testing.assert_close(network.occupancy_logits(field._replace(residual=0 * field.residual), points)[0], told)
+    assert (network.occupancy_logits(field, points)[0] - told).abs().max() > 0.01
+    assert seen.ray_geometry.shape == (len(rays.row), 4)
+
+
+@torch.no_grad()
+def test_objects_in_a_batch_do_not_know_of_each_other(network: CoarseNet):
+    poses = torch.tensor([[0.0, 0.1], [0.0, 0.4], [2.0, 0.2], [0.0, 0.0]])
+    together, _ = network(Pictures(_discs(4), poses, torch.tensor([0, 1, 1, 2])))
+    alone, _ = network(Pictures(_discs(4)[1:3], poses[1:3], torch.tensor([0, 0])))
+    points = torch.rand(1, 100, 3) - 0.5
+    torch.testing.assert_close(
+        network.occupancy_logits(together, points.expand(3, -1, -1))[1], network.occupancy_logits(alone, points)[0]
+    )
+    torch.testing.assert_close(
+        network.colour(together, points.expand(3, -1, -1))[1], network.colour(alone, points)[0], atol=1e-5, rtol=0
+    )
+    one, _ = network(Pictures(_discs(4)[1:2], poses[1:2], torch.tensor([0])))
+    assert (network.occupancy_logits(one, points) - network.occupancy_logits(alone, points)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_every_silhouette_carves(network: CoarseNet):
+    empty = _discs(2)
+    empty[1, 3] = 0
+    poses = torch.tensor([[0.0, 0.1], [2.0, 0.2]])
+    field, _ = network(Pictures(empty, poses, torch.tensor([0, 0])))
+    points = (torch.rand(1, 200, 3) - 0.5) * 0.4
+    assert network.silhouettes(field, points).max() == 0
+    one, _ = network(Pictures(empty[:1], poses[:1], torch.tensor([0])))
+    assert network.silhouettes(one, points).min() > 0.99
+
+
+def test_gradients_reach_every_parameter():
+    torch.manual_seed(0)
+    network = CoarseNet(CONFIG)
+    torch.nn.init.normal_(network.residual_head.weight, std=0.1)
+    torch.nn.init.normal_(network.appearance_head.weight, std=0.1)
+    field, seen = network(Pictures(_discs(2), torch.tensor([[0.0, 0.1], [1.0, 0.2]]), torch.tensor([0, 0])))
+    points = torch.rand(1, 300, 3) - 0.5
+    asked = network.occupancy_logits(field, points).square().sum() + network.colour(field, points).square().sum()
+    (asked + seen.ray_geometry.square().sum() + seen.elevation_rad.square().sum()).backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_the_backbone_gives_features_of_four_sizes():
+    features = Backbone()(torch.rand(1, 3, 64, 64))
+    assert [tuple(f.shape[1:]) for f in features] == [(c, 16 >> k, 16 >> k) for k, c in enumerate(FEATURE_CHANNELS)]
+
+
+def test_an_estimated_elevation_is_that_of_the_mirrored_picture_too(network: CoarseNet, tmp_path: Path):
+    picture = _discs(1)[0]
+    found = estimate_elevation_deg(network, picture)
+    assert found == pytest.approx(estimate_elevation_deg(network, picture.flip(-1)), abs=1e-4)
+    assert ELEVATIONS_DEG[0] <= found <= ELEVATIONS_DEG[1]
+    torch.nn.init.constant_(network.picture_net.elevation_head[-1].bias, 9.0)
+    assert estimate_elevation_deg(network, picture) == ELEVATIONS_DEG[1]
+    config = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
+    save_module(network, config, tmp_path / "coarse")
+    again = load_module(_make_coarse, tmp_path / "coarse")
+    assert isinstance(again, CoarseNet)
+    assert again.config == CONFIG
+    assert estimate_elevation_deg(again, picture) == ELEVATIONS_DEG[1]
+
+
+def test_axes_are_the_cameras():
+    camera = Camera.looking_at_origin(40, 25, size_px=8)
+    found = axes(torch.tensor([radians(40), radians(25)]))
+    torch.testing.assert_close(found.T, torch.tensor(camera.world_from_cam[:3, :3].tolist()))
