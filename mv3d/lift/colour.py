@@ -60,8 +60,8 @@ def _blend(
         seen = facing[_is_visible(mesh, camera, points[facing], cosine[facing], slack)]
         pixels, _ = camera.project(points[seen])
         colours = _sample(orbit.frames[view], pixels)
-        outline_px = _sample(views.outline_px(view)[..., None], pixels)[:, 0]
-        weight = cosine[seen] ** _SHARPNESS * np.clip(outline_px / 2, 0.01, 1) * colours[:, 3]
+        inner_px = _sample(views.inner_px(view)[..., None], pixels)[:, 0]
+        weight = cosine[seen] ** _SHARPNESS * np.clip(inner_px / 2, 0.01, 1) * colours[:, 3]
         weight *= _INPUT_TRUST if view == orbit.facts.input_index else 1.0
         total[seen] += weight[:, None] * colours[:, :3]
         total_weight[seen] += weight

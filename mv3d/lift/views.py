@@ -22,8 +22,16 @@ class SilhouetteViews:
 
     def __init__(self, alpha: NDArray[np.float32], cameras: Sequence[Camera]) -> None:
         self.cameras = tuple(cameras)
-        self.outlines_px = [outline_distance(picture, _margin_px(picture)) for picture in alpha]
+        self._alpha = alpha
         self._margin_px = _margin_px(alpha[0])
+
+    @cached_property
+    def _outlines_px(self) -> list[NDArray[np.float32]]:
+        return [outline_distance(picture, self._margin_px) for picture in self._alpha]
+
+    def inner_px(self, view: int) -> NDArray[np.float32]:
+        """How far from the background the object's pixels of one view are, roughly, in pixels; 0 off it."""
+        return ndimage.distance_transform_edt(self._alpha[view] >= 0.5).astype(np.float32)
 
     @cached_property
     def centre(self) -> Array:
@@ -55,7 +63,7 @@ class SilhouetteViews:
     def outline_px(self, view: int) -> NDArray[np.float32]:
         """Signed distance to the outline of one view, in pixels, at its pixel centres (height, width)."""
         inner = slice(self._margin_px, -self._margin_px)
-        return self.outlines_px[view][inner, inner]
+        return self._outlines_px[view][inner, inner]
 
     def lowest(self, points: Array, count: int) -> NDArray[np.float32]:
         """The ``count`` smallest of the views' distances at points (P, 3), ascending: (count, P).
@@ -77,7 +85,7 @@ class SilhouetteViews:
         with np.errstate(divide="ignore", invalid="ignore"):  # at the camera's own plane
             pixels, depth = camera.project(points)
         at = np.nan_to_num(pixels.T[::-1] - 0.5 + self._margin_px, posinf=0, neginf=0)
-        value_px = ndimage.map_coordinates(self.outlines_px[view], at, order=1, mode="nearest", output=np.float32)
+        value_px = ndimage.map_coordinates(self._outlines_px[view], at, order=1, mode="nearest", output=np.float32)
         # A camera says nothing about what is behind it.
         return np.where(depth > 0, value_px * depth / camera.focal_px, np.inf).astype(np.float32)
 

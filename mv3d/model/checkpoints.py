@@ -1,4 +1,4 @@
-"""A whole model on disk, in the diffusers layout, and by name: the bundled one, a folder, or a Hugging Face repository.
+"""A whole model on disk, in the diffusers layout.
 
 ``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]  [coarse/]``. What
 diffusers has no place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to
@@ -8,9 +8,7 @@ Stability AI's own single files are read too, by `mv3d.model.stability`.
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,47 +19,29 @@ from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import Autoen
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-import mv3d
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
 from mv3d.model.coarse import CoarseConfig, CoarseNet
-from mv3d.model.sampling import GuidanceKind
+from mv3d.model.facts import FACTS_KEY, ModelFacts, licence_files, licence_of, load_facts
+from mv3d.model.hub import resolve_model
 from mv3d.model.stability import load_stability_file
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
 from mv3d.model.weights import DIFFUSERS_WEIGHTS, load_json, load_module, load_strict, load_weights, save_module
 
-__all__ = ["ModelFacts", "OrbitModel", "load_model", "load_module", "load_strict", "save_model", "save_module"]
-
-MINI = "mini"
-
-_FACTS_KEY = "mv3d"
-_PAPERS = ("*.json", "LICENSE*", "README.md")
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a model was made for, and how it is sampled unless the user says otherwise. The defaults are SVD's."""
-
-    name: str
-    licence: str
-    resolution_px: int = 576
-    """Of the frames that are encoded; an autoencoder that enlarges gives larger ones, see `OrbitModel.output_px`."""
-    num_views: int = 21
-    added_time_ids: tuple[float, ...] = (6.0, 127.0, 0.02)
-    """Frames per second less one, motion, and, always last, the noise added to the input picture."""
-    sigma_min: float = 0.002
-    sigma_max: float = 700.0
-    num_steps: int = 25
-    guidance: GuidanceKind = "linear"
-    guidance_low: float = 1.0
-    guidance_high: float = 3.0
-    teacher_steps: int | None = None
-    """Of a consistency model: the sampling steps that it was distilled from; its few are taken from their levels."""
-    turns: bool = True
-    """It makes orbits, and not clips of a camera that moves in ways that nobody told it."""
+__all__ = [
+    "ModelFacts",
+    "OrbitModel",
+    "licence_files",
+    "load_model",
+    "load_module",
+    "load_strict",
+    "resolve_model",
+    "save_model",
+    "save_module",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +98,7 @@ def load_model(
     place = resolve_model(name_or_folder)
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
     model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
+    _check_parts(model, str(place))
     networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume, model.coarse]
     for network in networks:
         if network is not None:
@@ -126,76 +107,48 @@ def load_model(
 
 
 def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> OrbitModel:
-    index = load_json(folder / "model_index.json")
+    facts = load_facts(load_json(folder / "model_index.json"), folder, name)
     volume, coarse = folder / "volume", folder / "coarse"
     return OrbitModel(
         unet=_load_unet(folder / "unet", dtype),
         vae=load_module(_make_vae, folder / "vae", dtype=dtype),
         image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
         volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
-        facts=_load_facts(index, folder, name),
+        facts=facts,
         coarse=load_module(_make_coarse, coarse) if coarse.is_dir() else None,
     )
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
     found = load_stability_file(path, dtype)
-    facts = ModelFacts(name=path.stem, licence=_licence_of(path.parent, found.kind.name))
+    facts = ModelFacts(path.stem, licence_of(path.parent, found.kind.name), turns=found.kind.is_sv3d)
     if found.kind.is_sv3d:  # generative-models: scripts/sampling/configs/sv3d_p.yaml, simple_video_sample.py
         facts = replace(facts, added_time_ids=(1e-5,), num_steps=50, guidance="triangle", guidance_high=2.5)
     return OrbitModel(found.unet, found.vae, found.image_encoder, None, facts)
 
 
-def licence_files(place: Path) -> list[Path]:
-    """The texts of the licence that lie in a model folder, or beside a model file."""
-    folder = place.parent if place.is_file() else place
-    return sorted(path for path in folder.glob("LICENSE*") if path.is_file())
-
-
-def _licence_of(folder: Path, name: str) -> str:
-    """What a model card's head says of the licence; the name of the file that tells it where there is no card."""
-    card = folder / "README.md"
-    if card.is_file():
-        head = card.read_text(errors="replace").split("---")[1:2]
-        told = dict(re.findall(r"^(license\w*):\s*(\S.*?)\s*$", head[0], re.MULTILINE)) if head else {}
-        licence = told.get("license_name") or told.get("license")
-        if licence:
-            return f"{licence}, {told['license_link']}" if "license_link" in told else licence
-    files = licence_files(folder)
-    return f"see {files[0].name} of {name}" if files else f"Stability AI's for {name}: see where its weights came from"
-
-
-def resolve_model(name_or_folder: str | Path) -> Path:
-    """The folder or file that a model's name stands for; one on the hub is downloaded.
-
-    Raises:
-        Mv3dError: if there is none.
-    """
-    if name_or_folder == MINI:
-        return Path(mv3d.__file__).parent / "checkpoints" / MINI
-    folder = Path(name_or_folder).expanduser()
-    if folder.is_dir() or (folder.is_file() and folder.suffix == ".safetensors"):
-        return folder
-    if isinstance(name_or_folder, str) and name_or_folder.count("/") == 1 and name_or_folder[0] not in "./~":
-        return _download(name_or_folder)
-    raise Mv3dError(
-        f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, a "
-        ".safetensors file of SV3D or SVD, or owner/name on the hub"
-    )
-
-
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.fp16.safetensors"]))
-        if not any(folder.glob("unet/*.safetensors")):  # a model of one precision has no files by that name
-            folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.safetensors"]))
-    except (OSError, HFValidationError) as error:  # the first covers no connection, no such model and no permission
-        reason = str(error).strip().splitlines()[0]
-        raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
-    return folder
+def _check_parts(model: OrbitModel, place: str) -> None:
+    """Refuse networks that are whole each, and do not belong together."""
+    unet, vae, ids = model.unet.config, model.vae.config, len(model.facts.added_time_ids)
+    latent, told = vae["latent_channels"], unet["projection_class_embeddings_input_dim"]
+    pixels = 2 ** (len(vae["block_out_channels"]) - 1)
+    pairs = {
+        "UNet's ids and added_time_ids": (told / unet["addition_time_embed_dim"], ids),
+        "UNet's in_channels and twice the autoencoder's latent_channels": (unet["in_channels"], 2 * latent),
+        "UNet's out_channels and the autoencoder's latent_channels": (unet["out_channels"], latent),
+        "UNet's coarse_channels and the autoencoder's latent_channels": (unet["coarse_channels"] or latent, latent),
+        "UNet's cross_attention_dim and the image encoder's projection_dim": (
+            unet["cross_attention_dim"],
+            model.image_encoder.config.projection_dim,
+        ),
+        f"resolution_px {model.facts.resolution_px} in the autoencoder's cells of {pixels} px, rounded": (
+            model.facts.resolution_px / pixels,
+            model.facts.resolution_px // pixels,
+        ),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise Mv3dError(f"the parts of {place} do not belong together: {what} are {one} and {other}")
 
 
 def _load_unet(folder: Path, dtype: torch.dtype) -> OrbitUNet:
@@ -261,25 +214,13 @@ def _model_index(model: OrbitModel) -> dict[str, Any]:
         "image_encoder": ["transformers", type(model.image_encoder).__name__],
         "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     }
-    return index | {_FACTS_KEY: asdict(model.facts)}
+    return index | {FACTS_KEY: asdict(model.facts)}
 
 
 def _library_of(network: torch.nn.Module) -> str:
     """Where a pipeline's index says that a class comes from: diffusers itself, or the module of ours."""
     module = type(network).__module__
     return "diffusers" if module.startswith("diffusers.") else module
-
-
-def _load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:
-    known = index.get(_FACTS_KEY)
-    if known is None:
-        scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
-        low, high = (scheduler.get(key) or getattr(ModelFacts, key) for key in ("sigma_min", "sigma_max"))
-        return ModelFacts(name=name, licence=_licence_of(folder, name), sigma_min=float(low), sigma_max=float(high))
-    unknown = set(known) - {f.name for f in dataclasses.fields(ModelFacts)}
-    if unknown or not {"name", "licence"} <= set(known):
-        raise Mv3dError(f"{folder / 'model_index.json'} has no name or licence, or unknown facts: {sorted(unknown)}")
-    return ModelFacts(**known | {"added_time_ids": tuple(known.get("added_time_ids", ModelFacts.added_time_ids))})
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from safetensors import SafetensorError, safe_open
@@ -27,7 +26,7 @@ from mv3d.model.autoencoder import Autoencoder
 from mv3d.model.stability_keys import autoencoder_name, image_encoder_name, unet_name
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import load_strict, shortened
+from mv3d.model.weights import finite, load_strict, make_empty, read_shapes, shortened
 
 UNET = "model.diffusion_model."
 IMAGE_ENCODER = "conditioner.embedders.0.open_clip.model."
@@ -83,13 +82,13 @@ def load_stability_file(path: Path, dtype: torch.dtype = torch.float32) -> Stabi
         Mv3dError: if the file is damaged, is none of `KINDS`, or lacks or exceeds what its networks hold (keys are
             listed).
     """
+    shapes = read_shapes(path)
     try:
         with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
 
             def read(key: str) -> Tensor:
                 value = file.get_tensor(key)
-                return value.to(dtype).clone() if value.is_floating_point() else value.clone()
+                return finite(value.to(dtype) if value.is_floating_point() else value, key, str(path)).clone()
 
             return build_stability_model(shapes, read, str(path))
     except (SafetensorError, OSError) as error:
@@ -104,12 +103,19 @@ def build_stability_model(
     unknown = [key for key in shapes if not key.startswith(_parts_of(kind))]
     if unknown:
         raise Mv3dError(f"{name} holds {len(unknown)} keys that {kind.name} does not have: {shortened(unknown)}")
-    return StabilityModel(
-        kind,
-        _build_unet(shapes, read, kind, name),
-        _build_vae(shapes, read, kind, name),
-        _build_image_encoder(shapes, read, name),
-    )
+    try:
+        return StabilityModel(
+            kind,
+            _build_unet(shapes, read, kind, name),
+            _build_vae(shapes, read, kind, name),
+            _build_image_encoder(shapes, read, name),
+        )
+    except (IndexError, ValueError, RuntimeError) as error:
+        if isinstance(error, Mv3dError):
+            raise
+        raise Mv3dError(
+            f"{name} is no whole {kind.name}: a tensor has other dimensions than there ({error})"
+        ) from error
 
 
 def _kind_of(shapes: Mapping[str, Any], name: str) -> Kind:
@@ -149,11 +155,7 @@ def read_unet_config(path: Path) -> dict[str, Any]:
     Raises:
         Mv3dError: if the file is damaged or none of `KINDS`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+    shapes = read_shapes(path)
     kind = _kind_of(shapes, str(path))
     poses = _POSE_WIDTH if kind.poses else 0
     return _unet_config(shapes, kind, str(path)) | {"pose_embed_dim": poses, "input_last": kind.is_sv3d}
@@ -182,8 +184,8 @@ def _build_unet(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: 
     state = _renamed(shapes, read, UNET, lambda key: unet_name(key, config["layers_per_block"]))
     if not kind.is_sv3d:
         return from_stock(state, config).eval()
-    with init_empty_weights(include_buffers=False):
-        unet = OrbitUNet(**config, pose_embed_dim=_POSE_WIDTH if kind.poses else 0, input_last=True)
+    config |= {"pose_embed_dim": _POSE_WIDTH if kind.poses else 0, "input_last": True}
+    unet = make_empty(lambda config: OrbitUNet(**config), config, shapes, name)
     load_strict(unet, state, f"{name} ({UNET}*)")
     return unet.eval()
 
@@ -235,13 +237,11 @@ def _build_vae(shapes: Mapping[str, Any], read: Callable[[str], Tensor], kind: K
         "latent_channels": shapes.get(f"{DECODER}conv_in.weight", (0, 4))[1],
         "scaling_factor": SCALING_FACTOR,
     }
-    with init_empty_weights(include_buffers=False):
-        vae: Autoencoder
-        if kind.temporal_decoder:
-            vae = AutoencoderKLTemporalDecoder(**config)
-        else:
-            config |= {"up_block_types": ("UpDecoderBlock2D",) * levels, "use_post_quant_conv": False}
-            vae = AutoencoderKL(**config)
+    cls: type[Autoencoder] = AutoencoderKLTemporalDecoder
+    if not kind.temporal_decoder:
+        config |= {"up_block_types": ("UpDecoderBlock2D",) * levels, "use_post_quant_conv": False}
+        cls = AutoencoderKL
+    vae = make_empty(lambda config: cls(**config), config, shapes, name)
     load_strict(vae, state, f"{name} ({encoder}* and {DECODER}*)")
     return vae.eval()
 
@@ -271,17 +271,16 @@ def _build_image_encoder(
     if "visual_projection.weight" in state:
         state["visual_projection.weight"] = state["visual_projection.weight"].T.contiguous()
     layers = {int(key.split(".")[3]) for key in state if key.startswith("vision_model.encoder.layers.")}
-    config = CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=hidden,
-        projection_dim=projection,
-        num_hidden_layers=len(layers),
-        num_attention_heads=width // _CLIP_HEAD_WIDTH,
-        image_size=patch * round((places - 1) ** 0.5),
-        patch_size=patch,
-        hidden_act="gelu",
-    )
-    with init_empty_weights(include_buffers=False):
-        encoder = CLIPVisionModelWithProjection(config)
+    config: dict[str, Any] = {
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "projection_dim": projection,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": width // _CLIP_HEAD_WIDTH,
+        "image_size": patch * round(max(places - 1, 0) ** 0.5),
+        "patch_size": patch,
+        "hidden_act": "gelu",
+    }
+    encoder = make_empty(lambda config: CLIPVisionModelWithProjection(CLIPVisionConfig(**config)), config, shapes, name)
     load_strict(encoder, state, f"{name} ({visual}*)")
     return encoder.eval()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import load_strict
+from mv3d.model.weights import load_strict, make_empty
 
 _FPS_AND_MOTION = (6.0, 127.0)  # what SVD's own sampling script passes
 
@@ -40,11 +40,8 @@ def from_stock(
         Mv3dError: if the weights do not belong to the config.
     """
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
-    try:
-        with init_empty_weights(include_buffers=False):
-            stock = OrbitUNet(**kept, pose_embed_dim=0)
-    except (TypeError, ValueError, KeyError) as error:
-        raise Mv3dError(f"this config does not describe SVD's UNet: {error}") from error
+    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    stock = make_empty(lambda config: OrbitUNet(**config, pose_embed_dim=0), kept, shapes, "the config of SVD's UNet")
     load_strict(stock, state_dict, "the stock UNet")
     state = stock.state_dict()
     if cond_aug_only:

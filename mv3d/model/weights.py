@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
+from mv3d.model.sizes import Shapes, check_sizes
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS_WEIGHTS = "model.safetensors"
@@ -53,14 +54,24 @@ def load_module(make: Callable[[dict[str, Any]], M], folder: Path, *, dtype: tor
         Mv3dError: if a file is missing or damaged, or if config and weights do not belong together (keys are listed).
     """
     config = load_json(folder / "config.json")
-    state = load_weights(folder, dtype)
+    module = make_empty(make, config, read_shapes(find_weights(folder)), str(folder / "config.json"))
+    load_strict(module, load_weights(folder, dtype), str(folder))
+    return module.eval()
+
+
+def make_empty(make: Callable[[dict[str, Any]], M], config: dict[str, Any], shapes: Shapes, place: str) -> M:
+    """Make a network whose weights are still to come, on the meta device, if they could be those of ``shapes``.
+
+    Raises:
+        Mv3dError: if ``config`` describes no such network, or one of other sizes; ``place`` says which config.
+    """
+    check_sizes(config, shapes, place)
     try:
         with init_empty_weights(include_buffers=False):  # 1.5 B random numbers would only be thrown away
-            module = make(config)
-    except (TypeError, ValueError, KeyError) as error:
-        raise Mv3dError(f"{folder / 'config.json'} does not describe this kind of network: {error}") from error
-    load_strict(module, state, str(folder))
-    return module.eval()
+            return make(config)
+    except Exception as error:  # what the libraries' constructors raise for odd values is theirs, and of all kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Mv3dError(f"{place} does not describe this kind of network: {reason}") from error
 
 
 def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -104,7 +115,9 @@ def load_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except FileNotFoundError:
         raise Mv3dError(f"{path} is missing; a model folder has the diffusers layout") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise Mv3dError(f"{path} is no readable JSON: objects or lists are nested too deeply") from None
+    except (OSError, ValueError) as error:  # no UTF-8, no JSON, or a number of more digits than Python reads
         raise Mv3dError(f"{path} is no readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise Mv3dError(f"{path} must hold a JSON object, not {type(content).__name__}")
@@ -115,7 +128,21 @@ def load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
     """Read a network's safetensors file, floating tensors as ``dtype``; full precision is preferred to half.
 
     Raises:
-        Mv3dError: if there is none, or if it is damaged.
+        Mv3dError: if there is none, if it is damaged, or if a number in it is not finite.
+    """
+    path = find_weights(folder)
+    try:
+        # Copied, since the mapped file's tensors are not aligned: slower products, and other roundings.
+        return {key: finite(_cast(value, dtype).clone(), key, str(path)) for key, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def find_weights(folder: Path) -> Path:
+    """The safetensors file of a network's folder; full precision is preferred to half.
+
+    Raises:
+        Mv3dError: if there is none.
     """
     stems = [Path(name).stem for name in (DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS)]
     candidates = [folder / f"{stem}{variant}.safetensors" for stem in stems for variant in ("", ".fp16")]
@@ -124,11 +151,31 @@ def load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
         raise Mv3dError(
             f"{folder} holds no {DIFFUSERS_WEIGHTS} or {TRANSFORMERS_WEIGHTS}; pickled weights are not read"
         )
+    return path
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, by name, without its weights.
+
+    Raises:
+        Mv3dError: if it is damaged.
+    """
     try:
-        # Copied, since the mapped file's tensors are not aligned: slower products, and other roundings.
-        return {key: _cast(value, dtype).clone() for key, value in load_file(path).items()}
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def finite(value: Tensor, key: str, name: str) -> Tensor:
+    """The tensor itself.
+
+    Raises:
+        Mv3dError: if a number in it is NaN or infinite: a training that broke, or numbers too large for half precision.
+    """
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise Mv3dError(f"{name} is damaged: {key} holds NaN or infinite numbers as {str(value.dtype).split('.')[1]}")
+    return value
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

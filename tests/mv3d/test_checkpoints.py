@@ -17,7 +17,7 @@ from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
 from tests.tiny import TINY_UNET, tiny_vision_config
 
 VOLUME = CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
-FACTS = ModelFacts("tiny", "CC0-1.0", 32, 5, (1e-5,), 0.01, 90.0, 3, "triangle", 1.0, 2.0, 7, False)
+FACTS = ModelFacts("tiny", "CC0-1.0", 32, 5, (0.0, 0.0, 1e-5), 0.01, 90.0, 3, "triangle", 1.0, 2.0, 7, False)
 
 
 def make_vae() -> AutoencoderKL:
