@@ -30,7 +30,7 @@ def adapt(write_recipe, orbits: Path, tmp_path: Path, capsys):
     """Encodes and trains so many steps; gives what was said of the orbits."""
 
     def run(steps: int, *settings: str) -> list[str]:
-        words = [f"data={orbits}", f"loop.steps={steps}", *settings]
+        words = [f"data={orbits}", f"loop.steps={steps}", "cache.variants=1", *settings]
         assert main([str(write_recipe()), *(w for setting in words for w in ("--set", setting))]) == 0
         lines = capsys.readouterr().err.splitlines()
         return [line for line in lines if " to train on" in line or "left out" in line]
@@ -109,7 +109,8 @@ def test_changed_bytes_of_a_shard_are_no_data(adapt, orbits: Path, tmp_path: Pat
         middle = data.index(b"latents.npy") + 700  # in an array, where the tar and the array stay readable
         data[middle : middle + 8] = bytes(8)
         path.write_bytes(data)
-    assert main([str(write_recipe()), "--set", f"data={orbits}", "--set", "loop.steps=9"]) == 2
+    words = [f"data={orbits}", "loop.steps=9", "cache.variants=1"]
+    assert main([str(write_recipe()), *(w for word in words for w in ("--set", word))]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "is damaged (its bytes were changed); delete it and run the same command again" in last
 

@@ -22,7 +22,8 @@ def many(meshes: Path, cube_obj) -> Path:
     for k, name in enumerate(("chairs/a", "chairs/b", "chairs/c", "mugs/a", "mugs/b")):
         path = meshes / f"{name}.obj"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(cube_obj((1, 1, 2 + k), materials="../cube.mtl"))
+        path.write_text(cube_obj((1, 1, 2 + k)))
+        (path.parent / "cube.mtl").write_text((meshes / "cube.mtl").read_text())
     return meshes
 
 

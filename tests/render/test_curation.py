@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from mv3d.cameras import static_orbit
+from mv3d.dataset import Entry
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Facts, Orbit, save_orbit
 from render.__main__ import main
@@ -151,12 +152,11 @@ def test_every_rule_drops_what_it_is_for_and_says_so(place: Path, capsys) -> Non
     assert (place / "broad-dropped.png").is_file()
 
 
-def test_own_meshes_are_dropped_where_the_rules_do_not_name_them(place: Path, tmp_path: Path) -> None:
-    rules = tmp_path / "rules.yaml"
-    rules.write_text(RULES.read_text().replace("[own, ", "["))
-    assert main(["curate", str(place), "--rules", str(rules)]) == 0
-    lines = {line["object_id"]: line for line in map(json.loads, (place / "curation.jsonl").read_text().splitlines())}
-    assert lines["mine"]["broad"] == "licence None"
+def test_own_meshes_are_dropped_where_the_rules_do_not_name_them(tmp_path: Path) -> None:
+    mine, scores = Entry("mine", "Mine"), score_orbit(make_orbit(stripes((0.2, 0.6, 0.4))))
+    assert load_rules(RULES)["broad"].fault(mine, scores) is None
+    (tmp_path / "rules.yaml").write_text(RULES.read_text().replace("[own, ", "["))
+    assert load_rules(tmp_path / "rules.yaml")["broad"].fault(mine, scores) == "licence None"
 
 
 def test_an_outline_that_looks_like_letters_is_no_text(monkeypatch) -> None:
