@@ -67,7 +67,7 @@ class CoarseTraining:
         self._device = device
         for module in net.picture_net.modules():
             if isinstance(module, nn.Conv2d):
-                module.to(memory_format=torch.channels_last)
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.network: nn.Module = net
         self._config = config
         self._pack = pack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Appearance(NamedTuple):
 class Coloured(Protocol):
     """A coarse stage that knows the colours of points."""
 
-    def appearance(self, field: object, points: Tensor) -> Appearance:
+    def appearance(self, field: Any, points: Tensor) -> Appearance:
         """What points (1, P, 3), in frame radii, look like."""
         ...
 
@@ -81,7 +81,7 @@ class SurfaceCaster:
         order = np.arange(len(rays)).reshape(size, _SAMPLES, size, _SAMPLES).transpose(0, 2, 1, 3)
         order = order.reshape(size, size, _SAMPLES**2)
         hit = found["primID"][order] >= 0
-        row, column = hit.any(axis=-1).nonzero()
+        row, column = np.nonzero(hit.any(axis=-1))
         near, hit = order[row, column], hit[row, column]
         depth = np.where(hit, found["tfar"][near], np.inf)
         nearest = depth.argmin(axis=-1)[:, None]
@@ -107,7 +107,7 @@ class SurfaceCaster:
 
 @torch.no_grad()
 def draw_views(
-    coloured: Coloured, field: object, mesh: Mesh, picture: Tensor, cameras: Sequence[Camera], size_px: int
+    coloured: Coloured, field: Any, mesh: Mesh, picture: Tensor, cameras: Sequence[Camera], size_px: int
 ) -> Tensor:
     """Draw a surface from every camera, in the picture's pixels where it shows them and the field's colours elsewhere.
 

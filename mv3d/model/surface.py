@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mv3d.mesh import Mesh
 from mv3d.model.frustum import Frustum, pixel_uv
 
 _CELLS = 128
+_SHAPE = (_CELLS, _CELLS, _CELLS)
 _RAYS_PX = 128
 _BINS = 64
 _FACES = 16_000
@@ -34,13 +35,13 @@ class Solid(Protocol):
 
     frustum: Frustum
 
-    def occupancy_logits(self, field: object, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: Any, points: Tensor) -> Tensor:
         """Logits (1, P) of points (1, P, 3) being inside the object, before any silhouette is heeded."""
         ...
 
 
 @torch.no_grad()
-def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: float) -> Mesh:
+def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float) -> Mesh:
     """Find the closed surface of a field that fills a picture's silhouette.
 
     Every ray through the silhouette meets something: where the field is sure of nothing along a ray, the likeliest
@@ -70,15 +71,15 @@ def extract_field(solid: Solid, field: object, alpha: Tensor, elevation_rad: flo
     inside = torch.full((len(points),), -_STEEPEST)
     logits = _ask(solid, field, points[near])
     inside[near] = (logits / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
-    inside = torch.from_numpy(ndimage.gaussian_filter(inside.view((_CELLS,) * 3).numpy(), _SMOOTHING)).view(-1)
+    inside = torch.from_numpy(ndimage.gaussian_filter(inside.view(_SHAPE).numpy(), _SMOOTHING)).view(-1)
     lacking, likeliest = _rays(solid, field, alpha, pose)
     lacks = _sampled(lacking, at[near])
     thin = near.nonzero()[:, 0][lacks > 0]
     lifted = (logits + lacks)[lacks > 0] / _LOGITS_PER_CELL
     off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (_CELLS / 2)
     inside[thin] = torch.maximum(inside[thin], torch.minimum(lifted, _DEEPEST * outline[thin] + 1.5 - off))
-    signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view((_CELLS,) * 3).numpy()
-    grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, (_CELLS,) * 3)
+    signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(_SHAPE).numpy()
+    grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, _SHAPE)
     return smoothed(extract_surface(signed, grid, _FACES))
 
 
@@ -92,7 +93,7 @@ def smoothed(mesh: Mesh, passes: int = 6) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _rays(solid: Solid, field: object, alpha: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
     Places are distances along the ray from where it is nearest to the origin, in frame radii.
@@ -116,7 +117,7 @@ def _rays(solid: Solid, field: object, alpha: Tensor, pose: Tensor) -> tuple[Ten
     return lacking, likeliest
 
 
-def _ask(solid: Solid, field: object, points: Tensor) -> Tensor:
+def _ask(solid: Solid, field: Any, points: Tensor) -> Tensor:
     """Logits (P,) at points (P, 3)."""
     chunks = points.split(_POINTS_AT_ONCE)
     return torch.cat([solid.occupancy_logits(field, chunk[None])[0].float().cpu() for chunk in chunks])
