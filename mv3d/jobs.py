@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mv3d.cameras import sine_orbit
+from mv3d.clip import save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, check_replaceable, resize, save_orbit
+from mv3d.orbit import Frames, check_replaceable, is_made, resize, save_orbit
+from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:
     from mv3d.model.checkpoints import ModelFacts
@@ -34,12 +36,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: an orbit made, one kept from an earlier run, or the reason there is none."""
+    """What became of a job: an orbit or clip made, one kept from an earlier run, or the reason there is none."""
 
     job: Job
     seconds: float = 0.0
     mesh: Path | None = None
     kept: bool = False
+    is_clip: bool = False
+    """The model makes clips, of no known cameras, and the folder is one's."""
     error: Mv3dError | None = None
 
 
@@ -100,8 +104,8 @@ def make_orbits(
     """
     generate = None
     for job in jobs:
-        if keep_existing and not options.overwrite and (job.folder / "transforms.json").exists():
-            yield Result(job, kept=True)
+        if keep_existing and not options.overwrite and is_made(job.folder):
+            yield Result(job, kept=True, is_clip=(job.folder / CLIP_FILE).exists())
             continue
         started = time.perf_counter()
         try:
@@ -118,13 +122,13 @@ def make_orbits(
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
-            yield Result(job, time.perf_counter() - started, mesh)
+            yield Result(job, time.perf_counter() - started, mesh, is_clip=not generate.model.facts.turns)
 
 
 def _find_pictures(folder: Path) -> Iterator[Path]:
     """All pictures below a folder, sorted, but for hidden folders and orbit folders (their frames are no input)."""
     for root, folders, files in os.walk(folder):
-        if "transforms.json" in files:
+        if is_made(Path(root)):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -165,22 +169,38 @@ class _Generator:
         self.options = options
         if not options.lora:
             self.model = load_model(options.model, pick_device(options.device))
+            self._check_asked()
             return
         from mv3d.model.lora import parse_lora, with_loras
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
         model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
+        self._check_asked()
+
+    def _check_asked(self) -> None:
+        asked = {"--mesh": self.options.mesh, "--swing": self.options.swing != 0, "--preview": self.options.preview}
+        given = [name for name, is_given in asked.items() if is_given]
+        if given and not self.model.facts.turns:
+            raise Mv3dError(
+                f"{self.model.facts.name} makes clips of a moving camera, not orbits, so it has no {given[0]}; "
+                "leave it out, or take a model of orbits"
+            )
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
     ) -> Path | None:
-        """Make and save one orbit; returns the mesh's path if one was asked for."""
-        from mv3d.generate import generate_orbit
+        """Make and save one orbit, or clip; returns the mesh's path if one was asked for."""
+        from mv3d.generate import generate_clip, generate_orbit
 
         size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
+        if not self.model.facts.turns:
+            clip = generate_clip(fit, self.model, self.settings, report)
+            clip = replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
+            save_clip(clip, job.folder, overwrite=self.options.overwrite)
+            return None
         orbit = generate_orbit(fit, self.model, self.settings, report)
         orbit = replace(orbit, facts=replace(orbit.facts, source=job.picture.name, command=command))
         save_orbit(orbit, job.folder, overwrite=self.options.overwrite)
