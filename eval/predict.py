@@ -64,6 +64,8 @@ def check_asked(predictor: Predictor, protocol: Protocol) -> None:
     """Raise `Mv3dError` if the protocol asks for views that the model does not make."""
     from mv3d.generate import is_told_cameras
 
+    if not predictor.model.facts.turns:
+        raise Mv3dError(f"{predictor.name} makes clips of no known cameras, not orbits: there is nothing to score")
     if not (_is_level_turn(protocol) or predictor.settings.preview or is_told_cameras(predictor.model)):
         raise Mv3dError(
             f"{predictor.name} is not told cameras and makes level, even turns; {protocol.name} wants "

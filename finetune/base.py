@@ -58,7 +58,8 @@ def adapted_model(base: OrbitModel, recipe: Recipe) -> OrbitModel:
     wanted, unet = recipe.conditions, base.unet
     if recipe.distillation is None:
         unet = reconditioned(unet, poses=wanted.poses, cond_aug_only=wanted.cond_aug_only, input_last=wanted.input_last)
-    facts = replace(base.facts, name=recipe.model_name, num_views=recipe.num_views, turns=recipe.turns)
+    turns = recipe.turns if recipe.distillation is None else base.facts.turns  # a student does what its teacher does
+    facts = replace(base.facts, name=recipe.model_name, num_views=recipe.num_views, turns=turns)
     facts = replace(facts, **sampling_facts(base.facts, recipe))
     if recipe.resolution_px is not None:
         facts = replace(facts, resolution_px=recipe.resolution_px)

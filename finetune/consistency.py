@@ -63,7 +63,7 @@ def consistency_loss(
 
 
 def sampling_facts(facts: ModelFacts, recipe: Recipe) -> dict[str, Any]:
-    """How a recipe's result is sampled where that is not as its base: nothing but for a distillation.
+    """How a recipe's result is sampled where that is not as its base: by a distillation, or as orbits and no clips.
 
     Raises:
         Mv3dError: if the base is distilled already, or steps are asked for that are none, or other conditions, which a
@@ -71,7 +71,7 @@ def sampling_facts(facts: ModelFacts, recipe: Recipe) -> dict[str, Any]:
     """
     wanted = recipe.distillation
     if wanted is None:
-        return {}
+        return {} if recipe.turns == facts.turns else {"turns": recipe.turns}
     if facts.teacher_steps is not None:
         raise Mv3dError(f"{facts.name} is distilled already; distil the model that it was made of")
     if recipe.conditions != WantedConditions():

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import mv3d
 from mv3d.cameras import Camera, orbit_through, static_orbit
+from mv3d.clip import Clip
 from mv3d.errors import Mv3dError
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import (
@@ -142,14 +143,15 @@ def generate(
     """
     settings = settings or GenerateSettings()
     size_px = model.output_px
-    if picture.shape != (size_px, size_px, 4):
-        raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
+    given = _given(picture, model)
+    if not model.facts.turns:
+        raise Mv3dError(
+            f"{model.facts.name} makes clips of a moving camera, not orbits: it is told no cameras, so nobody knows "
+            "where its frames are seen from; ask it for a clip"
+        )
     if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
         raise Mv3dError(f"{model.facts.name} is not told cameras and makes level, even turns only; ask it for one")
-    if not model.facts.turns:
-        raise Mv3dError(f"{model.facts.name} makes clips of a moving camera, not orbits; see docs/camera-motion.md")
     cameras = settings.cameras(size_px)
-    given = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
 
     started = time.perf_counter()
     coarse = None if model.volume is None else make_coarse_orbit(model.volume, given, cameras, size_px)
@@ -166,15 +168,58 @@ def generate(
     check_finite(frames, "views")
     frames = frames.float().cpu().permute(0, 2, 3, 1).numpy()
     frames[0] = picture
-    facts = Facts(
+    facts = _facts(model, stages, settings.seed, seconds)
+    orbit = Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
+    return Generated(orbit, None if coarse is None else coarse.surface)
+
+
+@torch.no_grad()
+def generate_clip(
+    picture: Frames,
+    model: OrbitModel,
+    settings: GenerateSettings | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Clip:
+    """Set a framed picture in motion, by a model that makes no orbits, such as stock SVD.
+
+    Arguments are those of `generate_orbit`; places and elevations of views mean nothing here.
+
+    Returns:
+        The clip; its first frame is the picture itself, on white if the model knows no alpha.
+
+    Raises:
+        Mv3dError: for a picture of another size, or a model of orbits.
+    """
+    settings = settings or GenerateSettings()
+    given = _given(picture, model)
+    if model.facts.turns:
+        raise Mv3dError(f"{model.facts.name} makes orbits, not clips; ask it for one")
+    started = time.perf_counter()
+    conditions = make_conditions(model, given, settings.cameras(model.output_px), settings.seed)
+    frames = sample_views(model, conditions, settings, on_step).float().cpu()
+    frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), model.vae.config["in_channels"]))[0]
+    facts = _facts(
+        model, "diffusion: a clip of no known cameras", settings.seed, {"all": time.perf_counter() - started}
+    )
+    return Clip(np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy()), facts)
+
+
+def _given(picture: Frames, model: OrbitModel) -> Tensor:
+    """The picture as (4, S, S) on the model's device, if it has the model's size."""
+    size_px = model.output_px
+    if picture.shape != (size_px, size_px, 4):
+        raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
+
+
+def _facts(model: OrbitModel, stages: str, seed: int, seconds: dict[str, float]) -> Facts:
+    return Facts(
         input_index=0,
         made_by=f"mv3d {mv3d.__version__}, model {model.facts.name} ({stages})",
         licence=model.facts.licence,
-        seed=settings.seed,
+        seed=seed,
         seconds={key: round(value, 2) for key, value in seconds.items()},
     )
-    orbit = Orbit(np.ascontiguousarray(frames, dtype=np.float32), cameras, facts)
-    return Generated(orbit, None if coarse is None else coarse.surface)
 
 
 def is_told_cameras(model: OrbitModel) -> bool:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mv3d.cameras import sine_orbit
+from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, Orbit, check_replaceable, load_orbit, resize, save_orbit
+from mv3d.orbit import Frames, Orbit, check_replaceable, is_made, load_orbit, resize, save_orbit
+from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:
     from mv3d.generate import Generated, GenerateSettings
@@ -43,12 +45,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: an orbit made, one kept from an earlier run, or the reason there is none."""
+    """What became of a job: an orbit or clip made, one kept from an earlier run, or the reason there is none."""
 
     job: Job
     seconds: float = 0.0
     mesh: Path | None = None
     kept: bool = False
+    is_clip: bool = False
+    """The model makes clips, of no known cameras, and the folder is one's."""
     error: Mv3dError | None = None
 
 
@@ -130,24 +134,29 @@ def make_orbits(
                 on_model(generate.model.facts)
         try:
             made = generate(picture, job, command, on_step)
-            save_orbit(made.orbit, job.folder, overwrite=options.overwrite)
+            if isinstance(made, Clip):
+                save_clip(made, job.folder, overwrite=options.overwrite)
+            else:
+                save_orbit(made.orbit, job.folder, overwrite=options.overwrite)
         except Mv3dError as error:
             # Another process may have made it meanwhile: two that share a tree of pictures both come to its end.
-            is_made = _is_kept(job, options, keep_existing=keep_existing)
-            yield _keep(job, options) if is_made else Result(job, error=error)
+            is_there = _is_kept(job, options, keep_existing=keep_existing)
+            yield _keep(job, options) if is_there else Result(job, error=error)
             continue
         try:
-            mesh = _save_mesh(made.orbit, made.surface, job, options) if options.mesh else None
+            mesh = None
+            if options.mesh and not isinstance(made, Clip):
+                mesh = _save_mesh(made.orbit, made.surface, job, options)
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
-            yield Result(job, time.perf_counter() - started, mesh)
+            yield Result(job, time.perf_counter() - started, mesh, is_clip=isinstance(made, Clip))
 
 
 def _find_pictures(folder: Path) -> Iterator[Path]:
     """All pictures below a folder, sorted, but for hidden folders and orbit folders (their frames are no input)."""
     for root, folders, files in os.walk(folder):
-        if "transforms.json" in files:
+        if is_made(Path(root)):
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -159,14 +168,14 @@ def _find_pictures(folder: Path) -> Iterator[Path]:
 def _is_kept(job: Job, options: OrbitOptions, *, keep_existing: bool) -> bool:
     """Whether the orbit is there and is to stay, or there and only its mesh is lacking."""
     lacks_mesh = options.mesh and not (job.folder / _MESH_NAME).exists()
-    is_there = (job.folder / "transforms.json").exists()
-    return is_there and not options.overwrite and (keep_existing or lacks_mesh)
+    return is_made(job.folder) and not options.overwrite and (keep_existing or lacks_mesh)
 
 
 def _keep(job: Job, options: OrbitOptions) -> Result:
     """The orbit that is there, lifted now if a mesh is wanted and there is none."""
-    if not options.mesh:
-        return Result(job, kept=True)
+    is_clip = (job.folder / CLIP_FILE).exists()
+    if is_clip or not options.mesh:
+        return Result(job, kept=True, is_clip=is_clip)
     mesh = job.folder / _MESH_NAME
     if mesh.exists():
         return Result(job, mesh=mesh, kept=True)
@@ -220,12 +229,23 @@ class _Generator:
         self.settings = _settings(options, DEFAULT_ELEVATION_DEG if options.elevation == "auto" else options.elevation)
         if not options.lora:
             self.model = load_model(options.model, pick_device(options.device))
+            self._check_asked()
             return
         from mv3d.model.lora import parse_lora, with_loras
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
         model = load_model(options.model, pick_device(options.device))
         self.model = with_loras(model, uses, fuse=not options.unfused)
+        self._check_asked()
+
+    def _check_asked(self) -> None:
+        asked = {"--mesh": self.options.mesh, "--swing": self.options.swing != 0, "--preview": self.options.preview}
+        given = [name for name, is_given in asked.items() if is_given]
+        if given and not self.model.facts.turns:
+            raise Mv3dError(
+                f"{self.model.facts.name} makes clips of a moving camera, not orbits, so it has no {given[0]}; "
+                "leave it out, or take a model of orbits"
+            )
 
     def _estimate(self, picture: Frames) -> float:
         import torch
@@ -238,13 +258,16 @@ class _Generator:
 
     def __call__(
         self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
-    ) -> Generated:
-        """Make one orbit, with what is known of it, and the surface behind it."""
-        from mv3d.generate import generate
+    ) -> Generated | Clip:
+        """Make one orbit, with what is known of it, and the surface behind it; or a clip."""
+        from mv3d.generate import generate, generate_clip
 
         size_px = self.model.output_px
         fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
+        if not self.model.facts.turns:
+            clip = generate_clip(fit, self.model, self.settings, report)
+            return replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
         settings, estimated = self.settings, self.options.elevation == "auto" and self.model.coarse is not None
         if estimated:
             settings = _settings(self.options, self._estimate(fit))

@@ -22,7 +22,7 @@ from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
 from mv3d.pixels import WHITE, Frames, composite, from_uint8, resize, to_uint8
-from mv3d.transforms import load_views
+from mv3d.transforms import CLIP_FILE, load_views
 
 __all__ = [
     "FORMAT_VERSION",
@@ -34,6 +34,7 @@ __all__ = [
     "composite",
     "describe_orbit",
     "from_uint8",
+    "is_made",
     "load_orbit",
     "make_sheet",
     "resize",
@@ -139,15 +140,20 @@ def save_orbit(
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(data)
         if for_people:
-            save_video(orbit, partial / "orbit.mp4")
-            save_sheet(orbit, partial / "sheet.png")
+            save_video(orbit.frames, partial / "orbit.mp4")
+            save_sheet(orbit.frames, partial / "sheet.png")
 
 
 def check_replaceable(folder: Path, *, overwrite: bool) -> None:
-    """Raise `Mv3dError` if an orbit cannot be saved as ``folder``; ``overwrite`` is for orbits only."""
+    """Raise `Mv3dError` if an orbit cannot be saved as ``folder``; ``overwrite`` is for orbits and clips only."""
     check_free(folder, overwrite=overwrite)
-    if folder.exists() and not (folder / "transforms.json").exists():
+    if folder.exists() and not is_made(folder):
         raise Mv3dError(f"{folder} is no orbit folder, so --overwrite leaves it alone; choose another name")
+
+
+def is_made(folder: Path) -> bool:
+    """Whether a folder is an orbit's, or a clip's (`mv3d.clip`)."""
+    return any((folder / name).exists() for name in ("transforms.json", CLIP_FILE))
 
 
 def load_orbit(folder: Path) -> Orbit:
@@ -193,14 +199,14 @@ def _load_facts(known: dict, path: Path) -> Facts:
 # For people.
 
 
-def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0) -> None:
-    """Write an H.264 video of one turn on white, each view a frame, at least 256 px so that players show it well."""
+def save_video(views: Frames, path: Path, *, seconds: float = 3.0) -> None:
+    """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px so that players show it well."""
     import imageio_ffmpeg
 
-    scale = max(1, -(-256 // orbit.frames.shape[1]))
-    frames = to_uint8(orbit.on()).repeat(scale, axis=1).repeat(scale, axis=2)
+    scale = max(1, -(-256 // views.shape[1]))
+    frames = to_uint8(composite(views)).repeat(scale, axis=1).repeat(scale, axis=2)
     height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2  # H.264 wants even sides
-    rate: Any = len(orbit) / seconds  # annotated int there, but fractions work
+    rate: Any = len(views) / seconds  # annotated int there, but fractions work
     with whole_file(path) as partial:
         writer = imageio_ffmpeg.write_frames(
             str(partial), (width, height), fps=rate, macro_block_size=2, quality=8, ffmpeg_log_level="error"
@@ -211,10 +217,10 @@ def save_video(orbit: Orbit, path: Path, *, seconds: float = 3.0) -> None:
                 writer.send(np.ascontiguousarray(frame[:height, :width]))
 
 
-def save_sheet(orbit: Orbit, path: Path, *, columns: int = 7) -> None:
-    """Write all views on white as one contact sheet, row by row."""
+def save_sheet(views: Frames, path: Path, *, columns: int = 7) -> None:
+    """Write all frames (N, H, W, 4) on white as one contact sheet, row by row."""
     with whole_file(path) as partial:
-        Image.fromarray(make_sheet(to_uint8(orbit.on()), columns)).save(partial)
+        Image.fromarray(make_sheet(to_uint8(composite(views)), columns)).save(partial)
 
 
 def make_sheet(pictures: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:

@@ -19,6 +19,9 @@ from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
 from mv3d.pixels import Frames, from_uint8
 
+CLIP_FILE = "clip.json"
+"""Stands in a clip's folder in place of transforms.json, see `mv3d.clip`."""
+
 _NAMES = ("transforms.json", "transforms_train.json")  # the second is NeRF-synthetic's
 _MAX_FRAMES = 1000
 _MAX_BYTES = 8 << 30  # of all frames in memory, 16 bytes a pixel
@@ -72,6 +75,11 @@ def _load_transforms(path: Path) -> dict:
     try:
         transforms = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
+        if (path.parent / CLIP_FILE).is_file():
+            raise Mv3dError(
+                f"{path.parent} is a clip, no orbit: its model was told no cameras, so nobody knows where its frames "
+                "were seen from; make an orbit by a model of orbits"
+            ) from None
         raise Mv3dError(f"{path.parent} is no orbit folder: it has no transforms.json") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise Mv3dError(f"{path} cannot be read: {error}") from error

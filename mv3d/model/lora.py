@@ -8,6 +8,7 @@ was learnt in the pose columns of a base that had none of its own (stock SVD).
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import check_fit
+from mv3d.model.weights import check_fit, finite
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -155,11 +156,16 @@ def read_lora(path: Path) -> tuple[LoraFacts, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {key: finite(file.get_tensor(key), key, str(path)) for key in file.keys()}  # noqa: SIM118
         facts = LoraFacts(**json.loads(metadata[_FACTS_KEY]))
         unknown = set(facts.sampling) - {f.name for f in fields(ModelFacts)}
         if unknown:
             raise ValueError(f"unknown facts of sampling: {', '.join(sorted(unknown))}")
+        ranks = {len(value) for key, value in tensors.items() if key.endswith("lora_A.weight")}
+        if facts.rank not in ranks or not math.isfinite(facts.alpha):  # before an adapter of that rank is made
+            raise ValueError(f"rank {facts.rank} and alpha {facts.alpha}, but tensors of rank {sorted(ranks)}")
+    except Mv3dError:
+        raise
     except (SafetensorError, OSError) as error:
         raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -189,7 +195,8 @@ def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True)
             continue
         _attach(model.unet, f"lora_{k}", use, facts, tensors)
         scales[f"lora_{k}"] = use.scale
-        sampling |= facts.sampling
+        # Poses were learnt on orbits.
+        sampling |= ({"turns": True} if facts.pose else {}) | facts.sampling
     if scales:
         model.unet.set_adapters(list(scales), list(scales.values()))
         if fuse:

@@ -74,8 +74,9 @@ def _as_json(result: Result) -> str:
     folder = result.job.folder
     facts = {
         "picture": str(result.job.picture),
-        "orbit": str(folder),
-        "video": str(folder / "orbit.mp4"),
+        "orbit": None if result.is_clip else str(folder),
+        "clip": str(folder) if result.is_clip else None,
+        "video": str(folder / ("clip.mp4" if result.is_clip else "orbit.mp4")),
         "sheet": str(folder / "sheet.png"),
         "mesh": str(result.mesh) if result.mesh else None,
         "kept": result.kept,
@@ -89,4 +90,9 @@ def _as_text(result: Result) -> str:
         return f"{result.job.folder}: kept, it was there already"
     if result.kept and result.mesh:
         return f"{result.mesh} in {result.seconds:.1f} s, of the orbit that was there already"
+    if result.is_clip:
+        return (
+            f"{result.job.folder}: clip in {result.seconds:.1f} s. It is no orbit: this model is told no cameras, so "
+            "nobody knows where its frames are seen from, and there is nothing to lift"
+        )
     return f"{result.job.folder}: {result.mesh.name + ' and ' if result.mesh else ''}orbit in {result.seconds:.1f} s"

@@ -111,33 +111,6 @@ loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_eve
 """
 
 
-@pytest.fixture(scope="session")
-def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_svd(tmp_path_factory.mktemp("svd") / "tiny-svd")
-
-
-def make_svd(folder: Path) -> Path:
-    """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
-    import torch
-    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-    from transformers import CLIPVisionModelWithProjection
-
-    from tests.tiny import TINY_UNET, tiny_vision_config
-
-    torch.manual_seed(0)
-    unet = UNetSpatioTemporalConditionModel(**TINY_UNET)
-    vae = AutoencoderKLTemporalDecoder(
-        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
-    )
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
-    CLIPVisionModelWithProjection(tiny_vision_config()).save_pretrained(folder / "image_encoder")
-    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
-    (folder / "LICENSE.md").write_text("Non-commercial.")
-    return folder
-
-
 @pytest.fixture
 def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """Writes the YAML of an adaptation of the tiny SVD; without validation, which takes time."""

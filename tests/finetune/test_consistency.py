@@ -13,7 +13,7 @@ from finetune.__main__ import main
 from finetune.config import load_config
 from finetune.consistency import consistency_loss
 from finetune.stages.adapt import AdaptTraining
-from mv3d.generate import GenerateSettings, generate_orbit
+from mv3d.generate import GenerateSettings, generate_clip
 from mv3d.model.checkpoints import load_model
 from mv3d.model.lora import LORA_FILE, LoraUse, read_lora, with_loras
 from mv3d.model.sampling import karras_sigmas, sample_consistency, sample_euler
@@ -135,7 +135,7 @@ def test_a_distilled_lora_brings_its_steps_unless_it_is_switched_off(write_recip
     assert off.facts.num_steps == base.facts.num_steps == 25
     picture, settings = np.ones((32, 32, 4), dtype=np.float32), GenerateSettings(num_views=4, steps=3)
     np.testing.assert_array_equal(
-        generate_orbit(picture, off, settings).frames, generate_orbit(picture, base, settings).frames
+        generate_clip(picture, off, settings).frames, generate_clip(picture, base, settings).frames
     )
 
 
@@ -165,10 +165,10 @@ def small(model):
 
 
 def sampled(model, steps: int | None = None) -> list[int]:
-    """Steps reported, and calls of the network times their clips, of one orbit."""
+    """Steps reported, and calls of the network times their clips, of one clip."""
     calls, done = [], []
     handle = model.unet.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
     picture = np.ones((32, 32, 4), dtype=np.float32)
-    generate_orbit(picture, model, GenerateSettings(num_views=4, steps=steps), lambda *at: done.append(at))
+    generate_clip(picture, model, GenerateSettings(num_views=4, steps=steps), lambda *at: done.append(at))
     handle.remove()
     return [len(done), sum(calls)]

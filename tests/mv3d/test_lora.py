@@ -178,3 +178,26 @@ def test_names_and_scales_are_told_apart(tmp_path):
     assert parse_lora(f"{tmp_path}/a.safetensors:-0.5") == LoraUse(tmp_path / "a.safetensors", -0.5)
     assert parse_lora(f"{tmp_path}/b:2") == LoraUse(tmp_path / "b:2", 1.0)
     assert parse_lora(f"{tmp_path}/folder:3").path.name == "pytorch_lora_weights.safetensors"
+
+
+@pytest.mark.parametrize(("rank", "alpha"), [(10**9, 3.0), (3, 3.0), (2, float("nan"))])
+def test_a_rank_that_its_tensors_do_not_have_is_one_line(stock, tmp_path, rank, alpha):
+    """Before an adapter of that rank is made, which for 10^9 would take all memory."""
+    path = make_file(stock, tmp_path / "a.safetensors", seed=0)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    facts = json.loads(header["mv3d"]) | {"rank": rank, "alpha": alpha}
+    save_file(load_file(path), path, metadata=header | {"mv3d": json.dumps(facts)})
+    with pytest.raises(Mv3dError, match=f"rank {rank} and alpha {alpha}, but tensors of rank"):
+        read_lora(path)
+
+
+def test_a_lora_that_is_not_finite_is_an_error(stock, tmp_path):
+    path = make_file(stock, tmp_path / "a.safetensors", seed=0)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    state = load_file(path)
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    save_file(state, path, metadata=header)
+    with pytest.raises(Mv3dError, match="holds NaN or infinite numbers"):
+        read_lora(path)
