@@ -32,7 +32,7 @@ def any_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
     """LPIPS' network with weights that need not be fetched."""
 
     def load(net: str) -> Lpips:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             return Lpips(net)
 
