@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mv3d.model.painting import PAINTED_CHANNELS
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from finetune.stages.diffusion import make_image_encoder
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import decode, sees_views
 from mv3d.model.checkpoints import resolve_model
-from mv3d.model.conditioning import embed_image
+from mv3d.model.conditioning import VIEW_CHANNELS, embed_image
 from mv3d.model.volume import CoarseVolume
 
 _SVD_BESIDE = 729_800_000
@@ -74,10 +73,10 @@ class BesideDiffusion(Beside):
             return 0.0
         latents = denoised[:, : config.lpips_frames].flatten(0, 1)
         size_px = self._picture_px * self._vae.config["upscale_factor"]
-        painted = None
+        views = None
         if sees_views(self._vae):
-            painted = torch.empty(len(latents), PAINTED_CHANNELS, size_px, size_px, device="meta")
-        output = decode(self._vae, latents, painted).float() / 2 + 0.5
+            views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px, device="meta")
+        output = decode(self._vae, latents, views).float() / 2 + 0.5
         truth = torch.empty_like(output)
         seen = output.new_zeros(())
         if config.lpips_weight:

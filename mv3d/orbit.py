@@ -200,7 +200,7 @@ def _load_facts(known: dict, path: Path) -> Facts:
 
 
 def save_video(views: Frames, path: Path, *, seconds: float = 3.0) -> None:
-    """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px so that players show it well."""
+    """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px, which players show well."""
     import imageio_ffmpeg
 
     scale = max(1, -(-256 // views.shape[1]))
