@@ -26,6 +26,7 @@ _LOGITS_PER_CELL = 2.0  # roughly how steep occupancy is at a surface
 _STEEPEST = 4.0  # cells from the surface at which the field is cut off
 _DEEPEST = 1.5  # how many times deeper than to its outline a thin part may be
 _SMOOTHING = 0.8  # of occupancy, in cells: beneath what thin parts measure
+_ROUNDING = 0.7  # of the edge between what is seen and the outline, in cells: there the grid's steps show
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
@@ -79,11 +80,12 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (_CELLS / 2)
     inside[thin] = torch.maximum(inside[thin], torch.minimum(lifted, _DEEPEST * outline[thin] + 1.5 - off))
     signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(_SHAPE).numpy()
+    signed = ndimage.gaussian_filter(signed, _ROUNDING)
     grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, _SHAPE)
     return smoothed(extract_surface(signed, grid, _FACES))
 
 
-def smoothed(mesh: Mesh, passes: int = 6) -> Mesh:
+def smoothed(mesh: Mesh, passes: int = 10) -> Mesh:
     """Even out the steps of the grid without shrinking (Taubin 1995)."""
     import trimesh
     from trimesh.smoothing import filter_taubin

@@ -330,8 +330,8 @@ def test_an_orbit_that_another_process_made_meanwhile_stays(here, capsys, monkey
     assert main(["orbit", CHAIR, "-o", str(first), *given]) == 0
     save_video = mv3d.orbit.save_video
 
-    def save_while_another_ends(orbit: Orbit, path: Path) -> None:
-        save_video(orbit.frames, path)
+    def save_while_another_ends(views: np.ndarray, path: Path) -> None:
+        save_video(views, path)
         shutil.copytree(first, path.parent.with_name("chair_orbit"))
 
     monkeypatch.setattr("mv3d.orbit.save_video", save_while_another_ends)

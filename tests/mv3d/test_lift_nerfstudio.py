@@ -115,7 +115,7 @@ def test_nerfstudio_gets_the_views_and_is_asked_for_all_of_the_object(prepared: 
     assert silhouette_iou(given.frames, orbit.frames) > 0.9  # cut out
     for near, camera in zip(given.cameras, orbit.cameras, strict=True):
         assert near.project(np.zeros(3))[0] == pytest.approx([16, 16], abs=2.5)
-        assert near.radius == pytest.approx(camera.radius / (0.8 * WORLD), rel=0.15)  # the hull is 0.8 high
+        assert near.radius == pytest.approx(camera.radius / (0.8 * WORLD), rel=0.2)  # the hull is 0.8 high, 12 px
     train = json.loads((prepared / "train.json").read_text())
     assert train[train.index("--max-num-iterations") + 1] == "7"
     assert train.index("nerfstudio-data") < train.index("--center-method")  # the parser's options follow its name

@@ -87,7 +87,7 @@ def test_a_sure_field_becomes_its_own_surface(drawn):
 def test_views_show_the_surface_from_their_cameras(drawn):
     mesh, _, views = drawn
     for k, view in enumerate(views):
-        assert _iou(view[3].numpy() > 0, _alpha(mesh, k)) > 0.97
+        assert _iou(view[3].numpy() > 0, _alpha(mesh, k)) > 0.95
 
 
 def test_the_picture_s_own_pixels_are_where_it_shows_the_surface(drawn):
