@@ -32,12 +32,15 @@ class Decoding:
             self.made.append(decode(vae, latents, views))
             return self.made[-1]
 
-        def lpips(output: Tensor, truth: Tensor) -> Tensor:
-            self.pairs.append((output, truth))
-            return (output - truth).abs().mean(dim=(1, 2, 3))
+        pairs = self.pairs
+
+        class Distance(torch.nn.Module):
+            def forward(self, output: Tensor, truth: Tensor) -> Tensor:
+                pairs.append((output, truth))
+                return (output - truth).abs().mean(dim=(1, 2, 3))
 
         monkeypatch.setattr(diffusion, "decode", remembered)
-        monkeypatch.setattr(diffusion, "load_lpips", lambda _: lpips)
+        monkeypatch.setattr(diffusion, "load_lpips", lambda _: Distance())
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def make_stage(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         decoding.latents.clear()  # what measuring or coarse views took
         return stage
 
-    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: None)
+    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: torch.nn.Identity())
     for stage in ("autoencoder", "volume"):
         assert main([str(config_file), "--stage", stage, "--set", f"{stage}.loop.steps=0"]) == 0
     config = load_config(config_file)
@@ -102,7 +105,7 @@ def test_decoded_frames_are_compared_at_the_size_the_model_gives(config_file: Pa
         "diffusion.pixel_weight=1",
         "diffusion.lpips_weight=1",
     ]
-    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: None)
+    monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: torch.nn.Identity())
     for stage in ("autoencoder", "volume"):
         settings = [*enlarging, f"{stage}.loop.steps=0"]
         assert main([str(config_file), "--stage", stage, *(w for s in settings for w in ("--set", s))]) == 0
