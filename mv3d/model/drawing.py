@@ -146,7 +146,7 @@ def draw_views(
             found = picture.new_zeros(5, 0)
         view = picture.new_zeros(VIEW_CHANNELS, size_px, size_px)
         alpha = torch.from_numpy(hits.alpha).to(picture.device)
-        row, column = torch.from_numpy(hits.row), torch.from_numpy(hits.column)
+        row, column = (torch.from_numpy(at).to(picture.device) for at in (hits.row, hits.column))
         view[:3] = 1
         covered = alpha[row, column]
         view[:3, row, column] = 1 + (found[:3] - 1) * covered

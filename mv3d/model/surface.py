@@ -16,9 +16,7 @@ from mv3d.lift.surface import extract_surface
 from mv3d.mesh import Mesh
 from mv3d.model.frustum import Frustum, pixel_uv
 
-_CELLS = 128
-_SHAPE = (_CELLS, _CELLS, _CELLS)
-_RAYS_PX = 128
+_MOST_CELLS = 128  # along each side; fewer for a smaller picture
 _BINS = 64
 _FACES = 16_000
 _SURE_LOGIT = 1.0  # of a ray's fullest bin; what has less is lifted to it
@@ -61,27 +59,29 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     Raises:
         Mv3dError: if nothing is left.
     """
-    axis = (torch.arange(_CELLS) + 0.5) / _CELLS * 2 - 1
+    cells = min(_MOST_CELLS, len(alpha))
+    shape = (cells, cells, cells)
+    axis = (torch.arange(cells) + 0.5) / cells * 2 - 1
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     pose = torch.tensor([[0.0, elevation_rad]])
     at = solid.frustum.project(points[None], pose)[0]
     outline = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), at)  # in pixels, inside positive
-    outline *= _CELLS / len(alpha)
+    outline *= cells / len(alpha)
     near = (outline > -_REACH) & (points.square().sum(-1) < 1)
     inside = torch.full((len(points),), -_STEEPEST)
-    logits = _ask(solid, field, points[near])
+    logits = _ask(solid, field, points[near], alpha.device)
     inside[near] = (logits / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
-    inside = torch.from_numpy(ndimage.gaussian_filter(inside.view(_SHAPE).numpy(), _SMOOTHING)).view(-1)
-    lacking, likeliest = _rays(solid, field, alpha, pose)
+    inside = torch.from_numpy(ndimage.gaussian_filter(inside.view(shape).numpy(), _SMOOTHING)).view(-1)
+    lacking, likeliest = _rays(solid, field, alpha, pose, cells)
     lacks = _sampled(lacking, at[near])
     thin = near.nonzero()[:, 0][lacks > 0]
     lifted = (logits + lacks)[lacks > 0] / _LOGITS_PER_CELL
-    off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (_CELLS / 2)
+    off = (at[thin, 2] - _sampled(likeliest, at[thin])).abs() * (cells / 2)
     inside[thin] = torch.maximum(inside[thin], torch.minimum(lifted, _DEEPEST * outline[thin] + 1.5 - off))
-    signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(_SHAPE).numpy()
+    signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(shape).numpy()
     signed = ndimage.gaussian_filter(signed, _ROUNDING)
-    grid = Grid(np.full(3, float(axis[0])), 2 / _CELLS, _SHAPE)
+    grid = Grid(np.full(3, float(axis[0])), 2 / cells, shape)
     return smoothed(extract_surface(signed, grid, _FACES))
 
 
@@ -95,18 +95,18 @@ def smoothed(mesh: Mesh, passes: int = 10) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor, rays_px: int) -> tuple[Tensor, Tensor]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
     Places are distances along the ray from where it is nearest to the origin, in frame radii.
     """
-    small = F.interpolate(alpha[None, None].float().cpu(), (_RAYS_PX, _RAYS_PX), mode="area")[0, 0]
+    small = F.interpolate(alpha[None, None].float().cpu(), (rays_px, rays_px), mode="area")[0, 0]
     row, column = (small > 0.25).nonzero().unbind(-1)
-    lacking, likeliest = torch.zeros(2, _RAYS_PX, _RAYS_PX)
+    lacking, likeliest = torch.zeros(2, rays_px, rays_px)
     if len(row):
-        uv = pixel_uv(_RAYS_PX)[row, column]
+        uv = pixel_uv(rays_px)[row, column]
         points = solid.frustum.points(uv, pose.expand(len(uv), -1), _BINS)
-        logits = _ask(solid, field, points.reshape(-1, 3)).view(len(row), _BINS)
+        logits = _ask(solid, field, points.reshape(-1, 3), alpha.device).view(len(row), _BINS)
         logits = logits.masked_fill(points.square().sum(-1) > 1, -torch.inf)
         along = (torch.arange(_BINS) + 0.5) / _BINS * 2 - 1
         lacking[row, column] = (_SURE_LOGIT - logits.amax(dim=1)).clamp(min=0)
@@ -119,9 +119,9 @@ def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor) -> tuple[Tensor
     return lacking, likeliest
 
 
-def _ask(solid: Solid, field: Any, points: Tensor) -> Tensor:
-    """Logits (P,) at points (P, 3)."""
-    chunks = points.split(_POINTS_AT_ONCE)
+def _ask(solid: Solid, field: Any, points: Tensor, device: torch.device) -> Tensor:
+    """Logits (P,) at points (P, 3), here; the field is on a device."""
+    chunks = points.to(device).split(_POINTS_AT_ONCE)
     return torch.cat([solid.occupancy_logits(field, chunk[None])[0].float().cpu() for chunk in chunks])
 
 

@@ -63,6 +63,7 @@ def check_equal(run: Path, other: Path, stages: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("any_lpips")
+@pytest.mark.slow
 def test_all_stages_of_the_mini_model_run_on_the_gpu_stopped_and_resumed(config_file, tmp_path, monkeypatch):
     def train(run: str, *more: str, stage: tuple[str, ...] = ()) -> None:
         settings = [f"run={tmp_path / run}", *EVERYTHING, *more]

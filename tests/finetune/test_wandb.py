@@ -11,6 +11,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 
 from finetune.__main__ import main
 from mv3d.orbit import composite, load_orbit
@@ -42,6 +43,13 @@ def history(path: Path) -> list[dict]:
     return [{".".join(item.nested_key) or item.key: item.value_json for item in h.item} for h in found]
 
 
+class SquaredError(torch.nn.Module):
+    """In place of LPIPS, whose weights not every machine has."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).square().mean(dim=(1, 2, 3))
+
+
 def decoded(video: Path, width: int, height: int) -> np.ndarray:
     """The frames (N, height, width, 3) in [0, 1]; imageio_ffmpeg's own reader leaves its pipes open."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
@@ -52,7 +60,7 @@ def decoded(video: Path, width: int, height: int) -> np.ndarray:
 def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setattr("finetune.stages.adapt.load_lpips", lambda _: lambda a, b: (a - b).square().mean(dim=(1, 2, 3)))
+    monkeypatch.setattr("finetune.stages.adapt.load_lpips", lambda _: SquaredError())
     recipe = str(write_recipe(more="wandb_project: toy\n", validation_objects=1))
     try:
         for steps in (2, 4):
