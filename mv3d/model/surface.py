@@ -24,7 +24,7 @@ _LOGITS_PER_CELL = 2.0  # roughly how steep occupancy is at a surface
 _STEEPEST = 4.0  # cells from the surface at which the field is cut off
 _DEEPEST = 1.5  # how many times deeper than to its outline a thin part may be
 _SMOOTHING = 0.8  # of occupancy, in cells: beneath what thin parts measure
-_ROUNDING = 0.7  # of the edge between what is seen and the outline, in cells: there the grid's steps show
+_ROUNDING = 0.5  # of the edge between what is seen and the outline, in cells: there the grid's steps show
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
