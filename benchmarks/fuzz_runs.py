@@ -37,7 +37,8 @@ from finetune import __main__ as finetune  # noqa: E402
 from finetune.config import load_config  # noqa: E402
 from finetune.stages import adapt, autoencoder, diffusion, volume  # noqa: E402
 from mv3d import cli  # noqa: E402
-from tests.finetune.conftest import ADAPT_CONFIG, LOOP, TOY_CONFIG, make_rendered, make_svd  # noqa: E402
+from tests.finetune.conftest import ADAPT_CONFIG, LOOP, TOY_CONFIG, make_rendered  # noqa: E402
+from tests.tiny import make_svd  # noqa: E402
 
 TRUNCATE, FLIP_BYTES, WRONG_NUMBERS = MUTATIONS[:3]
 CPU_SECONDS = 200

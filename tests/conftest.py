@@ -37,23 +37,7 @@ def no_blender(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
-    import torch
-    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
-    from transformers import CLIPVisionModelWithProjection
+    """Stock SVD as it is on the hub, but tiny, see `tests.tiny.make_svd`."""
+    from tests.tiny import make_svd
 
-    from tests.tiny import TINY_UNET, tiny_vision_config
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("svd") / "tiny-svd"
-    unet = UNetSpatioTemporalConditionModel(**TINY_UNET)
-    vae = AutoencoderKLTemporalDecoder(
-        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
-    )
-    unet.save_pretrained(folder / "unet")
-    vae.save_pretrained(folder / "vae")
-    CLIPVisionModelWithProjection(tiny_vision_config()).save_pretrained(folder / "image_encoder")
-    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
-    (folder / "LICENSE.md").write_text("Non-commercial.")
-    return folder
+    return make_svd(tmp_path_factory.mktemp("svd") / "tiny-svd")

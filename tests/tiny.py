@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import CLIPVisionConfig
@@ -29,3 +30,23 @@ def tiny_vision_config() -> CLIPVisionConfig:
         image_size=32,
         patch_size=16,
     )
+
+
+def make_svd(folder: Path) -> Path:
+    """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
+    import torch
+    from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+    from transformers import CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    unet = UNetSpatioTemporalConditionModel(**TINY_UNET)
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32,) * 4, down_block_types=("DownEncoderBlock2D",) * 4, layers_per_block=1
+    )
+    unet.save_pretrained(folder / "unet")
+    vae.save_pretrained(folder / "vae")
+    CLIPVisionModelWithProjection(tiny_vision_config()).save_pretrained(folder / "image_encoder")
+    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
+    (folder / "LICENSE.md").write_text("Non-commercial.")
+    return folder
