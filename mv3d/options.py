@@ -21,7 +21,7 @@ class OrbitOptions:
     num_views: int = 21
     """Views in one turn."""
     elevation: float | Literal["auto"] = "auto"
-    """Degrees the picture's camera stands above the object, negative for below; auto: as the model estimates, 10 if it cannot."""
+    """Degrees that the picture's camera looks down; auto: as the model estimates, or 10 if it cannot."""
     swing: float = 0.0
     """Degrees the camera rises and sinks in one turn, by a sine; for models trained so, as SV3D's (mini was not)."""
     preview: bool = False
