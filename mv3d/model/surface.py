@@ -129,8 +129,3 @@ def _sampled(picture: Tensor, uv: Tensor) -> Tensor:
     """Bilinear look-up of (S, S) at u and v, the first of (P, 2) or (P, 3)."""
     at = uv[None, None, :, :2]
     return F.grid_sample(picture[None, None].float(), at, align_corners=False, padding_mode="border")[0, 0, 0]
-
-
-def in_world(mesh: Mesh, frame_radius: float) -> Mesh:
-    """The mesh in world units, for cameras whose frame radius is so long."""
-    return Mesh(mesh.vertices * frame_radius, mesh.faces, mesh.texture)
