@@ -1,9 +1,9 @@
 """The coarse network: pictures of an object become a field of occupancy and colour around it.
 
-Two networks share the work. One understands each picture in 2D and tells how full the bins along every ray are (depth
-as channels: Jackson et al. 2017, "VRN"), at the picture's resolution. A slim one in 3D sees the first one's features
-and occupancies unprojected into a grid that is turned with the first picture, and adds what no ray of the pictures
-shows. Lengths are frame radii, see `mv3d.model.frustum`.
+Two networks share the work. One understands each picture in 2D, on a pretrained backbone, and tells how full the bins
+along every ray are (depth as channels: Jackson et al. 2017, "VRN"), at the picture's resolution. One in 3D sees its
+features and occupancies, and those of a small 2D network of its own, unprojected into a grid that is turned with the
+first picture, and adds what no ray of the pictures shows. Lengths are frame radii, see `mv3d.model.frustum`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG
+from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum, pixel_uv
 from mv3d.model.picture_net import PictureFeatures, PictureNet
@@ -23,7 +24,8 @@ from mv3d.model.picture_net import PictureFeatures, PictureNet
 _EMPTY_LOGIT = -8.0
 _LEAST_TRUST = 0.02
 _APPEARANCE = 8  # numbers a voxel
-_RESIDUAL_FINENESS, _APPEARANCE_FINENESS = 4, 2  # cells of these in one of the 3D network's
+_RESIDUAL_FINENESS = 2  # cells of the residual along an edge of one of the grid's
+_REDUCED = 24  # channels that the finest features of the backbone are reduced to before they enter the grid
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class CoarseConfig:
     """Channels of what is seen at the rays' own resolution."""
     rays_px: int = 128
     num_bins: int = 64
+    image_channels: tuple[int, ...] = (24, 48, 96, 128)
+    """Channels of the grid's own features of the picture, at 1/4, 1/8, 1/16 and 1/32 of its size."""
     grid_size: int = 32
-    """Of what is unprojected; the 3D network works at half of it and below."""
-    grid_channels: tuple[int, ...] = (32, 64, 128)
-    """Channels at 1/2, 1/4 and 1/8 of that size."""
+    grid_channels: tuple[int, ...] = (32, 64, 128, 192)
+    """Channels of the grid's features at 1, 1/2, 1/4 and 1/8 of its size."""
     fov_deg: float = DEFAULT_FOV_DEG
 
 
@@ -86,7 +89,7 @@ class Field(NamedTuple):
     trust: Tensor
     """(P, 1, G, G, D / 2), how much of a picture's light comes from places: 1 up to its first surface, then less."""
     residual: Tensor
-    """(B, 1, 2 G, 2 G, 2 G), G cells of `CoarseConfig.grid_size`, what is added to the logits, (Z, Y, X)."""
+    """(B, 1, 2 G, 2 G, 2 G), G being `CoarseConfig.grid_size`, what is added to the logits, (Z, Y, X)."""
     appearance: Tensor
     """(B, 8, G, G, G): colour 3, displacement of the colour look-up 2, logits of the three colour sources 3."""
 
@@ -98,15 +101,18 @@ class CoarseNet(nn.Module):
         super().__init__()
         self.config = config
         self.frustum = Frustum(config.fov_deg)
-        widths, grid = config.picture_channels, config.grid_channels
+        widths, image, grid = config.picture_channels, config.image_channels, config.grid_channels
         self.picture_net = PictureNet(config.backbone_px, widths, config.rays_px, config.fine_channels, config.num_bins)
-        self.reduce = nn.Conv2d(widths[0], 24, 1)
-        self.grid_net = UNet(3, 24 + 4 + 2 + 3, grid, first_stride=2, told=widths[2:])
+        self.reduce = nn.Conv2d(widths[0], _REDUCED, 1)
+        self.image_net = UNet(2, 4, image, first_stride=2)
+        per_voxel = image[0] + 4 + 3 + _REDUCED + 2
+        told = tuple(a + b for a, b in zip(image[1:], widths[1:], strict=True))
+        self.grid_net = UNet(3, per_voxel, grid, told=told)
         self.residual_head = nn.Conv3d(grid[0], _RESIDUAL_FINENESS**3, 1)
-        self.appearance_head = nn.Conv3d(grid[0], _APPEARANCE * _APPEARANCE_FINENESS**3, 1)
+        self.appearance_head = nn.Conv3d(grid[0], _APPEARANCE, 1)
         with torch.no_grad():  # begin with the pictures' word alone, and look-ups at the voxel's own pixel
             self.residual_head.weight.zero_()
-            self.appearance_head.weight.unflatten(0, (_APPEARANCE, -1))[3:5].zero_()
+            self.appearance_head.weight[3:5].zero_()
 
     def estimate_elevation(self, rgba: Tensor) -> Tensor:
         """Elevation (P,) in radians of the cameras of pictures (P, 4, S, S)."""
@@ -130,25 +136,26 @@ class CoarseNet(nn.Module):
         grids = self._unproject(pictures, seen, full, trust)
         x = self.grid_net(grids[0], grids[1:])[0]
         residual = unfold_voxels(self.residual_head(x), _RESIDUAL_FINENESS)
-        appearance = unfold_voxels(self.appearance_head(x), _APPEARANCE_FINENESS)
+        appearance = self.appearance_head(x)
         return Field(pictures, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
 
     def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
         """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
         premultiplied = torch.cat([pictures.rgba[:, :3] * pictures.rgba[:, 3:], pictures.rgba[:, 3:]], dim=1)
+        own = self.image_net(F.avg_pool2d(premultiplied, 2) * 2 - 1)
+        understood = (self.reduce(seen.levels[0]), *seen.levels[1:])
         grids = []
-        size = self.config.grid_size
-        sizes = (size, *(size >> level for level in range(2, len(seen.levels))))
-        told = (self.reduce(seen.levels[0]), *seen.levels[2:])
-        for level, (size, features) in enumerate(zip(sizes, told, strict=True)):
-            points = voxel_centres(size, features.device).expand(len(features), -1, -1)
+        for level, features in enumerate(zip(own, understood, strict=True)):
+            size = self.config.grid_size >> level
+            points = voxel_centres(size, premultiplied.device).expand(len(premultiplied), -1, -1)
             at = self.frustum.project(points, pictures.poses)
             rgba = sample_picture(premultiplied, at[..., :2])
             weight = _LEAST_TRUST + rgba[:, 3:] * sample_volume(trust, at)
-            values = sample_picture(features, at[..., :2])
+            first, second = (sample_picture(part, at[..., :2]) for part in features)
+            values = [first, second]
             if level == 0:
-                more = [rgba * 2 - 1, sample_volume(full, at), sample_volume(trust, at), points.mT]
-                values = torch.cat([values, *(part.to(values) for part in more)], dim=1)
+                values = [first, rgba, points.mT, second, sample_volume(full, at), sample_volume(trust, at)]
+            values = torch.cat([part.to(first) for part in values], dim=1)
             weight = weight.to(values)
             total = _per_object(torch.cat([values * weight, weight], dim=1), pictures)
             grids.append((total[:, :-1] / total[:, -1:]).unflatten(-1, (size, size, size)))
@@ -171,8 +178,8 @@ class CoarseNet(nn.Module):
         least = least.scatter_reduce(0, owner[:, None].expand_as(alpha), alpha, "amin")
         return least * (points.square().sum(-1) < 1)
 
-    def colour(self, field: Field, points: Tensor) -> Tensor:
-        """Colours (B, 3, P) at points (B, P, 3).
+    def appearance(self, field: Field, points: Tensor) -> Appearance:
+        """What points (B, P, 3) look like, whatever is there.
 
         A learned blend of a predicted colour, the pictures' pixels in front, and a pixel elsewhere in the first one.
         """
@@ -187,7 +194,12 @@ class CoarseNet(nn.Module):
         elsewhere = at[first][..., :2] + torch.tanh(appearance[:, 3:5]).mT
         away = sample_picture(pictures.rgba[first, :3], elsewhere)
         share = appearance[:, 5:8].softmax(dim=1)
-        return share[:, :1] * torch.sigmoid(appearance[:, :3]) + share[:, 1:2] * front + share[:, 2:3] * away
+        rgb = share[:, :1] * torch.sigmoid(appearance[:, :3]) + share[:, 1:2] * front + share[:, 2:3] * away
+        return Appearance(rgb, share[:, 1], share[:, 2])
+
+    def colour(self, field: Field, points: Tensor) -> Tensor:
+        """Colours (B, 3, P) at points (B, P, 3)."""
+        return self.appearance(field, points).rgb
 
 
 def silhouette_rays(rgba: Tensor, rays_px: int) -> Rays:

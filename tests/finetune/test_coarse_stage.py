@@ -27,7 +27,7 @@ coarse:
   colour_points: 64
   rays_per_picture: 200
   network: {{picture_px: 64, backbone_px: 32, picture_channels: [8, 8, 16, 16], fine_channels: 8, rays_px: 32,
-             num_bins: 16, grid_size: 16, grid_channels: [8, 16, 16]}}
+             num_bins: 16, image_channels: [8, 8, 8, 16], grid_size: 16, grid_channels: [8, 8, 16, 16]}}
   loop: {loop}
 """
 

@@ -28,7 +28,8 @@ CONFIG = CoarseConfig(
     rays_px=32,
     num_bins=16,
     grid_size=16,
-    grid_channels=(8, 16, 16),
+    image_channels=(8, 8, 8, 16),
+    grid_channels=(8, 8, 16, 16),
 )
 ANGLES = st.floats(-170, 170), st.floats(-60, 80)
 
