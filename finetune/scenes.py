@@ -60,7 +60,7 @@ def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, gene
     cameras = [cameras[(view - chosen[0]) % views] for view in chosen]
     rgba = recoloured(to_tensor(pack.frames[orbit][chosen]), generator)
     depth = torch.from_numpy(pack.depth[orbit][chosen].astype(np.float32)) / frame_radius(cameras[0])
-    filled = torch.from_numpy(pack.filled(orbit))[None].float()
+    filled = _thickened(torch.from_numpy(pack.filled(orbit))[None].float())
     poses = torch.tensor([[radians(c.azimuth_deg), radians(c.elevation_deg)] for c in cameras], dtype=torch.float32)
     turn_rad = radians(pack.cameras(orbit)[chosen[0]].azimuth_deg)
     if torch.rand((), generator=generator) < 0.5:  # mirrored: x and azimuths change their sign
@@ -70,6 +70,11 @@ def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, gene
     surface, colour = _surface(rgba[seen], depth[seen], poses[seen], cameras[0].fov_deg, num_colours, generator)
     near = slice(0, num_pictures)
     return Scene(rgba[near], poses[near], depth[near], turn_rad, filled, surface, colour)
+
+
+def _thickened(filled: Tensor) -> Tensor:
+    """The grid with a cell more on every side, so that no board is thinner than a ray's bin, which none could hit."""
+    return F.max_pool3d(filled, 3, stride=1, padding=1)
 
 
 def frame_radius(camera: Camera) -> float:
