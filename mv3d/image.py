@@ -92,17 +92,31 @@ def frame_picture(rgba: Frames, size_px: int, fill: float = FILL) -> Frames:
     Raises:
         Mv3dError: if the picture is transparent everywhere.
     """
+    left, right, upper, lower, half = _framing(rgba, fill)
+    margin = ceil(half) + 1
+    padded = np.pad(rgba[upper:lower, left:right], ((margin, margin), (margin, margin), (0, 0)))
+    middle_x, middle_y = padded.shape[1] / 2, padded.shape[0] / 2
+    return resize(padded, size_px, size_px, (middle_x - half, middle_y - half, middle_x + half, middle_y + half))
+
+
+def framed_px(rgba: Frames, fill: float = FILL) -> int:
+    """The size at which `frame_picture` neither enlarges nor reduces the object.
+
+    Raises:
+        Mv3dError: if the picture is transparent everywhere.
+    """
+    return ceil(2 * _framing(rgba, fill)[-1])
+
+
+def _framing(rgba: Frames, fill: float) -> tuple[int, int, int, int, float]:
+    """The silhouette's box (left, right, upper, lower), and half the side of the square around its middle."""
     y, x = np.nonzero(rgba[..., 3] > _SEEN)
     if len(x) == 0:
         raise Mv3dError("there is nothing to frame: the picture is transparent everywhere")
     left, right, upper, lower = x.min(), x.max() + 1, y.min(), y.max() + 1
     centre_x, centre_y = (left + right) / 2, (upper + lower) / 2
     radius = np.hypot(np.abs(x + 0.5 - centre_x) + 0.5, np.abs(y + 0.5 - centre_y) + 0.5).max()
-    half = radius / fill
-    margin = ceil(half) + 1
-    padded = np.pad(rgba[upper:lower, left:right], ((margin, margin), (margin, margin), (0, 0)))
-    middle_x, middle_y = padded.shape[1] / 2, padded.shape[0] / 2
-    return resize(padded, size_px, size_px, (middle_x - half, middle_y - half, middle_x + half, middle_y + half))
+    return left, right, upper, lower, radius / fill
 
 
 def _open(path: Path) -> Image.Image:

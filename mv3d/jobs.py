@@ -13,7 +13,7 @@ from mv3d.cameras import sine_orbit
 from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
-from mv3d.image import cut_out, frame_picture, load_picture
+from mv3d.image import cut_out, frame_picture, framed_px, load_picture
 from mv3d.options import OrbitOptions
 from mv3d.orbit import Frames, Orbit, check_replaceable, is_made, load_orbit, resize, save_orbit
 from mv3d.transforms import CLIP_FILE
@@ -33,6 +33,7 @@ _FILE_SUFFIXES = PICTURE_SUFFIXES | {
     *(".mp4", ".mov", ".mkv", ".webm", ".json", ".npz", ".zip"),
 }
 _MESH_NAME = "mesh.glb"
+_LARGEST_PICTURE_PX = 2048  # that is kept beside the views
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,7 @@ class _Generator:
         """Make one orbit, with what is known of it, and the surface behind it; or a clip."""
         from mv3d.generate import generate, generate_clip
 
-        size_px = self.model.output_px
-        fit = resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
+        fit = self._framed(cut_out, self.model.output_px)
         report = (lambda done, total: on_step(job, done, total)) if on_step else None
         if not self.model.facts.turns:
             clip = generate_clip(fit, self.model, self.settings, report)
@@ -275,7 +275,12 @@ class _Generator:
         facts = replace(made.orbit.facts, source=job.picture.name, command=command)
         if estimated:
             facts = replace(facts, extra=facts.extra | {"estimated_elevation_deg": settings.elevation_deg})
-        return replace(made, orbit=replace(made.orbit, facts=facts))
+        own_px = min(len(cut_out) if self.options.keep_framing else framed_px(cut_out), _LARGEST_PICTURE_PX)
+        picture = self._framed(cut_out, own_px) if own_px > self.model.output_px else None
+        return replace(made, orbit=replace(made.orbit, facts=facts, picture=picture))
+
+    def _framed(self, cut_out: Frames, size_px: int) -> Frames:
+        return resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
 
 
 def _settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:

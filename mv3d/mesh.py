@@ -64,6 +64,33 @@ class Mesh:
         normals = self._sum_over_faces(np.repeat(face_normals[:, None], 3, axis=1))
         return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
+    def corner_normals(self, crease_deg: float = 60.0) -> NDArray[np.float64]:
+        """Unit normals (F, 3, 3), one for each corner of each face, to shade the surface smoothly between its edges.
+
+        Averaged by area over the faces around the vertex that are turned by less than ``crease_deg`` from the corner's
+        own.
+        """
+        corners = self.vertices[self.faces]
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        unit = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-300)
+        # All pairs of corners that share a vertex: each of its corners with each.
+        order = np.argsort(self.faces.ravel(), kind="stable")
+        count = np.bincount(self.faces.ravel(), minlength=len(self.vertices))
+        first = np.cumsum(count) - count
+        own_count = count[self.faces.ravel()[order]]
+        one = np.repeat(np.arange(len(order)), own_count)
+        start = np.repeat(np.cumsum(own_count) - own_count, own_count)
+        other = first[self.faces.ravel()[order]][one] + np.arange(len(one)) - start
+        face, neighbour = order[one] // 3, order[other] // 3
+        alike = (unit[face] * unit[neighbour]).sum(axis=1) > np.cos(np.radians(crease_deg))
+        alike |= face == neighbour
+        corner, shared = order[one][alike], across[neighbour[alike]]
+        sums = [np.bincount(corner, shared[:, axis], minlength=len(order)) for axis in range(3)]
+        normals = np.stack(sums, axis=1)
+        length = np.linalg.norm(normals, axis=1, keepdims=True)
+        own = np.repeat(unit, 3, axis=0)
+        return np.where(length > 0, normals / np.maximum(length, 1e-300), own).reshape(-1, 3, 3)
+
     def vertex_colours(self) -> NDArray[np.uint8]:
         """The texture's colours at the vertices, (V, 3) uint8 sRGB, for formats that have no texture."""
         if self.texture is None:

@@ -22,10 +22,11 @@ from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
 from mv3d.pixels import WHITE, Frames, composite, from_uint8, resize, to_uint8
-from mv3d.transforms import CLIP_FILE, load_views
+from mv3d.transforms import CLIP_FILE, load_picture, load_views
 
 __all__ = [
     "FORMAT_VERSION",
+    "PICTURE_FILE",
     "WHITE",
     "Facts",
     "Frames",
@@ -45,6 +46,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+PICTURE_FILE = "picture.png"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Orbit:
     frames: Frames
     cameras: tuple[Camera, ...]
     facts: Facts = Facts()
+    picture: Frames | None = None
+    """(S, S, 4), what the input view shows, at the resolution of the picture that it was made from."""
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.shape[-1] != 4 or self.frames.dtype != np.float32:
@@ -83,6 +87,8 @@ class Orbit:
         for k, camera in enumerate(self.cameras):
             if (camera.width_px, camera.height_px) != size:
                 raise ValueError(f"camera {k} is for {camera.width_px}x{camera.height_px}, frames are {size}")
+        if self.picture is not None and (self.picture.shape[0], size[0]) != (self.picture.shape[1], size[1]):
+            raise ValueError(f"a picture of {self.picture.shape} belongs to square views, not to {size}")
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -96,7 +102,8 @@ class Orbit:
         given = self.facts.input_index
         input_index = next((new for new, old in enumerate(indices) if old == given), None)
         facts = replace(self.facts, input_index=input_index)
-        return Orbit(self.frames[list(indices)], tuple(self.cameras[k] for k in indices), facts)
+        picture = None if input_index is None else self.picture
+        return Orbit(self.frames[list(indices)], tuple(self.cameras[k] for k in indices), facts, picture)
 
     def resized(self, size_px: int) -> Orbit:
         """The orbit resampled to a square size.
@@ -108,7 +115,8 @@ class Orbit:
         if height_px != width_px:
             raise Mv3dError(f"views of {width_px}x{height_px} px are not square; pad or render them so")
         frames = np.stack([resize(frame, size_px, size_px) for frame in self.frames])
-        return Orbit(frames, tuple(camera.resized(size_px, size_px) for camera in self.cameras), self.facts)
+        cameras = tuple(camera.resized(size_px, size_px) for camera in self.cameras)
+        return Orbit(frames, cameras, self.facts, self.picture)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -123,7 +131,9 @@ def save_orbit(
     for_people: bool = True,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the orbit folder; ``for_people`` adds ``orbit.mp4`` and ``sheet.png``, ``more`` files by relative path.
+    """Write the orbit folder, with ``picture.png`` where it has a picture.
+
+    ``for_people`` adds ``orbit.mp4`` and ``sheet.png``, ``more`` files by relative path.
 
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set, or is something else than an orbit folder.
@@ -134,6 +144,8 @@ def save_orbit(
         names = [f"frames/{k:03d}.png" for k in range(len(orbit))]
         for frame, name in zip(orbit.frames, names, strict=True):
             Image.fromarray(to_uint8(frame), "RGBA").save(partial / name)
+        if orbit.picture is not None:
+            Image.fromarray(to_uint8(orbit.picture), "RGBA").save(partial / PICTURE_FILE)
         text = json.dumps(describe_orbit(orbit, names), indent=1)
         (partial / "transforms.json").write_text(text + "\n")
         for name, data in (more or {}).items():
@@ -163,7 +175,18 @@ def load_orbit(folder: Path) -> Orbit:
         Mv3dError: if it is missing, damaged, or not what the format says; the message names the file.
     """
     views = load_views(folder)
-    return Orbit(views.frames, views.cameras, _load_facts(views.known, views.path))
+    facts = _load_facts(views.known, views.path)
+    return Orbit(views.frames, views.cameras, facts, _load_own(folder / PICTURE_FILE, views.frames, facts))
+
+
+def _load_own(path: Path, frames: Frames, facts: Facts) -> Frames | None:
+    """The picture that an orbit was made from, as its input view shows it, if it is there."""
+    if facts.input_index is None or not path.exists():
+        return None
+    picture = load_picture(path)
+    if picture.shape[0] != picture.shape[1] or frames.shape[1] != frames.shape[2]:
+        raise Mv3dError(f"{path} is not square as the views of a picture are; delete it to do without")
+    return picture
 
 
 def describe_orbit(orbit: Orbit, names: Sequence[str]) -> dict:

@@ -88,7 +88,7 @@ def load_mesh(path: Path, *, y_up: bool | None = None) -> Mesh:
 
 def _save_glb(mesh: Mesh, path: Path) -> None:
     with whole_file(path) as partial:
-        partial.write_bytes(_encoded(_textured(mesh, path.stem), "glb"))
+        partial.write_bytes(_encoded(_textured(mesh, path.stem), "glb", include_normals=True))
 
 
 def _save_obj(mesh: Mesh, path: Path) -> None:
@@ -104,7 +104,9 @@ def _save_obj(mesh: Mesh, path: Path) -> None:
             ambient=(255, 255, 255),
             specular=(0, 0, 0),
         )
-    text, beside = export_obj(out, return_texture=True, mtl_name=path.stem + _MATERIAL, digits=9, header="")
+    text, beside = export_obj(
+        out, return_texture=True, include_normals=True, mtl_name=path.stem + _MATERIAL, digits=9, header=""
+    )
     with ExitStack() as files:
         files.enter_context(whole_file(path)).write_text(text)
         for name, content in beside.items():
@@ -115,9 +117,10 @@ def _save_ply(mesh: Mesh, path: Path) -> None:
     import trimesh
 
     colours = None if mesh.texture is None else mesh.vertex_colours()
-    out = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colours, process=False)
+    normals = mesh.vertex_normals()
+    out = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colours, vertex_normals=normals, process=False)
     with whole_file(path) as partial:
-        partial.write_bytes(_encoded(out, "ply", vertex_normal=False))
+        partial.write_bytes(_encoded(out, "ply", vertex_normal=True))
 
 
 def _save_stl(mesh: Mesh, path: Path) -> None:
@@ -155,21 +158,24 @@ def _encoded(mesh: Any, file_type: str, **options: Any) -> bytes:
 
 
 def _textured(mesh: Mesh, name: str) -> Any:
-    """Trimesh's twin of the mesh, Y up: one vertex for each pair of place and texture position."""
+    """Trimesh's twin of the mesh, Y up: one vertex for each place, normal and texture position that go together."""
     import trimesh
     import trimesh.visual
 
-    vertices = mesh.vertices @ _Y_UP_FROM_WORLD.T
-    if mesh.texture is None:
-        return trimesh.Trimesh(vertices, mesh.faces, process=False)
-    corners = np.concatenate([mesh.faces.reshape(-1, 1), mesh.texture.corner_uv.reshape(-1, 2)], axis=1)
-    pairs, faces = np.unique(corners, axis=0, return_inverse=True)
-    # A dielectric without gloss: every viewer shows the texture's own colours, none waits for an environment map.
-    material = trimesh.visual.material.PBRMaterial(
-        name=name, baseColorTexture=Image.fromarray(mesh.texture.pixels), metallicFactor=0.0, roughnessFactor=1.0
-    )
-    visual = trimesh.visual.TextureVisuals(uv=pairs[:, 1:], material=material)
-    return trimesh.Trimesh(vertices[pairs[:, 0].astype(int)], faces.reshape(-1, 3), visual=visual, process=False)
+    per_corner = [mesh.faces.reshape(-1, 1), mesh.corner_normals().reshape(-1, 3).round(4)]
+    if mesh.texture is not None:
+        per_corner.append(mesh.texture.corner_uv.reshape(-1, 2))
+    kinds, faces = np.unique(np.concatenate(per_corner, axis=1), axis=0, return_inverse=True)
+    vertices = (mesh.vertices @ _Y_UP_FROM_WORLD.T)[kinds[:, 0].astype(int)]
+    normals = kinds[:, 1:4] @ _Y_UP_FROM_WORLD.T
+    out = trimesh.Trimesh(vertices, faces.reshape(-1, 3), vertex_normals=normals, process=False)
+    if mesh.texture is not None:
+        # A dielectric without gloss: every viewer shows the texture's own colours, none waits for an environment map.
+        material = trimesh.visual.material.PBRMaterial(
+            name=name, baseColorTexture=Image.fromarray(mesh.texture.pixels), metallicFactor=0.0, roughnessFactor=1.0
+        )
+        out.visual = trimesh.visual.TextureVisuals(uv=kinds[:, 4:], material=material)
+    return out
 
 
 def _loaded_texture(loaded: Any) -> Texture | None:

@@ -62,6 +62,9 @@ def _export(mesh: Mesh, y_up_from_world: np.ndarray, path: Path, name: str, text
     shape.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(mesh.faces), 3, dtype=np.int32)))
     shape.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(mesh.faces.astype(np.int32).ravel()))
     shape.CreateExtentAttr(Vt.Vec3fArray.FromNumpy(np.stack([points.min(axis=0), points.max(axis=0)])))
+    normals = (mesh.corner_normals().reshape(-1, 3) @ y_up_from_world.T).astype(np.float32)
+    shape.CreateNormalsAttr(Vt.Vec3fArray.FromNumpy(normals))
+    shape.SetNormalsInterpolation(UsdGeom.Tokens.faceVarying)
     shape.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)  # the default would round the triangles off
     if mesh.texture is not None:
         uv = UsdGeom.PrimvarsAPI(shape).CreatePrimvar(

@@ -10,7 +10,8 @@ from mv3d.errors import Mv3dError
 from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.lift.surface import extract_surface, unwrap
+from mv3d.lift.surface import extract_surface
+from mv3d.lift.unwrap import unwrap
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
@@ -18,7 +19,6 @@ from mv3d.orbit import Orbit
 Method = Literal["field", "hull"]
 
 _FEWEST_VIEWS = 3
-_TEXELS_PER_PIXEL = 1.5
 _SLACK_PX = 3  # how far a surface that the views were drawn from may be off
 _PREVIEW = {"method": "hull", "resolution": 64, "faces": 4000, "texture_px": 512}
 
@@ -33,8 +33,8 @@ class LiftSettings:
     """Grid cells along the object's longest side; 16 to 512."""
     faces: int = 30_000
     """Triangles at most; at least 100."""
-    texture_px: int = 2048
-    """Sides of the texture at most; 64 to 8192."""
+    texture_px: int = 1024
+    """Sides of the texture; 64 to 8192."""
     device: str = "cpu"
     """Where the field is fitted, as torch names it."""
 
@@ -85,9 +85,8 @@ def texture_surface(surface: Mesh, orbit: Orbit, texture_px: int = LiftSettings.
 
 
 def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, texture_px: int, slack: float) -> Mesh:
-    """Texture a surface from the views, at most about ``texture_px`` wide.
+    """Texture a surface from the views, by a picture ``texture_px`` wide and high.
 
     ``slack`` is how far (world units) the surface may be off without hiding itself.
     """
-    corner_uv, size_px = unwrap(surface, _TEXELS_PER_PIXEL / views.pixel_size, texture_px)
-    return replace(surface, texture=bake_texture(surface, corner_uv, size_px, orbit, views, slack))
+    return replace(surface, texture=bake_texture(surface, unwrap(surface, texture_px), texture_px, orbit, views, slack))

@@ -16,63 +16,93 @@ from mv3d.orbit import Orbit, to_uint8
 Array = NDArray[np.float64]
 
 _SHARPNESS = 4  # power of the cosine between the view and the surface's normal
-_GRAZING = 0.2  # cosine below which a view does not see enough
-_INPUT_TRUST = 4.0  # the picture all other views were made from is the best witness
+_GRAZING, _FACING = 0.15, 0.4  # cosines from which, and up to which, a view counts, and the picture in place of views
+_FROM_OUTLINE_PX = 2.0  # within which views are trusted less
+_PICTURE_DEPTH_PX = 512  # of the depth map by which the picture's pixels are told from hidden places
 _NEIGHBOURS = 8  # seen texels that lend an unseen one their colour
+_MOST_LENDERS = 50_000  # of all seen texels, evenly chosen
 
 
 def bake_texture(
-    mesh: Mesh, corner_uv: Array, size_px: tuple[int, int], orbit: Orbit, views: SilhouetteViews, slack: float
+    mesh: Mesh, corner_uv: Array, size_px: int, orbit: Orbit, views: SilhouetteViews, slack: float
 ) -> Texture:
-    """Paint the texture of ``size_px`` (width, height) from the orbit's frames.
+    """Paint a texture, ``size_px`` wide and high, from the orbit's frames, and from its picture where that is there.
 
+    Views are blended; the picture, which is sharper and true, stands before them where it sees the surface.
     ``slack`` is how far (world units) the surface may be off without hiding itself.
     """
-    width_px, height_px = size_px
-    corners_px = np.stack([corner_uv[..., 0] * width_px, (1 - corner_uv[..., 1]) * height_px], axis=-1)
-    texels = rasterize(corners_px, np.ones(mesh.faces.shape), width_px, height_px)
+    corners_px = np.stack([corner_uv[..., 0], 1 - corner_uv[..., 1]], axis=-1) * size_px
+    texels = rasterize(corners_px, np.ones(mesh.faces.shape), size_px, size_px)
     corners = mesh.faces[texels.faces]
     weights = texels.barycentric[:, :, None]
     points = (mesh.vertices[corners] * weights).sum(axis=1)
     normals = (mesh.vertex_normals()[corners] * weights).sum(axis=1)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    colours = _blend(mesh, points, normals, orbit, views, slack)
-    picture = np.zeros((height_px, width_px, 3), dtype=np.float32)
+    sight = _Sight(mesh, points, normals, slack)
+    total = np.zeros((len(points), 3))
+    total_weight = np.zeros(len(points))
+    for view, camera in enumerate(orbit.cameras):
+        seen, colours, cosine = sight.look(orbit.frames[view], camera, views.inner_px(view))
+        weight = cosine**_SHARPNESS * colours[:, 3]
+        total[seen] += weight[:, None] * colours[:, :3]
+        total_weight[seen] += weight
+    colours = total / np.maximum(total_weight, 1e-12)[:, None]
+    known = total_weight > 0
+    if orbit.picture is not None and orbit.facts.input_index is not None:
+        given = orbit.facts.input_index
+        seen, own, cosine = sight.look(orbit.picture, orbit.cameras[given], views.inner_px(given))
+        share = np.clip((cosine - _GRAZING) / (_FACING - _GRAZING), 0, 1) * np.clip(own[:, 3], 0, 1)
+        share = np.where(known[seen], share, own[:, 3] > 0)
+        colours[seen] += share[:, None] * (own[:, :3] - colours[seen])
+        known[seen] |= share > 0
+    _lend(colours, known, points)
+    picture = np.zeros((size_px, size_px, 3), dtype=np.float32)
     picture[texels.rows, texels.columns] = colours
-    empty = np.ones((height_px, width_px), dtype=bool)
+    empty = np.ones((size_px, size_px), dtype=bool)
     empty[texels.rows, texels.columns] = False
     # Between the charts goes the nearest chart's colour, so that no filter mixes in black.
     nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
     return Texture(to_uint8(picture[tuple(nearest)]), corner_uv)
 
 
-def _blend(
-    mesh: Mesh, points: Array, normals: Array, orbit: Orbit, views: SilhouetteViews, slack: float
-) -> NDArray[np.float32]:
-    """Colours (P, 3) of surface points: views weigh more that look straight at them, away from an outline."""
-    total = np.zeros((len(points), 3))
-    total_weight = np.zeros(len(points))
-    for view, camera in enumerate(orbit.cameras):
-        towards = camera.position - points
+class _Sight:
+    """Points of a surface, (P, 3), and who sees them."""
+
+    def __init__(self, mesh: Mesh, points: Array, normals: Array, slack: float) -> None:
+        self._mesh, self._points, self._normals, self._slack = mesh, points, normals, slack
+
+    def look(
+        self, frame: NDArray[np.float32], camera: Camera, inner_px: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], Array]:
+        """Which points a camera sees, the colours (Q, 4) it sees there, and cosines to the surface's normal (Q,).
+
+        ``frame`` is square if its size is not the camera's. A colour's fourth number is how far to trust it: it is
+        small at the outline, which lies ``inner_px`` (of the camera's pixels) away.
+        """
+        towards = camera.position - self._points
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-        cosine = (normals * towards).sum(axis=1)
+        cosine = (self._normals * towards).sum(axis=1)
         facing = np.flatnonzero(cosine > _GRAZING)
-        seen = facing[_is_visible(mesh, camera, points[facing], cosine[facing], slack)]
-        pixels, _ = camera.project(points[seen])
-        colours = _sample(orbit.frames[view], pixels)
-        inner_px = _sample(views.inner_px(view)[..., None], pixels)[:, 0]
-        weight = cosine[seen] ** _SHARPNESS * np.clip(inner_px / 2, 0.01, 1) * colours[:, 3]
-        weight *= _INPUT_TRUST if view == orbit.facts.input_index else 1.0
-        total[seen] += weight[:, None] * colours[:, :3]
-        total_weight[seen] += weight
-    known = total_weight > 0
-    out = total / np.maximum(total_weight, 1e-12)[:, None]
+        depth_camera = camera
+        if len(frame) != camera.height_px:
+            depth_camera = camera.resized(_PICTURE_DEPTH_PX, _PICTURE_DEPTH_PX)
+        seen = facing[_is_visible(self._mesh, depth_camera, self._points[facing], cosine[facing], self._slack)]
+        pixels, _ = camera.project(self._points[seen])
+        colours = _sample(frame, pixels * (len(frame) / camera.height_px))
+        inner = _sample(inner_px[..., None], pixels)[:, 0]
+        colours[:, 3] *= np.clip(inner / _FROM_OUTLINE_PX, 0.01, 1)
+        return seen, colours, cosine[seen]
+
+
+def _lend(colours: Array, known: NDArray[np.bool_], points: Array) -> None:
+    """Give points (P, 3) of unknown colour, in place, that of the nearest known ones."""
     if known.any() and not known.all():
-        distance, index = cKDTree(points[known]).query(points[~known], k=min(_NEIGHBOURS, int(known.sum())))
+        lenders = np.flatnonzero(known)
+        lenders = lenders[:: -(-len(lenders) // _MOST_LENDERS)]
+        distance, index = cKDTree(points[lenders]).query(points[~known], k=min(_NEIGHBOURS, len(lenders)))
         closeness = 1 / np.maximum(distance.reshape(len(index), -1), 1e-6)
-        lent = out[known][index.reshape(len(index), -1)]
-        out[~known] = (lent * closeness[..., None]).sum(axis=1) / closeness.sum(axis=1, keepdims=True)
-    return out.astype(np.float32)
+        lent = colours[lenders][index.reshape(len(index), -1)]
+        colours[~known] = (lent * closeness[..., None]).sum(axis=1) / closeness.sum(axis=1, keepdims=True)
 
 
 def _is_visible(mesh: Mesh, camera: Camera, points: Array, cosine: Array, slack: float) -> NDArray[np.bool_]:

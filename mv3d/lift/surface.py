@@ -1,4 +1,4 @@
-"""From a field on a grid to a closed surface, and from the surface to a plane for its texture."""
+"""From a field on a grid to a closed surface."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import manifold3d
 import numpy as np
-import xatlas
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
@@ -17,7 +16,6 @@ from mv3d.mesh import Mesh
 _SMALLEST_PART = 0.005  # of the largest part's volume; hollows inside have negative volume and go as well
 _TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
 _MOST_DOUBLINGS = 16  # of the square of the tolerance
-_GUTTER_PX = 2
 
 
 def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> Mesh:
@@ -70,25 +68,3 @@ def _apart(mesh: Mesh, distance: float) -> NDArray[np.float64]:
     _, place, count = np.unique(mesh.vertices, axis=0, return_inverse=True, return_counts=True)
     touching = (count > 1)[place.reshape(-1)]
     return mesh.vertices - distance * touching[:, None] * mesh.vertex_normals()
-
-
-def unwrap(mesh: Mesh, texels_per_unit: float, most_px: int) -> tuple[NDArray[np.float64], tuple[int, int]]:
-    """Cut the surface into charts and lay them out; returns ``corner_uv`` (F, 3, 2) and the picture's (width, height).
-
-    The texture has ``texels_per_unit`` texels to the world's unit, or fewer where the
-    picture would become larger than about ``most_px`` squared.
-    """
-    # xatlas knows lengths that are nothing and normals that are none by fixed limits, made for things about 1 large.
-    size = float((mesh.extent[1] - mesh.extent[0]).max())
-    vertices, texels_per_unit = (mesh.vertices - mesh.extent[0]) / size, texels_per_unit * size
-    edges = vertices[mesh.faces]
-    area = float(np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum() / 2)
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices.astype(np.float32), mesh.faces.astype(np.uint32))
-    options = xatlas.PackOptions()
-    options.texels_per_unit = min(texels_per_unit, 0.6 * most_px / area**0.5)
-    options.padding = 2 * _GUTTER_PX
-    options.bilinear = True
-    atlas.generate(pack_options=options)
-    _, corners, uv = atlas[0]
-    return uv.astype(np.float64)[corners], (atlas.width, atlas.height)

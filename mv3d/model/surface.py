@@ -14,7 +14,7 @@ from mv3d.lift.grid import Grid
 from mv3d.lift.silhouettes import outline_distance
 from mv3d.lift.surface import extract_surface
 from mv3d.mesh import Mesh
-from mv3d.model.frustum import Frustum, pixel_uv
+from mv3d.model.frustum import Frustum, axes, pixel_uv
 
 _MOST_CELLS = 128  # along each side; fewer for a smaller picture
 _BINS = 64
@@ -25,6 +25,8 @@ _STEEPEST = 4.0  # cells from the surface at which the field is cut off
 _DEEPEST = 1.5  # how many times deeper than to its outline a thin part may be
 _SMOOTHING = 0.8  # of occupancy, in cells: beneath what thin parts measure
 _ROUNDING = 0.5  # of the edge between what is seen and the outline, in cells: there the grid's steps show
+_SNAPPED = 1.5  # cells from the outline within which the rim is drawn to it: smoothing has moved it
+_EDGE_ON = (0.2, 0.4)  # cosines between surface and ray up to which it is the rim wholly, and not at all
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
@@ -82,7 +84,21 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(shape).numpy()
     signed = ndimage.gaussian_filter(signed, _ROUNDING)
     grid = Grid(np.full(3, float(axis[0])), 2 / cells, shape)
-    return smoothed(extract_surface(signed, grid, _FACES))
+    return _snapped(smoothed(extract_surface(signed, grid, _FACES)), solid.frustum, alpha, elevation_rad, cells)
+
+
+def _snapped(mesh: Mesh, frustum: Frustum, alpha: Tensor, elevation_rad: float, cells: int) -> Mesh:
+    """Move the surface's rim, as the picture's camera sees it, on to the silhouette's outline."""
+    vertices = torch.from_numpy(mesh.vertices).float()
+    pose = torch.tensor([[0.0, elevation_rad]])
+    at = frustum.project(vertices[None], pose)[0]
+    missed = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), at).numpy() * (cells / len(alpha))
+    rays = (vertices - frustum.distance * axes(pose)[0, 2]).numpy()
+    normals = mesh.vertex_normals()
+    cosine = np.abs((normals * rays).sum(axis=1)) / np.linalg.norm(rays, axis=1)
+    share = np.clip((_EDGE_ON[1] - cosine) / (_EDGE_ON[1] - _EDGE_ON[0]), 0, 1) * (np.abs(missed) < _SNAPPED)
+    moved = mesh.vertices + normals * (share * missed * 2 / cells)[:, None]
+    return Mesh(moved, mesh.faces, mesh.texture)
 
 
 def smoothed(mesh: Mesh, passes: int = 10) -> Mesh:

@@ -43,6 +43,30 @@ def test_textures_come_back_on_the_same_corners(block: Mesh, tmp_path: Path, suf
     np.testing.assert_allclose(again.texture.corner_uv, block.texture.corner_uv, atol=1e-6)
 
 
+def test_normals_are_smooth_but_for_edges():
+    ball = trimesh.creation.icosphere(3)
+    smooth = Mesh(np.asarray(ball.vertices), np.asarray(ball.faces))
+    np.testing.assert_allclose(smooth.corner_normals(), smooth.vertices[smooth.faces], atol=0.02)
+    block = make_block()
+    corners = block.vertices[block.faces]
+    flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    np.testing.assert_allclose(block.corner_normals(), np.repeat(flat[:, None], 3, axis=1), atol=1e-12)
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
+def test_normals_are_written(tmp_path: Path, suffix: str):
+    ball = trimesh.creation.icosphere(2)
+    mesh = Mesh(np.asarray(ball.vertices) * [1, 1.2, 1.1] + [5, 0, 0], np.asarray(ball.faces))
+    save_mesh(mesh, tmp_path / f"ball{suffix}")
+    content = (tmp_path / f"ball{suffix}").read_bytes()
+    assert {".glb": b'"NORMAL"', ".obj": b"\nvn ", ".ply": b"property float nx"}[suffix] in content
+    loaded = trimesh.load_scene(tmp_path / f"ball{suffix}", process=False).to_mesh()
+    up = [0, 0, 1] if suffix == ".ply" else [0, 1, 0]
+    top = loaded.vertices[:, up.index(1)].argmax()
+    np.testing.assert_allclose(loaded.vertex_normals[top], up, atol=0.05)
+
+
 def test_gltf_stands_upright_with_its_front_to_the_front(block: Mesh, tmp_path: Path) -> None:
     save_mesh(block, tmp_path / "block.glb")
     stored = trimesh.load_scene(tmp_path / "block.glb").to_mesh()

@@ -48,6 +48,20 @@ def edit(folder: Path, change: dict, frame_change: dict | None = None) -> None:
     path.write_text(json.dumps(transforms))
 
 
+def test_the_picture_behind_an_orbit_comes_back_at_its_own_size(tmp_path: Path):
+    picture = np.zeros((40, 40, 4), dtype=np.float32)
+    picture[5:30, 5:20] = 1
+    orbit = replace(make_orbit(), picture=picture)
+    save_orbit(orbit, tmp_path / "orbit", for_people=False)
+    again = load_orbit(tmp_path / "orbit")
+    np.testing.assert_array_equal(again.picture, picture)
+    assert again.select([2, 1]).picture is again.picture
+    assert again.select([0, 2]).picture is None  # nobody shows it then
+    Image.new("RGBA", (40, 30)).save(tmp_path / "orbit" / "picture.png")
+    with pytest.raises(Mv3dError, match="picture.png is not square"):
+        load_orbit(tmp_path / "orbit")
+
+
 # -------------------------------------------------------------------------------------------------
 # In memory.
 

@@ -101,6 +101,11 @@ def test_the_picture_s_own_pixels_are_where_it_shows_the_surface(drawn):
     assert (views[4, 4:, inside] / 2 + 0.5 - 0.25).abs().max() < 0.02  # the field's own shares
 
 
+def test_the_surface_fills_the_picture_s_outline(drawn):
+    mesh, picture, _ = drawn
+    assert _iou(_alpha(mesh), picture[3].numpy() > 0.5) > 0.98
+
+
 def test_thin_parts_that_the_picture_shows_stay_whole():
     """A shaft of which the field says nothing, four pixels of 128 wide."""
     solid = Ellipsoid(axes=(0.4, 0.3, 0.2), unsure=-3.0)
