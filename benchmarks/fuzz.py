@@ -26,7 +26,7 @@ import numpy as np
 import trimesh
 
 from mv3d.errors import Mv3dError
-from render.farm import render_sources
+from render.farm.farm import render_sources
 from render.settings import Settings
 from render.sources import SourceObject, find_objects
 

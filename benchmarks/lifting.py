@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import fusion
-from eval.lifting import lifter_fingerprint
+from eval.meshes.lifting import lifter_fingerprint
 from eval.metrics.geometry import score_geometry
 from eval.metrics.images import psnr, silhouette_iou
-from eval.objects import list_objects, load_true_mesh, render_mesh
+from eval.truth.objects import list_objects, load_true_mesh, render_mesh
 from mv3d.blender import render_in_blender
 from mv3d.cameras import Camera, orbit_through, sine_orbit, static_orbit
 from mv3d.depth import DEPTH_FOLDER, load_depth, save_depth
@@ -37,10 +37,10 @@ from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.lift.nerfstudio import lift_with_nerfstudio
 from mv3d.mesh import Mesh
 from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
-from render.depth import render_depth
-from render.lights import make_lights
-from render.raycast import render_orbit
-from render.scene import make_scene
+from render.farm.depth import render_depth
+from render.scene.lights import make_lights
+from render.scene.raycast import render_orbit
+from render.scene.scene import make_scene
 from render.sources import SourceObject
 
 SIZE_PX, NUM_VIEWS = 256, 21

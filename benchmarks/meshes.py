@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.metrics.images import silhouette_iou
-from eval.objects import render_mesh
+from eval.truth.objects import render_mesh
 from mv3d.export import save_mesh
 from mv3d.files import whole_file
 from mv3d.lift import LiftSettings, lift_orbit

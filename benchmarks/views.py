@@ -18,8 +18,8 @@ import tyro
 
 from eval.metrics.images import psnr
 from eval.metrics.lpips import load_lpips
-from eval.objects import list_objects, render_truth
 from eval.protocol import load_protocol
+from eval.truth.objects import list_objects, render_truth
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
 from mv3d.orbit import Orbit, load_orbit

@@ -23,7 +23,7 @@ def weights(cache: _OptionalFolder = None) -> None:
     Args:
         cache: Folder to keep them in; $MV3D_CACHE or ~/.cache/mv3d if not given.
     """
-    from eval.weights import fetch_weights
+    from eval.metrics.weights import fetch_weights
 
     for path in fetch_weights(cache):
         print(path)
@@ -80,11 +80,11 @@ def run(
         wandb: Project to send the means and the report to.
         overwrite: Replace the report if it exists.
     """
-    from eval.predict import load_predictor
+    from eval.benchmark.predict import load_predictor
+    from eval.benchmark.run import Run, run_benchmark
     from eval.protocol import load_protocol
     from eval.report.page import save_report
     from eval.report.text import format_result
-    from eval.run import Run, run_benchmark
     from mv3d.device import pick_device
     from mv3d.files import check_free
     from mv3d.generate import GenerateSettings
@@ -137,11 +137,11 @@ def score(
         out: Folder for the report; without one it is printed only.
         overwrite: Replace the report if it exists.
     """
-    from eval.given import score_given
+    from eval.benchmark.given import score_given
     from eval.protocol import load_protocol
     from eval.report.page import save_report
     from eval.report.text import format_result
-    from eval.views import parse_order
+    from eval.views.views import parse_order
     from mv3d.files import check_free
 
     if out is not None:
@@ -174,7 +174,7 @@ def table(
         runs: Folders of reports, or their scores.json.
         out: Markdown file to write too.
     """
-    from eval.given import format_runs
+    from eval.benchmark.given import format_runs
 
     _tell(format_runs(runs), out)
 
@@ -194,7 +194,7 @@ def geometry(
         align: none, yaw (72 turns about the vertical), or icp (then rotation, translation and scale).
         out: Markdown file to write too.
     """
-    from eval.meshes import format_scores, score_meshes
+    from eval.meshes.given import format_scores, score_meshes
 
     _tell(format_scores(score_meshes(predicted, truth, align)), out)
 
@@ -218,7 +218,7 @@ def gallery(
         count: Objects on a sheet.
         overwrite: Replace the folder if it exists.
     """
-    from eval.gallery import save_gallery
+    from eval.report.gallery import save_gallery
 
     save_gallery(report, work, out, by, count, overwrite=overwrite)
     print(out)

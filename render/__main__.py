@@ -9,11 +9,11 @@ from collections import Counter
 
 from mv3d.blender import find_blender
 from mv3d.errors import Mv3dError
-from render.choice import choose, in_grey, licensed, on_sides
-from render.farm import render_sources, shard_of
+from render.farm.farm import render_sources, shard_of
 from render.options import make_parser, parse_shard, settings_of
 from render.sources import SourceObject, find_objects, limit_skins
 from render.sources.group import grouped
+from render.sources.selection import choose, in_grey, licensed, on_sides
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _orbits(options: argparse.Namespace) -> int:
         index, count = parse_shard(options.shard)
         objects, manifest = shard_of(objects, index, count), f"manifest-{index}-of-{count}.jsonl"
     if options.dry_run:
-        from render.pricing import estimate
+        from render.farm.estimate import estimate
 
         price = estimate(
             objects, settings, num_orbits=options.num_orbits, workers=options.workers, timeout_s=options.timeout
@@ -107,7 +107,7 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _curate(options: argparse.Namespace) -> int:
-    from render.curation import curate
+    from render.curation.curation import curate
 
     for line in curate(options.place, options.rules):
         print(line)
@@ -115,7 +115,7 @@ def _curate(options: argparse.Namespace) -> int:
 
 
 def _depth(options: argparse.Namespace) -> int:
-    from render.depth import add_depth
+    from render.farm.depth import add_depth
 
     failed = add_depth(_objects(options), options.out, workers=options.workers, timeout_s=options.timeout)
     for object_id, reason in failed.items():

@@ -25,7 +25,7 @@ CameraPath = Literal[
     "zoom-out",
     "mixed",
 ]
-"""Orbits, and clips of a moving camera; see `render.paths`."""
+"""Orbits, and clips of a moving camera; see `render.camera_paths`."""
 PASSES = ("depth", "normal", "albedo", "occupancy")
 _FILE = "settings.json"
 

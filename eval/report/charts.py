@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.metrics.names import BY_KEY
-from eval.results import Result
+from eval.scoring.results import Result
 from mv3d.errors import Mv3dError
 
 _WIDTH, _HEIGHT = 560, 300

@@ -12,9 +12,9 @@ from eval.report.charts import azimuth_chart, learning_charts
 from eval.report.media import make_sheet, make_turntable
 from eval.report.tables import published_tables, result_tables
 from eval.report.text import format_csv, format_result, summary
-from eval.results import RESULT_FILE, Result, save_result
-from eval.score import ScoreSettings, on_background
-from eval.views import Order, ViewSource
+from eval.scoring.results import RESULT_FILE, Result, save_result
+from eval.scoring.score import ScoreSettings, on_background
+from eval.views.views import Order, ViewSource
 from mv3d.files import whole_folder
 
 _VIDEOS_EACH = 4

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.metrics.names import ABSENT, BY_KEY, HEADLINE, METRICS, Metric
+from eval.metrics.statistics import INTERVALS, Estimate
 from eval.protocol import PublishedRow
-from eval.results import Result, compare_means
-from eval.statistics import INTERVALS, Estimate
+from eval.scoring.results import Result, compare_means
 
 
 @dataclass(frozen=True)

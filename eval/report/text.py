@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from eval.protocol import PublishedRow
 from eval.report.tables import Table, published_tables, result_tables
-from eval.results import Result
+from eval.scoring.results import Result
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

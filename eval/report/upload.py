@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.results import Result
+from eval.scoring.results import Result
 from mv3d.errors import Mv3dError
 
 

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from render.materials import REPEAT, Wrap
+from render.scene.materials import REPEAT, Wrap
 from render.sources.loading import load_scene
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval.metrics.clip import CLIP_VARIABLE, load_clip
-from eval.networks import compare_pictures, load_networks
+from eval.metrics.perceptual import compare_pictures, load_networks
 from mv3d.errors import Mv3dError
 
 

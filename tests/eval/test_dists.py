@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from eval.metrics.dists import Dists, load_dists
-from eval.networks import load_networks
-from eval.weights import FETCH_COMMAND, dists_file, lpips_file
+from eval.metrics.perceptual import load_networks
+from eval.metrics.weights import FETCH_COMMAND, dists_file, lpips_file
 from mv3d.errors import Mv3dError
 
 

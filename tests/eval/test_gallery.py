@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.given import score_given
-from eval.results import Method, save_result
+from eval.benchmark.given import score_given
+from eval.scoring.results import Method, save_result
 from mv3d.orbit import composite, load_orbit, resize, save_orbit
 
 # Seven objects; the first is predicted best. Their names' order is another one.

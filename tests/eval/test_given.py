@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.baselines import MEAN, NEAREST, REPEATED, WHITE
+from eval.benchmark.run import training_orbits
 from eval.metrics.images import MAX_PSNR_DB, psnr
 from eval.metrics.names import BY_KEY
-from eval.results import Method, compare_means, load_result, save_result
-from eval.run import training_orbits
-from eval.statistics import bootstrap_mean
-from eval.weights import FETCH_COMMAND
+from eval.metrics.statistics import bootstrap_mean
+from eval.metrics.weights import FETCH_COMMAND
+from eval.scoring.baselines import MEAN, NEAREST, REPEATED, WHITE
+from eval.scoring.results import Method, compare_means, load_result, save_result
 from mv3d.errors import Mv3dError
 from mv3d.orbit import save_orbit, to_uint8
 
@@ -216,8 +216,8 @@ def test_runs_stand_side_by_side_with_paired_differences(runs, tmp_path, capsys)
 
 
 def test_published_rows_are_shown_beside_runs_of_their_protocol_only(runs, capsys):
-    from eval.assemble import describe_protocol
     from eval.protocol import load_protocol
+    from eval.scoring.comparison import describe_protocol
 
     for run, name in zip(runs, ("svd50", "eschernet30"), strict=True):
         save_result(replace(load_result(run), protocol=describe_protocol(load_protocol(name))), run / "scores.json")

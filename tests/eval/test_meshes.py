@@ -8,7 +8,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from eval.__main__ import main
-from eval.meshes import score_meshes
+from eval.meshes.given import score_meshes
 from mv3d.export import save_mesh
 from mv3d.mesh import Mesh
 

@@ -12,15 +12,15 @@ import yaml
 from PIL import Image
 
 from eval.__main__ import main
-from eval.baselines import LIFTED, MEAN, NEAREST, REPEATED, WHITE
 from eval.metrics.names import BY_KEY
-from eval.objects import list_objects, render_truth
 from eval.protocol import PROTOCOLS_FOLDER, load_protocol
-from eval.results import load_result
+from eval.scoring.baselines import LIFTED, MEAN, NEAREST, REPEATED, WHITE
+from eval.scoring.results import load_result
+from eval.truth.objects import list_objects, render_truth
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit
-from render.scene import make_scene
-from render.split import identify, split_of
+from render.farm.split import identify, split_of
+from render.scene.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 from tests.tiny import TINY_UNET
 
@@ -202,7 +202,7 @@ def test_a_model_runs_on_a_gpu_where_there_is_one(place, command, tmp_path, monk
         asked.append(device)
         raise Mv3dError("no further")
 
-    monkeypatch.setattr("eval.predict.load_predictor", refuse)
+    monkeypatch.setattr("eval.benchmark.predict.load_predictor", refuse)
     words = [*command, "--out", str(tmp_path / "out")]
     for gpu in (False, True):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)

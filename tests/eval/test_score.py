@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval.cache import ScoreCache
 from eval.metrics.images import MAX_PSNR_DB, psnr
 from eval.metrics.lpips import Lpips
-from eval.networks import compare_pictures
-from eval.order import find_better_order, order_errors
-from eval.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects, score_views
-from eval.views import Views
+from eval.metrics.perceptual import compare_pictures
+from eval.scoring.cache import ScoreCache
+from eval.scoring.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects, score_views
+from eval.views.order import find_better_order, order_errors
+from eval.views.views import Views
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.orbit import to_uint8

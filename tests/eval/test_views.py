@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.views import find_views
+from eval.views.views import find_views
 from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
 from mv3d.orbit import composite, save_orbit, to_uint8

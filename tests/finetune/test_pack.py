@@ -18,7 +18,7 @@ from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Orbit, load_orbit, save_orbit, to_uint8
 from mv3d.pack import open_pack, pack_orbits
-from render.paths import MOTIONS
+from render.camera_paths import MOTIONS
 
 
 @pytest.fixture

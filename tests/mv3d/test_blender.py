@@ -27,7 +27,7 @@ PYTHON = Path("Scripts/python.exe" if os.name == "nt" else "bin/python")  # in a
 def real_scene(object_id: str):
     """A real object's scene for our ray caster; skips where the libraries are not installed."""
     pytest.importorskip("embreex", reason="the ray caster needs the extra `render`")
-    from render.scene import make_scene
+    from render.scene.scene import make_scene
     from render.sources import find_objects
 
     folder = Path(os.environ.get("MV3D_FURNITURE", "/usr/share/sweethome3d/furniture"))
@@ -39,7 +39,7 @@ def real_scene(object_id: str):
 
 
 def our_views(object_id: str, cameras: tuple[Camera, ...]) -> Orbit:
-    from render.raycast import render_orbit
+    from render.scene.raycast import render_orbit
 
     # An odd number of rays: no pixel is covered by exactly one half.
     return Orbit(render_orbit(real_scene(object_id), cameras, lights=None, samples_per_side=5), cameras)

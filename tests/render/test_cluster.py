@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mv3d.orbit import load_orbit
-from render.job import Job, render_job
+from render.farm.job import Job, render_job
 from render.settings import Settings
 from render.sources import find_objects
 
@@ -52,7 +52,7 @@ def slow_job(job: Job):
 
 
 def test_a_killed_node_costs_no_object_and_doubles_none(cluster, meshes: Path, tmp_path: Path, cube_obj) -> None:
-    from render.cluster import RayCluster
+    from render.farm.cluster import RayCluster
 
     for k in range(OBJECTS):
         (meshes / f"more-{k:02d}.obj").write_text(cube_obj((1, 1, 1 + k)))

@@ -13,7 +13,7 @@ import pytest
 
 from mv3d.orbit import load_orbit
 from render.__main__ import main
-from render.job import Job, render_job
+from render.farm.job import Job, render_job
 from render.settings import Settings
 from render.sources import find_objects
 

@@ -9,10 +9,10 @@ import pytest
 
 from mv3d.orbit import load_orbit
 from render.__main__ import main
-from render.scene import make_scene
+from render.farm.split import identify, side_of, split_of
+from render.scene.scene import make_scene
 from render.sources import find_objects
 from render.sources.group import grouped
-from render.split import identify, side_of, split_of
 
 
 @pytest.fixture
