@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-import mv3d
+from eval import versions
 from eval.protocol import Protocol
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit, save_orbit
@@ -22,8 +22,6 @@ from mv3d.orbit import load_orbit, save_orbit
 if TYPE_CHECKING:
     from mv3d.generate import GenerateSettings
     from mv3d.model.checkpoints import OrbitModel
-
-_CODE = ("generate.py", "model")
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Predictor:
     model: OrbitModel
     settings: GenerateSettings
     fingerprint: str
-    """Of the weights, the settings and the code that makes views: predictions of another one are never reused."""
+    """Of the weights, the settings and `versions.PREDICTION`: predictions of another one are never reused."""
 
     @property
     def name(self) -> str:
@@ -50,13 +48,11 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
     from mv3d.model.checkpoints import load_model
 
     model = load_model(name_or_folder, device)
-    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([versions.PREDICTION, asdict(settings)], sort_keys=True).encode())
     for network in (model.unet, model.vae, model.image_encoder, model.volume):
         for name, tensor in network.state_dict().items() if network is not None else ():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    for path in sorted(p for code in _CODE for p in _python_files(Path(mv3d.__file__).parent / code)):
-        digest.update(path.read_bytes())
     return Predictor(model, settings, digest.hexdigest()[:8])
 
 
@@ -135,10 +131,6 @@ def _predict(predictor: Predictor, true_folder: Path, folder: Path, *, level_tur
         orbit = orbit.resized(wanted_px)
     # Its distance and lens are the truth's: a picture tells neither, and they change no pixel.
     save_orbit(replace(orbit, cameras=truth.cameras), folder, for_people=False)
-
-
-def _python_files(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def _peak_memory_gb(device: str) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.benchmark.predict import Predictor, check_asked, load_orbit_seconds, predict_all
-from eval.meshes.lifting import LiftJob, lift_all, lifter_fingerprint, share_of_truth
+from eval.meshes.lifting import LiftJob, lift_all, lifter_version, share_of_truth
 from eval.metrics.perceptual import load_networks
 from eval.protocol import Protocol
 from eval.scoring.baselines import LIFTED
@@ -65,17 +65,17 @@ def run_benchmark(run: Run, predictor: Predictor) -> Finished:
     methods = [Method(predictor.name, "model", about)]
     predictions = {predictor.name: _as_sources(folders)}
     if protocol["geometry"] != "none":
-        lifted = run.folder / f"lifted-{lifter_fingerprint()}"
+        lifted = run.folder / f"lifted-{lifter_version()}"
         for name, scores in lift_all(_jobs_of_truth(items, truths, lifted), run.workers):
             whole[LIFTED][name] = scores
-        model_scores = run.folder / f"{predictor.name}-{predictor.fingerprint}-{lifter_fingerprint()}"
+        model_scores = run.folder / f"{predictor.name}-{predictor.fingerprint}-{lifter_version()}"
         jobs = [
             LiftJob(name, folders[name], truth, items[name], model_scores / f"{name}.json")
             for name, truth in truths.items()
         ]
         for name, scores in lift_all(jobs, run.workers):
             whole[predictor.name][name] = scores | share_of_truth(scores, whole[LIFTED][name])
-        methods.append(Method(LIFTED, "baseline", {"lifter": lifter_fingerprint()}))
+        methods.append(Method(LIFTED, "baseline", {"lifter": lifter_version()}))
         predictions[LIFTED] = _as_sources({name: lifted / "views" / name for name in truths})
     else:
         absent[LIFTED] = f"{protocol.name} lifts no views"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-import mv3d
-from eval.metrics import geometry
+from eval import versions
 from eval.metrics.geometry import empty_geometry, score_geometry
 from eval.metrics.images import psnr, silhouette, silhouette_iou
 from eval.truth.objects import load_true_mesh, render_mesh
@@ -121,13 +119,9 @@ def share_of_truth(scores: Mapping[str, float], of_true_views: Mapping[str, floa
     return {"consistency_share": scores[key] / of_true_views[key]}
 
 
-def lifter_fingerprint() -> str:
-    """Eight hex digits of the code that lifts and scores bodies: what an older one made is not mixed in."""
-    folder = Path(mv3d.__file__).parent / "lift"
-    digest = hashlib.sha256()
-    for path in (*sorted(folder.rglob("*.py")), Path(__file__), Path(geometry.__file__)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+def lifter_version() -> str:
+    """Names what lifts and scores bodies, in folders and reports: what an older one made is not mixed in."""
+    return f"{_METHOD}{versions.LIFTING}"
 
 
 def _try_to_lift(orbit: Orbit, cells_a_pixel: float) -> Mesh | None:

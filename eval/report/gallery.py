@@ -145,7 +145,7 @@ def _introduction(result: Result, metric: Metric, total: int, count: int) -> str
     return (
         f"# {method.name}: its {count} best, median and worst of {total} objects\n\n"
         f"Ranked by {metric.heading} under {protocol['name']} ({protocol['fingerprint']}), {result.date}; weights, "
-        f"settings and code {method.about['fingerprint']}.\n"
+        f"settings and version {method.about['fingerprint']}.\n"
         "Of each object: the input view at the left, true views above, predicted ones below."
     )
 

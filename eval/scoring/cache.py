@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eval import versions
 from eval.metrics.names import Columns
 from eval.metrics.perceptual import Network
 from eval.views.views import Views
@@ -17,19 +18,16 @@ from mv3d.files import whole_file
 
 
 class ScoreCache:
-    """Scores by what they are of: pixels of both sides, settings, networks and the code. Equal views are scored once.
+    """Scores by what they are of: pixels of both sides, settings, networks and `versions.SCORING`.
 
-    So a run that was killed goes on, and baselines are not scored again for the next model.
+    Equal views are scored once: a run that was killed goes on, and baselines are not scored again for the next model.
     """
 
     def __init__(self, folder: Path, networks: Sequence[Network], settings: object) -> None:
         """Keep scores made with these networks and settings (told apart by their ``repr``) in ``folder``."""
         self._folder = folder
-        made_with = hashlib.blake2b(repr(([network.key for network in networks], settings)).encode())
-        here = Path(__file__).parents[1]
-        for path in sorted([*(here / "metrics").glob("*.py"), here / "scoring" / "score.py"]):
-            made_with.update(path.read_bytes())
-        self._made_with = made_with
+        made_with = (versions.SCORING, [network.key for network in networks], settings)
+        self._made_with = hashlib.blake2b(repr(made_with).encode())
 
     def load(self, predicted: Views, truth: Views) -> Columns | None:
         """The scores of these views, if they are known."""
