@@ -44,7 +44,7 @@ _LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha">' + b"".join(
 def seeds() -> dict[str, Files]:
     """Good files of every kind, in a folder each."""
     box = trimesh.creation.box()
-    box.visual.vertex_colors = np.random.default_rng(0).integers(0, 256, (8, 4))
+    box.visual = trimesh.visual.ColorVisuals(box, vertex_colors=np.random.default_rng(0).integers(0, 256, (8, 4)))
     vertices, uv, faces = game_files.grid(8)
     textured = make_cube_obj().replace("f ", "vt 0 0\nf ", 1)
     mtl = make_cube_mtl().encode() + b"newmtl painted\nmap_Kd skin.png\n"
@@ -76,7 +76,7 @@ def seeds() -> dict[str, Files]:
     actor = _actor()
     return {
         "obj": {"cube.obj": textured.encode(), "cube.mtl": mtl, "skin.png": skin},
-        "glb": {"box.glb": box.export(file_type="glb")},
+        "glb": {"box.glb": _glb(box)},
         "gltf": {"box.gltf": json.dumps(gltf).encode(), "data.bin": data},
         "ply": {"box.ply": box.export(file_type="ply")},
         "stl": {"box.stl": box.export(file_type="stl")},
@@ -90,6 +90,12 @@ def seeds() -> dict[str, Files]:
         "0 A.D.": {"public.zip": _zip(actor)},
         "0 A.D., inside": {f"public.zip/{name}": data for name, data in actor.items()},
     }
+
+
+def _glb(mesh: trimesh.Trimesh) -> bytes:
+    data = mesh.export(file_type="glb")
+    assert isinstance(data, bytes)
+    return data
 
 
 def _actor() -> Files:

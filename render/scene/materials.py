@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from render.colour import srgb_to_linear
 from render.errors import Unusable
-from render.scene.colour import srgb_to_linear
+from render.sources.gltf import REPEAT, Wrap
 
 if TYPE_CHECKING:
     import trimesh
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 _MAX_TEXTURE_PX = 1024
 _TRIMESH_GREY = (102, 102, 102, 255)  # what trimesh puts where a file says nothing
 _GLTF_CUTOFF = 0.5  # where the material does not say
-Wrap = Literal["repeat", "mirror", "clamp"]
-REPEAT: tuple[Wrap, Wrap] = ("repeat", "repeat")
 
 
 @dataclass(frozen=True, eq=False)

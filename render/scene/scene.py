@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import Unusable
-from render.scene.materials import Wrap, decode_picture, look_of
+from render.scene.materials import decode_picture, look_of
+from render.sources.gltf import Wrap
 from render.sources.loading import GREY
 
 if TYPE_CHECKING:

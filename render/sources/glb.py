@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from render.scene.colour import srgb_to_linear
+from render.colour import srgb_to_linear
 
 if TYPE_CHECKING:
     import trimesh

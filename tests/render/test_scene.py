@@ -7,9 +7,9 @@ import pytest
 import trimesh
 from PIL import Image
 
+from render.colour import srgb_to_linear
 from render.errors import Unusable
 from render.farm.split import hash_geometry, split_of
-from render.scene.colour import srgb_to_linear
 from render.scene.scene import RenderScene, make_scene
 from render.sources import find_objects
 from render.sources.polygons import cut_concave_faces, cut_polygon
