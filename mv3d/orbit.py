@@ -148,7 +148,7 @@ def check_replaceable(folder: Path, *, overwrite: bool) -> None:
     """Raise `Mv3dError` if an orbit cannot be saved as ``folder``; ``overwrite`` is for orbits and clips only."""
     check_free(folder, overwrite=overwrite)
     if folder.exists() and not is_made(folder):
-        raise Mv3dError(f"{folder} is no orbit folder, so --overwrite leaves it alone; choose another name")
+        raise Mv3dError(f"{folder} is no orbit folder, so it is not overwritten; choose another name")
 
 
 def is_made(folder: Path) -> bool:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from eval.benchmark.run import Finished, training_orbits
 from eval.metrics.perceptual import load_networks
+from eval.options import Order
 from eval.protocol import Protocol, list_protocols, load_protocol
 from eval.report.tables import published_tables, run_tables
 from eval.report.text import format_tables
 from eval.scoring.comparison import Contest, score_contest
 from eval.scoring.results import Method, load_result
 from eval.scoring.score import ScoreSettings
-from eval.views.views import Order, ViewSource, find_views
+from eval.views.views import ViewSource, find_views
 from mv3d.errors import Mv3dError
 
 

@@ -22,7 +22,7 @@ from render.sources import SourceObject
 
 
 @dataclass(frozen=True)
-class Run:
+class BenchmarkRun:
     """Where a run's files are and what it is made of."""
 
     protocol: Protocol
@@ -50,7 +50,7 @@ class Finished:
     predictions: dict[str, ViewSource]
 
 
-def run_benchmark(run: Run, predictor: Predictor) -> Finished:
+def run_benchmark(run: BenchmarkRun, predictor: Predictor) -> Finished:
     """Do all steps for one model.
 
     Raises:
@@ -99,7 +99,7 @@ def run_benchmark(run: Run, predictor: Predictor) -> Finished:
     )
 
 
-def prepare_truth(run: Run) -> tuple[dict[str, SourceObject], dict[str, Path], dict[str, str]]:
+def prepare_truth(run: BenchmarkRun) -> tuple[dict[str, SourceObject], dict[str, Path], dict[str, str]]:
     """Render what is not rendered yet: objects and true orbits by ``<object_id>/0``, and what is left out.
 
     Raises:
@@ -136,7 +136,7 @@ def _is_to_train_on(orbit: Path, manifests: Mapping[Path, Mapping[str, Entry]]) 
     return entry is not None and (entry.split or "train") == "train"
 
 
-def _training_orbits(run: Run) -> list[Path]:
+def _training_orbits(run: BenchmarkRun) -> list[Path]:
     """Those of the given folder, or of the objects' own train split where the protocol has one."""
     if run.training is not None:
         return training_orbits(run.training)

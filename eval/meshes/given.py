@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.metrics.geometry import NUM_POINTS, Alignment, score_geometry
+from eval.metrics.geometry import NUM_POINTS, score_geometry
 from eval.metrics.names import BY_KEY
 from eval.metrics.statistics import INTERVALS, bootstrap_mean
+from eval.options import Alignment
 from eval.report.text import format_table
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh
@@ -33,7 +34,7 @@ class MeshScores:
     left_out: dict[str, str]
 
 
-def score_meshes(predicted: Path, truth: Path, alignment: str) -> MeshScores:
+def score_meshes(predicted: Path, truth: Path, alignment: Alignment = "none") -> MeshScores:
     """Score a mesh file against a true one, or all files of a folder that have a namesake (whatever its format).
 
     Lengths are measured in the true mesh's largest extent. Neither mesh is moved but by the alignment asked for.
@@ -41,7 +42,6 @@ def score_meshes(predicted: Path, truth: Path, alignment: str) -> MeshScores:
     Raises:
         Mv3dError: if nothing matches, or not one pair can be scored.
     """
-    chosen = _parse_alignment(alignment)
     predictions, truths = _find_meshes(predicted), _find_meshes(truth)
     if predicted.is_file() and truth.is_file():  # two files need not have one name
         predictions = dict(zip(truths, predictions.values(), strict=True))
@@ -50,13 +50,13 @@ def score_meshes(predicted: Path, truth: Path, alignment: str) -> MeshScores:
         try:
             if name not in truths or name not in predictions:
                 raise Mv3dError("there is no true mesh" if name in predictions else "there is no predicted mesh")
-            scores[name] = score_geometry(*_in_unit(predictions[name], truths[name]), chosen)
+            scores[name] = score_geometry(*_in_unit(predictions[name], truths[name]), alignment)
         except Mv3dError as reason:
             left_out[name] = str(reason)
     if not scores:
         name, reason = next(iter(left_out.items()))
         raise Mv3dError(f"not one mesh of {predicted} could be scored against {truth}; {name}: {reason}")
-    return MeshScores(chosen, scores, left_out)
+    return MeshScores(alignment, scores, left_out)
 
 
 def format_scores(result: MeshScores) -> str:
@@ -82,13 +82,6 @@ def format_scores(result: MeshScores) -> str:
     notes += [f"left out: {name}: {reason}" for name, reason in result.left_out.items()]
     table = format_table(["object", *(metric.heading for metric in metrics)], rows)
     return table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
-
-
-def _parse_alignment(text: str) -> Alignment:
-    for mode in _ALIGNMENTS:
-        if mode == text:
-            return mode
-    raise Mv3dError(f"--align {text} is none of {', '.join(_ALIGNMENTS)}")
 
 
 def _find_meshes(where: Path) -> Mapping[str, Path]:

@@ -11,7 +11,6 @@ pictures for that). Chamfer distance: SyncDreamer, eval_mesh.py. F-score: Tatarc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import trimesh
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from eval.options import Alignment
 from mv3d.mesh import Mesh
 
 Array = NDArray[np.float64]
-Alignment = Literal["none", "yaw", "icp"]
 
 NUM_POINTS = 10_000
 IOU_CELLS = 64

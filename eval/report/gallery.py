@@ -101,7 +101,7 @@ def _view_folders(result: Result, work: Path) -> tuple[Path, Path]:
     truths, predictions = folder / "truth", folder / f"{method.name}-{method.about['fingerprint']}"
     for views in (truths, predictions):
         if not views.is_dir():
-            raise Mv3dError(f"the run's views are not in {views}; give its --work")
+            raise Mv3dError(f"the run's views are not in {views}; name the folder it kept them in", argument="work")
     return truths, predictions
 
 

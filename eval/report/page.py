@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.names import BY_KEY, HEADLINE
+from eval.options import Order
 from eval.protocol import Protocol
 from eval.report.charts import azimuth_chart, learning_charts
 from eval.report.media import make_sheet, make_turntable
@@ -14,7 +15,7 @@ from eval.report.tables import published_tables, result_tables
 from eval.report.text import format_csv, format_result, summary
 from eval.scoring.results import RESULT_FILE, Result, save_result
 from eval.scoring.score import ScoreSettings, on_background
-from eval.views.views import Order, ViewSource
+from eval.views.views import ViewSource
 from mv3d.files import whole_folder
 
 _VIDEOS_EACH = 4

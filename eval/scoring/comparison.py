@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.metrics.perceptual import Network
+from eval.options import Order
 from eval.protocol import Protocol
 from eval.scoring.baselines import (
     MEAN,
@@ -33,7 +34,7 @@ from eval.scoring.cache import ScoreCache
 from eval.scoring.results import Method, ObjectResult, Result, as_column, describe_versions
 from eval.scoring.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects
 from eval.views.order import OrderErrors, find_better_order
-from eval.views.views import Order, Views, ViewSource
+from eval.views.views import Views, ViewSource
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Frames, composite
 
@@ -191,7 +192,7 @@ def _make_baselines(
             about[MEAN] = {"training_orbits": count}
             about[NEAREST] = {"training_orbits": count, "retrieval": "mean squared error on white, over all views"}
     else:
-        absent |= {key: "no training orbits; give a folder of them with --train" for key in (MEAN, NEAREST)}
+        absent |= {key: "no training orbits were given" for key in (MEAN, NEAREST)}
     return makers, [Method(label, "baseline", about.get(label, {})) for label in makers]
 
 
@@ -215,7 +216,7 @@ def _survey(contest: Contest) -> tuple[Survey, dict[str, Match]]:
 
 def _known(name: str, truth: Views, matches: Mapping[str, Match]) -> Views:
     if name not in matches:
-        raise Mv3dError("its views differ from the others' in number or size; score them apart or without --train")
+        raise Mv3dError("its views differ from the others' in number or size; score them apart")
     return truth
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from eval.options import Order
 from eval.views.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, load_picture, load_video, picture_size, series_of
 from mv3d.cameras import Camera
 from mv3d.conventions import sv3d_order
@@ -22,21 +23,6 @@ from mv3d.errors import Mv3dError
 from mv3d.orbit import Frames, load_orbit
 
 ORBIT_FILE = "transforms.json"
-
-Order = Literal["input-first", "input-last"]
-
-
-def parse_order(text: str) -> Order:
-    """Read the name of an order.
-
-    Raises:
-        Mv3dError: if it is none.
-    """
-    if text == "input-first":
-        return "input-first"
-    if text == "input-last":
-        return "input-last"
-    raise Mv3dError(f"--order {text} is none of input-first, input-last")
 
 
 @dataclass(frozen=True, eq=False)

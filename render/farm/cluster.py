@@ -30,7 +30,7 @@ class RayCluster:
         try:
             import ray  # pyright: ignore[reportMissingImports]  (an extra)
         except ImportError:
-            raise Mv3dError('--ray needs Ray: pip install -c constraints.txt ".[ray]"') from None
+            raise Mv3dError('a cluster needs Ray: pip install -c constraints.txt ".[ray]"', argument="ray") from None
         host, colon, port = self._address.rpartition(":")
         if colon and port.isdecimal() and "/" not in host:  # Ray itself would try for minutes
             try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mv3d.dataset import Entry
+from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from render.farm.job import Job, render_job
 from render.farm.manifest import Manifest, entry_of
@@ -80,6 +81,18 @@ def render_sources(
         _sweep_partials(out, objects)
         manifest.save()
     return manifest.entries()
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``2/8`` is the third of eight.
+
+    Raises:
+        Mv3dError: if it is no share.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise Mv3dError(f"{text} is no share: give I/N, with I from 0 to N - 1", argument="shard")
+    return int(index), int(count)
 
 
 def shard_of(objects: Sequence[SourceObject], index: int, count: int) -> list[SourceObject]:

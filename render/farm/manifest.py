@@ -85,7 +85,7 @@ def entry_on_disk(item: SourceObject, folders: Sequence[Path]) -> Entry:
             split, geometry_hash = facts["extra"]["split"], facts["extra"]["geometry_hash"]
             seconds = entry.seconds + sum(facts["seconds"].values())
         except (ValueError, KeyError, TypeError):
-            raise Mv3dError(f"{path} was not written by this renderer; choose another --out") from None
+            raise Mv3dError(f"{path} was not written by this renderer; choose another folder", argument="out") from None
         entry = replace(
             entry, split=split, geometry_hash=geometry_hash, seconds=round(seconds, 3), orbits=entry.orbits + 1
         )

@@ -111,7 +111,7 @@ def make_scene(loaded: trimesh.Scene, *, linear_colours: bool) -> RenderScene:
         raise Unusable(f"flat: extents {extent[0]:.3g} x {extent[1]:.3g} x {extent[2]:.3g}")
     if not coloured:
         if not loaded.metadata.get(GREY):
-            raise Unusable("no colour information: no texture, material colour or vertex colours; --grey makes it grey")
+            raise Unusable("no colour information: no texture, material colour or vertex colours; ask for grey")
         colours[..., :3] = _GREY
     corners = ((corners - (low + high) / 2) / extent.max()).astype(np.float32)
     world_from_loaded = np.diag([*np.full(3, 1 / extent.max()), 1.0])

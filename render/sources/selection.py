@@ -23,11 +23,11 @@ def choose(objects: Sequence[SourceObject], only: Sequence[str], limit: int | No
         Mv3dError: if a name is of no object, or the limit is not positive.
     """
     if limit is not None and limit < 1:
-        raise Mv3dError(f"--limit {limit}: give a positive number of objects")
+        raise Mv3dError(f"{limit} objects: give a positive number", argument="limit")
     names = [name for word in only for name in _names_of(word)]
     chosen: set[str] = set()
     for name in names:
-        chosen |= _named(objects, name, "--only")
+        chosen |= _named(objects, name, "only")
     return [item for item in objects if not names or item.object_id in chosen][:limit]
 
 
@@ -40,11 +40,11 @@ def on_sides(objects: Sequence[SourceObject], path: Path) -> list[SourceObject]:
         Mv3dError: if the file cannot be read, or a line is of no object or no side.
     """
     sides: dict[str, str] = {}
-    for line in _lines(path, "--split"):
+    for line in _lines(path, "split"):
         name, _, side = line.rpartition(" ")
         if side not in SPLITS or not name:
-            raise Mv3dError(f"--split {path}: {line!r} is no object id and one of {', '.join(SPLITS)}")
-        for object_id in _named(objects, name.strip(), f"--split {path}:"):
+            raise Mv3dError(f"{path}: {line!r} is no object id and one of {', '.join(SPLITS)}", argument="split")
+        for object_id in _named(objects, name.strip(), "split"):
             sides.setdefault(object_id, side)
     return [replace(item, split=sides.get(item.object_id)) for item in objects]
 
@@ -60,25 +60,25 @@ def in_grey(objects: Sequence[SourceObject]) -> list[SourceObject]:
 
 
 def _names_of(word: str) -> list[str]:
-    return _lines(Path(word), "--only") if Path(word).is_file() else [word]
+    return _lines(Path(word), "only") if Path(word).is_file() else [word]
 
 
-def _lines(path: Path, option: str) -> list[str]:
+def _lines(path: Path, argument: str) -> list[str]:
     try:
         lines = (" ".join(line.split()) for line in path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise Mv3dError(f"{option} {path} cannot be read: {error}") from error
+        raise Mv3dError(f"{path} cannot be read: {error}", argument=argument) from error
     found = [line for line in lines if line and not line.startswith("#")]
     if not found:
-        raise Mv3dError(f"{option} {path} has no line; give one for each object or pattern")
+        raise Mv3dError(f"{path} has no line; give one for each object or pattern", argument=argument)
     return found
 
 
-def _named(objects: Sequence[SourceObject], name: str, option: str) -> set[str]:
+def _named(objects: Sequence[SourceObject], name: str, argument: str) -> set[str]:
     ids = [item.object_id for item in objects]
     found = {object_id for object_id in ids if object_id == name or fnmatchcase(object_id, name)}
     if not found:
         close = get_close_matches(name, ids, 1)
         hint = f"; {close[0]}?" if close else "; python -m render list SOURCE shows all"
-        raise Mv3dError(f"{option} {name} is none of the {len(ids)} objects{hint}")
+        raise Mv3dError(f"{name} is none of the {len(ids)} objects{hint}", argument=argument)
     return found

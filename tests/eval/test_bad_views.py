@@ -78,7 +78,7 @@ def test_bad_views_are_one_line_code_2_and_nothing_written(make_orbit, tmp_path,
     words = ["score", str(tmp_path / "pred"), str(tmp_path / "truth"), "--out", str(tmp_path / "out")]
     assert main(words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 

@@ -157,7 +157,7 @@ def test_the_page_and_the_csv_hold_the_same_numbers_as_the_json(folders, tmp_pat
         ("broken", "truth/a", [], "cannot be read"),
         ("pred", "truth", ["--protocol", "svd5"], "did you mean svd50"),
         ("pred", "truth", ["--protocol", "svd50"], "5 true views; svd50 has 21"),
-        ("pred", "truth", ["--order", "backwards"], "none of input-first, input-last"),
+        ("pred", "truth", ["--order", "backwards"], "invalid choice"),
         ("pred", "truth", ["--train", "empty"], "holds no"),
         ("pred", "truth", ["--lpips", "resnet"], "no LPIPS on resnet; networks are alex, vgg, squeeze"),
     ],
@@ -170,7 +170,7 @@ def test_bad_input_is_one_line_code_2_and_nothing_written(folders, tmp_path, cap
     command = ["score", str(tmp_path / pred), str(tmp_path / truth), *extra, "--out", str(tmp_path / "out")]
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 

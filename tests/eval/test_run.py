@@ -212,7 +212,7 @@ def test_a_model_runs_on_a_gpu_where_there_is_one(place, command, tmp_path, monk
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     capsys.readouterr()
     assert main([*words, "--device", "cuda"]) == 2
-    assert "--device cuda: this machine or this build of torch has none" in capsys.readouterr().err
+    assert "cuda: this machine or this build of torch has no such device; use cpu (--device)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "message"), [({"split": "test"}, "holds no object of the test split")])
@@ -222,7 +222,7 @@ def test_what_a_run_cannot_do_is_one_line_and_nothing_written(place, command, tm
     words[words.index(str(place / "objects"))] = str(_write_cuboids(tmp_path / "o", {"cube": (1, 1, 1)}))
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 

@@ -201,7 +201,7 @@ def test_a_rendering_without_blender_is_one_line_and_not_one_for_each_object(
     save_mesh(make_block(), tmp_path / "meshes" / "block.glb")
     command = ["orbits", str(tmp_path / "meshes"), "--out", str(tmp_path / "out"), "--renderer", "cycles"]
     assert render(command) == 2
-    assert capsys.readouterr().err.startswith("error: there is no Blender here: run `python -m mv3d.blender install`")
+    assert capsys.readouterr().err.startswith("render: there is no Blender here: run `python -m mv3d.blender install`")
     assert not (tmp_path / "out").exists()
 
 

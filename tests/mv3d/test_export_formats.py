@@ -192,7 +192,12 @@ def test_what_cannot_be_exported_gets_one_line_and_nothing_is_written(folder: Pa
     (here / "documents").mkdir()
     before = sorted(here.rglob("*"))
     for source, target, name, problem in [
-        ("crate", "out", None, "names no format: end it in .*--format nerfstudio, instant-ngp, colmap for a folder"),
+        (
+            "crate",
+            "out",
+            None,
+            "names no format: end it in .*, or say which for a folder: nerfstudio, instant-",
+        ),
         ("crate", "out.fbx", None, "names no format"),
         ("crate", "out.obj", "glb", r"end it in \.glb"),
         ("bare", "out.glb", None, r"bare has no mesh\.glb; make it first: mv3d lift .*bare -o .*bare/mesh\.glb"),
@@ -254,7 +259,7 @@ def test_a_file_that_a_new_mesh_would_replace_beside_it_is_left_alone(
     command = [verb, str(folder), "-o", str(folder.parent / target)]
     assert main(command) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"mv3d: {kept} exists already; choose another name or add --overwrite"
+        f"mv3d: {kept} exists already; choose another name or overwrite it (--overwrite)"
     ]
     assert kept.read_text() == "somebody else's"
     assert sorted(folder.parent.rglob("*")) == before

@@ -100,4 +100,4 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(meshes: Path, tmp_path:
 
     assert main(["orbits", str(meshes), "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: there is no Ray cluster at 127.0.0.1:1")
+    assert error.startswith("render: there is no Ray cluster at 127.0.0.1:1")

@@ -125,10 +125,11 @@ def test_fixed_yaw_and_elevation(meshes: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_get_one_line_and_exit_code_2(meshes: Path, tmp_path: Path, capsys) -> None:
-    for arguments in (("--elevation", "40", "10"), ("--size", "4"), ("--num-orbits", "0")):
+    wrong = (("--elevation", "40", "10"), ("--size", "4"), ("--num-orbits", "0"), ("--workers", "0"), ("--passes", "x"))
+    for arguments in wrong:
         assert render(meshes, tmp_path / "out", *arguments) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: ")
+        assert error.startswith("render: ")
         assert error.count("\n") == 1
     assert render(tmp_path / "nowhere", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()

@@ -62,4 +62,4 @@ def test_clips_of_scenes_are_rendered_like_any_orbit(boxes, tmp_path, capsys):
     assert [round(c.azimuth_deg) for c in orbit.cameras] == [0, 330, 300]
     assert (orbit.frames[..., 3] > 0.5).mean() > 0.05
     assert main([*arguments[:5], "1"]) == 2
-    assert "--group 1: give 2 to the number of objects, which is 12" in capsys.readouterr().err
+    assert "scenes of 1: give 2 to the number of objects, which is 12 (--group)" in capsys.readouterr().err
