@@ -45,10 +45,13 @@ def draw_cameras(
 ) -> tuple[Camera, ...]:
     """The cameras of one orbit; the first stands at azimuth 0 and ``elevation_deg``.
 
-    ``static``: evenly spaced at one elevation. ``dynamic``: as SV3D moves it. ``random``: anywhere in the range of
-    elevations. The others are clips: one of `MOTIONS`, or, ``mixed``, each of its parts by any amount up to `FARTHEST`.
+    ``static``: evenly spaced, or at the azimuths asked for, at one elevation. ``dynamic``: as SV3D moves it.
+    ``random``: anywhere in the range of elevations. The others are clips: one of `MOTIONS`, or, ``mixed``, each of its
+    parts by any amount up to `FARTHEST`.
     """
     size = {"size_px": settings.size_px, "fov_deg": settings.fov_deg}
+    if settings.azimuths_deg is not None:
+        return orbit_through(settings.azimuths_deg, [elevation_deg] * settings.num_views, radius, **size)
     if settings.path == "static":
         return static_orbit(settings.num_views, elevation_deg, radius, **size)
     if settings.path == "dynamic":

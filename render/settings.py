@@ -52,6 +52,8 @@ class Settings:
     environments: str | None = None
     """Folder of pictures all around (.hdr, .exr) that light Cycles' scenes; drawn lamps and sky if None."""
     path: CameraPath = "static"
+    azimuths_deg: tuple[float, ...] | None = None
+    """Of the views of a static path; evenly spaced if None."""
     passes: tuple[str, ...] = ()
     """What else is written beside the frames, of `PASSES`."""
 
@@ -69,6 +71,11 @@ class Settings:
             raise Mv3dError(f"{self.samples} samples: give 1 to 65536", argument="samples")
         for value, known in ((self.renderer, get_args(Renderer)), (self.path, get_args(CameraPath))):
             assert value in known, value
+        azimuths_deg = self.azimuths_deg
+        if azimuths_deg is not None and (self.path != "static" or len(azimuths_deg) != self.num_views):
+            raise Mv3dError(
+                f"{len(azimuths_deg)} azimuths for {self.num_views} views of a {self.path} path: give one each"
+            )
         for name in self.passes:
             if name not in PASSES:
                 raise Mv3dError(f"there is no pass {name}; choose from {' '.join(PASSES)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,16 +14,13 @@ import numpy as np
 
 from eval.protocol import Protocol
 from eval.truth.scans import unpack_scans
-from mv3d.cameras import Camera, orbit_through
+from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.mesh import Mesh
-from mv3d.orbit import Facts, Frames, Orbit, save_orbit
-from render import VERSION
-from render.errors import Unusable
+from mv3d.orbit import Frames
 from render.farm.farm import render_sources
 from render.farm.split import identify, split_of
-from render.scene.lights import make_lights
 from render.scene.raycast import render_orbit
 from render.scene.scene import RenderScene, make_scene
 from render.settings import Settings
@@ -62,6 +58,7 @@ def render_truth(
         Mv3dError: if ``out`` was rendered with other settings.
     """
     low_deg, high_deg = _elevation_range(protocol)
+    azimuths_deg = protocol["azimuths_deg"]
     settings = Settings(
         num_views=protocol["num_views"],
         size_px=protocol["resolution_px"],
@@ -70,16 +67,10 @@ def render_truth(
         elevation_high_deg=high_deg,
         fov_deg=float(protocol["fov_deg"]),
         path=protocol["path"],
+        azimuths_deg=None if azimuths_deg in ("even", "random") else tuple(map(float, azimuths_deg)),
     )
-    if protocol["azimuths_deg"] in ("even", "random"):
-        entries = render_sources(objects, out, settings, workers=workers)
-        failed = {f"{entry.object_id}/0": entry.failed for entry in entries if entry.failed is not None}
-    else:
-        failed = {}
-        for item in objects:
-            reason = _render_views(item, protocol, settings, out / item.object_id / "0")
-            if reason is not None:
-                failed[f"{item.object_id}/0"] = reason
+    entries = render_sources(objects, out, settings, workers=workers)
+    failed = {f"{entry.object_id}/0": entry.failed for entry in entries if entry.failed is not None}
     made = {f"{item.object_id}/0": out / item.object_id / "0" for item in objects}
     return {name: folder for name, folder in made.items() if name not in failed}, failed
 
@@ -112,43 +103,6 @@ def _elevation_range(protocol: Protocol) -> tuple[float, float]:
     elevation = protocol["elevation_deg"]
     low, high = elevation if isinstance(elevation, list) else (elevation, elevation)
     return float(low), float(high)
-
-
-def _render_views(item: SourceObject, protocol: Protocol, settings: Settings, folder: Path) -> str | None:
-    """Render the views at a list of azimuths, at one elevation; returns why it cannot be done."""
-    if (folder / "transforms.json").is_file():
-        return None
-    try:
-        scene = make_scene(item.load(), linear_colours=item.linear_colours)
-    except Unusable as reason:
-        return str(reason)
-    except Exception as error:  # whatever a broken file provokes is that object's failure
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-    seed = int.from_bytes(hashlib.sha256(item.object_id.encode()).digest()[:4], "big")
-    rng = np.random.default_rng(seed)
-    elevation_deg = float(rng.uniform(settings.elevation_low_deg, settings.elevation_high_deg))
-    yaw_deg = float(rng.uniform(0, 360))
-    radius = scene.radius / float(np.sin(np.radians(settings.fov_deg / 2)))
-    azimuths_deg = protocol["azimuths_deg"]
-    cameras = orbit_through(
-        azimuths_deg,
-        np.full(len(azimuths_deg), elevation_deg),
-        radius,
-        size_px=settings.size_px,
-        fov_deg=settings.fov_deg,
-    )
-    frames = render_orbit(scene.turned(yaw_deg), cameras, make_lights(seed), settings.samples_per_side)
-    facts = Facts(
-        input_index=0,
-        source=item.object_id,
-        licence=item.licence,
-        attribution=item.attribution,
-        made_by=f"mv3d raycast {VERSION}",
-        seed=seed,
-        extra={"name": item.name, "object_yaw_deg": round(yaw_deg, 6)},
-    )
-    save_orbit(Orbit(frames, cameras, facts), folder, for_people=False)
-    return None
 
 
 # -------------------------------------------------------------------------------------------------

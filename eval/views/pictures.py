@@ -1,7 +1,4 @@
-"""Frames read strictly: what would be changed without a trace while it is read is refused, by name.
-
-Pillow makes eight bits of sixteen, RGB of CMYK and one frame of an animation without a word; each changes a score.
-"""
+"""Views as videos and as series of numbered pictures."""
 
 from __future__ import annotations
 
@@ -11,50 +8,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
-from mv3d.orbit import Frames, from_uint8
+from mv3d.frame_files import load_frame
+from mv3d.orbit import Frames
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv"})
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # eight bits or fewer, made RGBA without loss
-_ORIENTATION_TAG = 0x0112
 _MAX_VIDEO_FRAMES = 1000
-
-
-def load_picture(path: Path) -> Frames:
-    """Read one picture as float32 (H, W, 4), sRGB, straight alpha.
-
-    Raises:
-        Mv3dError: if it is missing, damaged, animated, turned by its EXIF tag, or not of eight bits a channel.
-    """
-    check_readable_file(path)
-    try:
-        with Image.open(path) as picture:
-            _check(picture, path)
-            return from_uint8(np.asarray(picture.convert("RGBA")))
-    except FileNotFoundError:
-        raise Mv3dError(f"{path} is missing") from None
-    except Mv3dError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mv3dError(f"{path} is no readable picture: {error}; write it again as PNG") from error
-
-
-def picture_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header.
-
-    Raises:
-        Mv3dError: if it is no readable picture.
-    """
-    check_readable_file(path)
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mv3dError(f"{path} is no readable picture: {error}; write it again as PNG") from error
 
 
 def load_video(path: Path) -> Frames:
@@ -76,7 +38,7 @@ def load_video(path: Path) -> Frames:
             raise Mv3dError(f"{path} is no readable video; give its frames as pictures")
         if len(pictures) > _MAX_VIDEO_FRAMES:
             raise Mv3dError(f"{path} has more than {_MAX_VIDEO_FRAMES} frames; cut it to the views of one object")
-        return np.stack([load_picture(picture) for picture in pictures])
+        return np.stack([load_frame(picture, exact=True) for picture in pictures])
 
 
 def series_of(paths: list[Path]) -> list[Path]:
@@ -106,20 +68,3 @@ def series_of(paths: list[Path]) -> list[Path]:
         gap = missing[0] if missing else 0
         raise Mv3dError(f"{paths[0].parent} has no view {gap}: it holds {len(numbered)} numbered {first} to {last}")
     return [numbered[number] for number in sorted(numbered)]
-
-
-def _check(picture: Image.Image, path: Path) -> None:
-    if getattr(picture, "n_frames", 1) > 1:
-        raise Mv3dError(f"{path} is animated ({picture.n_frames} frames); give one picture a view")  # pyright: ignore[reportAttributeAccessIssue]
-    bits = 16 if picture.mode.startswith("I") or _is_deep_png(path) else 8
-    if picture.mode not in _MODES or bits > 8:
-        kind = f"{bits} bits a channel, mode {picture.mode}" if bits > 8 else f"of mode {picture.mode}"
-        raise Mv3dError(f"{path} is {kind}; scored are 8-bit sRGB pictures with or without alpha: convert it first")
-    if picture.getexif().get(_ORIENTATION_TAG, 1) != 1:
-        raise Mv3dError(f"{path} is turned by its EXIF tag; save it upright")
-
-
-def _is_deep_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        header = file.read(25)
-    return header[:8] == b"\x89PNG\r\n\x1a\n" and len(header) == 25 and header[24] == 16

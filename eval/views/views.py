@@ -7,7 +7,6 @@ strip of square pictures side by side (``object.png`` or ``object/0.png``: SyncD
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Literal
 import numpy as np
 
 from eval.options import Order
-from eval.views.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, load_picture, load_video, picture_size, series_of
+from eval.views.pictures import PICTURE_SUFFIXES, VIDEO_SUFFIXES, load_video, series_of
 from mv3d.cameras import Camera
 from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
+from mv3d.frame_files import frame_size, load_frame
 from mv3d.orbit import Frames, load_orbit
 
 ORBIT_FILE = "transforms.json"
@@ -72,17 +72,15 @@ class ViewSource:
 
     def _load(self) -> Views:
         if self.kind == "orbit":
-            orbit = load_orbit(self.path)
-            for path in _frame_paths(self.path):
-                load_picture(path)  # load_orbit makes RGBA of everything
+            orbit = load_orbit(self.path, exact=True)
             return Views(orbit.frames, orbit.cameras, orbit.facts.input_index)
         if self.kind == "video":
             return Views(load_video(self.path))
         if self.kind == "strip":
-            strip = load_picture(self.path)
+            strip = load_frame(self.path, exact=True)
             return Views(np.ascontiguousarray(np.stack(np.split(strip, strip.shape[1] // strip.shape[0], axis=1))))
         paths = series_of(_pictures_in(self.path))
-        frames = [load_picture(path) for path in paths]
+        frames = [load_frame(path, exact=True) for path in paths]
         for path, frame in zip(paths, frames, strict=True):
             if frame.shape != frames[0].shape:
                 sizes = " and ".join(f"{f.shape[1]}x{f.shape[0]}" for f in (frame, frames[0]))
@@ -150,7 +148,7 @@ def _source_of_file(path: Path) -> ViewSource:
 def _is_strip(path: Path) -> bool | None:
     """Whether a picture is a strip; None if it cannot be read, which is its object's failure when it is loaded."""
     try:
-        width, height = picture_size(path)
+        width, height = frame_size(path)
     except Mv3dError:
         return None
     return width >= 2 * height and width % height == 0
@@ -162,14 +160,3 @@ def _pictures_in(folder: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
     ]
-
-
-def _frame_paths(folder: Path) -> list[Path]:
-    """The frame files that exist by their name; what is wrong with the list is `load_orbit`'s to say."""
-    try:
-        entries = json.loads((folder / ORBIT_FILE).read_text())["frames"]
-        paths = [folder / entry["file_path"] for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    inside = folder.resolve()
-    return [path for path in paths if path.is_file() and path.resolve().is_relative_to(inside)]
