@@ -50,7 +50,7 @@ class Options:
 def main(options: Options) -> None:
     """Print a line an object, and the means."""
     protocol = load_protocol("mv3d-test")
-    listed = list_objects(options.objects, protocol["split"], options.work)[: protocol["num_objects"]]
+    listed = list_objects(options.objects, protocol.here.split, options.work)[: protocol.here.num_objects]
     truths, _ = render_truth(listed[:: options.every], protocol, options.work / "truth", workers=1)
     model, lpips = load_model(options.model), load_lpips("alex")
     before = _report(options)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.benchmark.run import Finished, training_orbits
-from eval.metrics.perceptual import load_networks
+from eval.metrics.perceptual import load_perceptual_metrics
 from eval.options import Order
 from eval.protocol import Protocol, list_protocols, load_protocol
 from eval.report.tables import published_tables, run_tables
 from eval.report.text import format_tables
-from eval.scoring.comparison import Contest, score_contest
+from eval.scoring.comparison import Comparison, score_comparison
 from eval.scoring.results import Method, load_result
 from eval.scoring.score import ScoreSettings
 from eval.views.views import ViewSource, find_views
@@ -38,10 +38,10 @@ def score_given(
     if len(predictions) == len(truths) == 1:  # two folders of one object: their names need not agree
         predictions = dict(zip(truths, predictions.values(), strict=True))
     _check_some_shared(predictions, truths, predicted, truth)
-    networks, absent = load_networks(
-        lpips if protocol is None else protocol["lpips"], protocol and protocol["clip"], dists=dists
+    networks, absent = load_perceptual_metrics(
+        lpips if protocol is None else protocol.here.lpips, protocol and protocol.here.clip, dists=dists
     )
-    contest = Contest(
+    comparison = Comparison(
         truths=truths,
         methods=[Method(name, "given", {"views": _layouts(predictions), "order": order})],
         predictions={name: predictions},
@@ -50,7 +50,7 @@ def score_given(
         order=order,
         training=[] if training is None else training_orbits(training),
     )
-    return Finished(score_contest(contest, networks, absent), truths, predictions)
+    return Finished(score_comparison(comparison, networks, absent), truths, predictions)
 
 
 def format_runs(paths: Sequence[Path]) -> str:

@@ -92,8 +92,8 @@ def predict_all(
     }
     if not level:
         about["asked"] = f"{_path_of(protocol)}, told as poses; its card says which cameras it was trained on"
-    if size_px != protocol["resolution_px"]:
-        about["resized"] = f"views of {size_px} px are enlarged or reduced to {protocol['resolution_px']} px"
+    if size_px != protocol.here.resolution_px:
+        about["resized"] = f"views of {size_px} px are enlarged or reduced to {protocol.here.resolution_px} px"
     about |= {key: value for key, value in asdict(predictor.settings).items() if value is not None}
     return folders, {key: value for key, value in about.items() if key not in ("num_views", "elevation_deg")}
 
@@ -104,13 +104,14 @@ def load_orbit_seconds(folder: Path) -> dict[str, float]:
 
 
 def _is_level_turn(protocol: Protocol) -> bool:
-    return protocol["path"] == "static" and protocol["azimuths_deg"] == "even"
+    return protocol.here.path == "static" and protocol.here.azimuths_deg == "even"
 
 
 def _path_of(protocol: Protocol) -> str:
-    if protocol["path"] == "static":
-        return f"azimuths {', '.join(f'{a:g}' for a in protocol['azimuths_deg'])}"
-    return f"{protocol['path']} cameras"
+    azimuths_deg = protocol.here.azimuths_deg
+    if isinstance(azimuths_deg, list):
+        return f"azimuths {', '.join(f'{azimuth_deg:g}' for azimuth_deg in azimuths_deg)}"
+    return f"{protocol.here.path} cameras"
 
 
 def _predict(predictor: Predictor, true_folder: Path, folder: Path, *, level_turn: bool) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from eval.benchmark.predict import Predictor, check_asked, load_orbit_seconds, predict_all
 from eval.meshes.lifting import LiftJob, lift_all, lifter_version, share_of_truth
-from eval.metrics.perceptual import load_networks
+from eval.metrics.perceptual import load_perceptual_metrics
 from eval.protocol import Protocol
 from eval.scoring.baselines import LIFTED
-from eval.scoring.comparison import Contest, score_contest
-from eval.scoring.results import Method, Result
+from eval.scoring.comparison import Comparison, score_comparison
+from eval.scoring.results import Method, RunResult
 from eval.scoring.score import ScoreSettings
 from eval.truth.objects import list_objects, render_truth
 from eval.views.views import ViewSource, find_views, object_of
@@ -45,7 +45,7 @@ class BenchmarkRun:
 class Finished:
     """A result, and the views it was made of, for the report's pictures."""
 
-    result: Result
+    result: RunResult
     truths: dict[str, ViewSource]
     predictions: dict[str, ViewSource]
 
@@ -64,7 +64,7 @@ def run_benchmark(run: BenchmarkRun, predictor: Predictor) -> Finished:
     absent: dict[str, str] = {}
     methods = [Method(predictor.name, "model", about)]
     predictions = {predictor.name: _as_sources(folders)}
-    if protocol["geometry"] != "none":
+    if protocol.here.geometry != "none":
         lifted = run.folder / f"lifted-{lifter_version()}"
         for name, scores in lift_all(_jobs_of_truth(items, truths, lifted), run.workers):
             whole[LIFTED][name] = scores
@@ -82,8 +82,8 @@ def run_benchmark(run: BenchmarkRun, predictor: Predictor) -> Finished:
     for name, folder in folders.items():
         seconds = sum(load_orbit_seconds(folder).values())
         whole[predictor.name].setdefault(name, {})["seconds"] = round(seconds, 2)
-    networks, without = load_networks(protocol["lpips"], protocol["clip"], dists=run.dists)
-    contest = Contest(
+    networks, without = load_perceptual_metrics(protocol.here.lpips, protocol.here.clip, dists=run.dists)
+    comparison = Comparison(
         truths=_as_sources(truths),
         methods=methods,
         predictions=predictions,
@@ -95,7 +95,9 @@ def run_benchmark(run: BenchmarkRun, predictor: Predictor) -> Finished:
         absent=absent,
     )
     return Finished(
-        score_contest(contest, networks, without, run.work / "scores"), _as_sources(truths), predictions[predictor.name]
+        score_comparison(comparison, networks, without, run.work / "scores"),
+        _as_sources(truths),
+        predictions[predictor.name],
     )
 
 
@@ -106,7 +108,9 @@ def prepare_truth(run: BenchmarkRun) -> tuple[dict[str, SourceObject], dict[str,
         Mv3dError: if no object can be rendered.
     """
     protocol = run.protocol
-    objects = list_objects(run.objects, protocol["split"], run.work)[: min(run.limit or 10**9, protocol["num_objects"])]
+    objects = list_objects(run.objects, protocol.here.split, run.work)[
+        : min(run.limit or 10**9, protocol.here.num_objects)
+    ]
     truths, left_out = render_truth(objects, protocol, run.folder / "truth", run.workers)
     if not truths:
         raise Mv3dError(f"no object of {run.objects} can be rendered: {next(iter(left_out.values()))}")
@@ -140,7 +144,7 @@ def _training_orbits(run: BenchmarkRun) -> list[Path]:
     """Those of the given folder, or of the objects' own train split where the protocol has one."""
     if run.training is not None:
         return training_orbits(run.training)
-    if run.protocol["split"] is None or run.limit is not None:
+    if run.protocol.here.split is None or run.limit is not None:
         return []
     objects = list_objects(run.objects, "train", run.work)
     orbits, _ = render_truth(objects, run.protocol, run.folder / "train", run.workers)

@@ -131,12 +131,8 @@ def find_alignment(pred: SurfacePoints, true: SurfacePoints, mode: Alignment) ->
     ]
     best = min(turns, key=lambda turn: chamfer(ours @ turn[:3, :3].T, theirs))
     if mode == "icp":
-        tree = cKDTree(theirs)
-        for _ in range(_ICP_STEPS):
-            moved = ours @ best[:3, :3].T + best[:3, 3]
-            _, index = tree.query(moved)
-            step, _, _ = trimesh.registration.procrustes(moved, theirs[index], reflection=False)
-            best = step @ best
+        to_the_end = {"threshold": -np.inf, "max_iterations": _ICP_STEPS}
+        best = trimesh.registration.icp(ours, theirs, initial=best, reflection=False, **to_the_end)[0]
     return best
 
 

@@ -26,7 +26,7 @@ _COMPARED_AT_ONCE = 8  # pictures whose features fit the processor's cache
 _SAMPLED = 997  # every so manieth number of a picture tells most pictures apart
 
 
-class Network(Protocol):
+class PerceptualMetric(Protocol):
     """Something that compares pictures by features of them."""
 
     @property
@@ -47,9 +47,9 @@ class Network(Protocol):
         ...
 
 
-def load_networks(
+def load_perceptual_metrics(
     lpips: Sequence[str], clip: str | None = None, *, dists: bool = False
-) -> tuple[list[Network], dict[str, str]]:
+) -> tuple[list[PerceptualMetric], dict[str, str]]:
     """Load what there are weights for, onto the GPU if there is one, and say why the others are absent, by metric.
 
     Raises:
@@ -76,7 +76,7 @@ def load_networks(
 
 @torch.inference_mode()
 def compare_pictures(
-    networks: Sequence[Network], truth: Frames, predictions: Mapping[str, Frames]
+    networks: Sequence[PerceptualMetric], truth: Frames, predictions: Mapping[str, Frames]
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """Compare several methods' pictures (N, H, W, 3) in [0, 1] with the truth: scores (N,) by method and metric."""
     height, width = truth.shape[1:3]
@@ -92,13 +92,13 @@ def compare_pictures(
     return scores
 
 
-def _compare(network: Network, pred: list[Tensor], truth: list[Tensor]) -> NDArray[np.float64]:
+def _compare(network: PerceptualMetric, pred: list[Tensor], truth: list[Tensor]) -> NDArray[np.float64]:
     parts = [slice(k, k + _COMPARED_AT_ONCE) for k in range(0, len(pred[0]), _COMPARED_AT_ONCE)]
     scores = [network.compare([a[part] for a in pred], [b[part] for b in truth]) for part in parts]
     return torch.cat(scores).double().cpu().numpy()
 
 
-def _features_once(network: Network, pictures: Frames) -> list[Tensor]:
+def _features_once(network: PerceptualMetric, pictures: Frames) -> list[Tensor]:
     """The features of pictures, each different one looked at once."""
     alike: dict[bytes, list[int]] = {}
     first = []
@@ -116,6 +116,6 @@ def _features_once(network: Network, pictures: Frames) -> list[Tensor]:
     return [tensor[rows.to(tensor.device)] for tensor in network.features(_to_tensor(pictures[chosen], network))]
 
 
-def _to_tensor(pictures: Frames, network: Network) -> Tensor:
+def _to_tensor(pictures: Frames, network: PerceptualMetric) -> Tensor:
     device = next(network.parameters()).device
     return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eval.metrics.names import BY_KEY, Metric
 from eval.report.media import fit
 from eval.report.text import format_table
-from eval.scoring.results import Result, load_result
+from eval.scoring.results import RunResult, load_result
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_folder
 from mv3d.orbit import WHITE, Facts, Orbit, composite, load_orbit, to_uint8
@@ -72,27 +72,27 @@ def save_gallery(report: Path, work: Path, out: Path, by: str, count: int = 10, 
         (partial / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
-def _metric_of(result: Result, by: str) -> Metric:
+def _metric_of(result: RunResult, by: str) -> Metric:
     known = [m.key for m in result.metrics() if result.means(result.methods[0].name, m, with_input=result.input_counts)]
     if by not in known:
         raise Mv3dError(f"this run has no {by} to rank by; it has {', '.join(known)}")
     return BY_KEY[by]
 
 
-def _ranked(result: Result, metric: Metric) -> list[str]:
+def _ranked(result: RunResult, metric: Metric) -> list[str]:
     """All orbits of the run, best first."""
     first, sign = result.methods[0].name, -1 if metric.better == "higher" else 1
     values = {name: o.mean(first, metric, with_input=result.input_counts) for name, o in result.objects.items()}
     return sorted(values, key=lambda name: (sign * (values[name] or 0), name))
 
 
-def _scores_of(result: Result, name: str) -> dict[str, float]:
+def _scores_of(result: RunResult, name: str) -> dict[str, float]:
     first = result.methods[0].name
     means = {key: result.objects[name].mean(first, BY_KEY[key], with_input=result.input_counts) for key in _SHOWN}
     return {key: value for key, value in means.items() if value is not None}
 
 
-def _view_folders(result: Result, work: Path) -> tuple[Path, Path]:
+def _view_folders(result: RunResult, work: Path) -> tuple[Path, Path]:
     """Where `eval.benchmark.run` keeps true and predicted orbits of a run."""
     method = result.methods[0]
     if method.kind != "model":
@@ -140,7 +140,7 @@ def _numbers(scores: dict[str, float]) -> list[str]:
     return [f"{BY_KEY[key].label} {value:.{BY_KEY[key].digits}f}" for key, value in scores.items()]
 
 
-def _introduction(result: Result, metric: Metric, total: int, count: int) -> str:
+def _introduction(result: RunResult, metric: Metric, total: int, count: int) -> str:
     method, protocol = result.methods[0], result.protocol
     return (
         f"# {method.name}: its {count} best, median and worst of {total} objects\n\n"

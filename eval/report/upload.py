@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.scoring.results import Result
+from eval.scoring.results import RunResult
 from mv3d.errors import Mv3dError
 
 
-def upload_report(result: Result, folder: Path, project: str) -> None:
+def upload_report(result: RunResult, folder: Path, project: str) -> None:
     """Make a run of a project with all means of all methods, the protocol as its config and the page in it.
 
     Raises:

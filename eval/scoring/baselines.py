@@ -38,7 +38,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Survey:
+class TrainingOrbits:
     """What one pass over the training orbits gives."""
 
     mean_frames: Frames
@@ -53,7 +53,7 @@ def input_view(views: Views | Orbit) -> int:
     return index or 0
 
 
-def survey_training(folders: Sequence[Path], inputs: Frames, like: Views) -> Survey:
+def read_training_orbits(folders: Sequence[Path], inputs: Frames, like: Views) -> TrainingOrbits:
     """Read every training orbit once: take their mean, and find the view nearest to each of ``inputs`` (Q, H, W, 3).
 
     Raises:
@@ -77,7 +77,7 @@ def survey_training(folders: Sequence[Path], inputs: Frames, like: Views) -> Sur
             error = float(squared[start, k]) / wanted.shape[1]
             if error < matches[k].error:
                 matches[k] = Match(folder, int(start), error)
-    return Survey(_straight(total / len(folders)), tuple(matches))
+    return TrainingOrbits(_straight(total / len(folders)), tuple(matches))
 
 
 def repeat_input(truth: Views) -> Views:
@@ -90,9 +90,9 @@ def show_nothing(truth: Views) -> Views:
     return _like(truth, np.zeros_like(truth.frames))
 
 
-def mean_orbit(survey: Survey, truth: Views) -> Views:
+def mean_orbit(training: TrainingOrbits, truth: Views) -> Views:
     """Show the mean of the training orbits."""
-    return _like(truth, np.roll(survey.mean_frames, input_view(truth), axis=0))
+    return _like(truth, np.roll(training.mean_frames, input_view(truth), axis=0))
 
 
 def nearest_orbit(match: Match, truth: Views) -> Views:

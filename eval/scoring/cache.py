@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eval import versions
 from eval.metrics.names import Columns
-from eval.metrics.perceptual import Network
+from eval.metrics.perceptual import PerceptualMetric
 from eval.views.views import Views
 from mv3d.files import whole_file
 
@@ -23,7 +23,7 @@ class ScoreCache:
     Equal views are scored once: a run that was killed goes on, and baselines are not scored again for the next model.
     """
 
-    def __init__(self, folder: Path, networks: Sequence[Network], settings: object) -> None:
+    def __init__(self, folder: Path, networks: Sequence[PerceptualMetric], settings: object) -> None:
         """Keep scores made with these networks and settings (told apart by their ``repr``) in ``folder``."""
         self._folder = folder
         made_with = (versions.SCORING, [network.key for network in networks], settings)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from eval.metrics.perceptual import Network
+from eval.metrics.perceptual import PerceptualMetric
 from eval.options import Order
 from eval.protocol import Protocol
 from eval.scoring.baselines import (
@@ -22,16 +22,16 @@ from eval.scoring.baselines import (
     REPEATED,
     WHITE,
     Match,
-    Survey,
+    TrainingOrbits,
     input_view,
     mean_orbit,
     nearest_orbit,
+    read_training_orbits,
     repeat_input,
     show_nothing,
-    survey_training,
 )
 from eval.scoring.cache import ScoreCache
-from eval.scoring.results import Method, ObjectResult, Result, as_column, describe_versions
+from eval.scoring.results import Method, ObjectResult, RunResult, as_column, describe_versions
 from eval.scoring.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects
 from eval.views.order import OrderErrors, find_better_order
 from eval.views.views import Views, ViewSource
@@ -40,7 +40,7 @@ from mv3d.orbit import Frames, composite
 
 
 @dataclass(frozen=True, eq=False)
-class Contest:
+class Comparison:
     """What is compared: views on disk, by object, and what the baselines are made of."""
 
     truths: Mapping[str, ViewSource]
@@ -59,33 +59,33 @@ class Contest:
     absent: Mapping[str, str] = field(default_factory=dict)
 
 
-def score_contest(
-    contest: Contest,
-    networks: Sequence[Network],
+def score_comparison(
+    comparison: Comparison,
+    networks: Sequence[PerceptualMetric],
     absent: Mapping[str, str] | None = None,
     cache_folder: Path | None = None,
-) -> Result:
+) -> RunResult:
     """Score all methods and baselines; an object that one method gets wrong is counted for none.
 
     Raises:
         Mv3dError: if not one object could be scored, or a true orbit is among the training orbits.
     """
-    _check_apart(contest)
-    left_out = dict(contest.left_out)
-    missing = dict(contest.absent) | dict(absent or {})
-    makers, methods = _make_baselines(contest, missing)
+    _check_apart(comparison)
+    left_out = dict(comparison.left_out)
+    missing = dict(comparison.absent) | dict(absent or {})
+    makers, methods = _make_baselines(comparison, missing)
     objects: dict[str, ObjectResult] = {}
     orders: dict[str, list[OrderErrors]] = {}
     kept: dict[str, Views] = {}
 
     def candidates() -> Iterator[Candidate]:
-        for name in tqdm(_shared(contest, left_out), desc="scoring", unit="object"):
+        for name in tqdm(_shared(comparison, left_out), desc="scoring", unit="object"):
             try:
-                truth = _load_truth(contest, name)
+                truth = _load_truth(comparison, name)
                 predictions = {}
-                for method in contest.methods:
-                    order = contest.order if method.kind != "baseline" else "input-first"
-                    source = contest.predictions[method.name][name]
+                for method in comparison.methods:
+                    order = comparison.order if method.kind != "baseline" else "input-first"
+                    source = comparison.predictions[method.name][name]
                     predictions[method.name] = _load_prediction(source, truth, order)
                 predictions |= {label: make(name, truth) for label, make in makers.items()}
             except Mv3dError as error:
@@ -94,32 +94,32 @@ def score_contest(
             kept[name] = truth
             yield Candidate(name, truth, predictions)
 
-    cache = None if cache_folder is None else ScoreCache(cache_folder, networks, contest.settings)
-    for scored in score_objects(candidates(), networks, contest.settings, cache):
+    cache = None if cache_folder is None else ScoreCache(cache_folder, networks, comparison.settings)
+    for scored in score_objects(candidates(), networks, comparison.settings, cache):
         truth = kept.pop(scored.name)
-        whole = {m: contest.whole.get(m, {}).get(scored.name, {}) for m in scored.scores}
+        whole = {m: comparison.whole.get(m, {}).get(scored.name, {}) for m in scored.scores}
         objects[scored.name] = ObjectResult(
             azimuths_deg=_azimuths(truth),
             input_index=truth.input_index,
-            scored=_scored_views(contest.protocol, len(truth)),
-            spread=_spread(truth, contest.settings),
+            scored=_scored_views(comparison.protocol, len(truth)),
+            spread=_spread(truth, comparison.settings),
             views={m: {key: as_column(v) for key, v in columns.items()} for m, columns in scored.scores.items()},
             whole={m: dict(numbers) for m, numbers in whole.items() if numbers},
         )
         for method, errors in scored.orders.items():
             orders.setdefault(method, []).append(errors)
     if not objects:
-        reason = next((f"; {name}: {why}" for name, why in left_out.items() if name in contest.truths), "")
+        reason = next((f"; {name}: {why}" for name, why in left_out.items() if name in comparison.truths), "")
         raise Mv3dError(f"not one object could be scored{reason}")
-    return Result(
-        protocol=describe_protocol(contest.protocol),
+    return RunResult(
+        protocol=describe_protocol(comparison.protocol),
         versions=describe_versions(),
         command=shlex.join(["python", "-m", "eval", *map(_without_place, sys.argv[1:])]),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
-        methods=[*contest.methods, *methods],
+        methods=[*comparison.methods, *methods],
         objects=objects,
         absent={key: why.replace(str(Path.home()), "~") for key, why in missing.items()},
-        warnings=_warnings(contest, orders),
+        warnings=_warnings(comparison, orders),
         left_out=left_out,
     )
 
@@ -140,7 +140,7 @@ def describe_protocol(protocol: Protocol | None) -> dict[str, Any]:
         "title": protocol.title,
         "citation": protocol.citation,
         "fingerprint": protocol.fingerprint(),
-        "input_counts": protocol["input_counts"],
+        "input_counts": protocol.here.input_counts,
         "settings": protocol.described(),
     }
 
@@ -150,45 +150,47 @@ def _without_place(word: str) -> str:
     return Path(word).name if Path(word).is_absolute() else word
 
 
-def _check_apart(contest: Contest) -> None:
-    shared = {source.path.resolve() for source in contest.truths.values()} & {p.resolve() for p in contest.training}
+def _check_apart(comparison: Comparison) -> None:
+    shared = {source.path.resolve() for source in comparison.truths.values()} & {
+        p.resolve() for p in comparison.training
+    }
     if shared:
         raise Mv3dError(f"{min(shared)} is both truth and training; give another folder or one with a manifest")
 
 
-def _shared(contest: Contest, left_out: dict[str, str]) -> list[str]:
+def _shared(comparison: Comparison, left_out: dict[str, str]) -> list[str]:
     """The objects that every method has; the others are left out with the reason."""
     names = []
-    for name in contest.truths:
-        lacking = [method for method, sources in contest.predictions.items() if name not in sources]
+    for name in comparison.truths:
+        lacking = [method for method, sources in comparison.predictions.items() if name not in sources]
         if lacking:
             left_out[name] = f"no prediction by {', '.join(lacking)}"
         else:
             names.append(name)
-    for method, sources in contest.predictions.items():
+    for method, sources in comparison.predictions.items():
         for name in sources:
-            if name not in contest.truths:
+            if name not in comparison.truths:
                 left_out.setdefault(name, f"predicted by {method}, but there is no truth")
     return names
 
 
 def _make_baselines(
-    contest: Contest, absent: dict[str, str]
+    comparison: Comparison, absent: dict[str, str]
 ) -> tuple[dict[str, Callable[[str, Views], Views]], list[Method]]:
     makers: dict[str, Callable[[str, Views], Views]] = {
         REPEATED: lambda _, truth: repeat_input(truth),
         WHITE: lambda _, truth: show_nothing(truth),
     }
     about: dict[str, dict[str, str | float]] = {}
-    if contest.training:
+    if comparison.training:
         try:
-            survey, matches = _survey(contest)
+            training, matches = _match_training(comparison)
         except Mv3dError as error:
             absent |= {MEAN: str(error), NEAREST: str(error)}
         else:
-            makers[MEAN] = lambda name, truth: mean_orbit(survey, _known(name, truth, matches))
+            makers[MEAN] = lambda name, truth: mean_orbit(training, _known(name, truth, matches))
             makers[NEAREST] = lambda name, truth: nearest_orbit(matches[name], _known(name, truth, matches))
-            count = len(contest.training)
+            count = len(comparison.training)
             about[MEAN] = {"training_orbits": count}
             about[NEAREST] = {"training_orbits": count, "retrieval": "mean squared error on white, over all views"}
     else:
@@ -196,13 +198,13 @@ def _make_baselines(
     return makers, [Method(label, "baseline", about.get(label, {})) for label in makers]
 
 
-def _survey(contest: Contest) -> tuple[Survey, dict[str, Match]]:
+def _match_training(comparison: Comparison) -> tuple[TrainingOrbits, dict[str, Match]]:
     """One pass over the training orbits, for all true orbits that are like the first that can be read."""
     inputs: dict[str, Frames] = {}
     like: Views | None = None
-    for name in contest.truths:
+    for name in comparison.truths:
         try:
-            truth = _load_truth(contest, name)
+            truth = _load_truth(comparison, name)
         except Mv3dError:  # scoring says why
             continue
         like = like or truth
@@ -210,8 +212,8 @@ def _survey(contest: Contest) -> tuple[Survey, dict[str, Match]]:
             inputs[name] = composite(truth.frames[input_view(truth)])
     if like is None:
         raise Mv3dError("no true views to compare them with")
-    survey = survey_training(contest.training, np.stack(list(inputs.values())), like)
-    return survey, dict(zip(inputs, survey.matches, strict=True))
+    training = read_training_orbits(comparison.training, np.stack(list(inputs.values())), like)
+    return training, dict(zip(inputs, training.matches, strict=True))
 
 
 def _known(name: str, truth: Views, matches: Mapping[str, Match]) -> Views:
@@ -220,10 +222,10 @@ def _known(name: str, truth: Views, matches: Mapping[str, Match]) -> Views:
     return truth
 
 
-def _load_truth(contest: Contest, name: str) -> Views:
-    views = contest.truths[name].load()
-    if contest.protocol is not None:
-        _check_protocol(views, contest.protocol)
+def _load_truth(comparison: Comparison, name: str) -> Views:
+    views = comparison.truths[name].load()
+    if comparison.protocol is not None:
+        _check_protocol(views, comparison.protocol)
         if views.input_index is None:  # truths are rendered from the input view on
             return replace(views, input_index=0)
     return views
@@ -236,7 +238,7 @@ def _load_prediction(source: ViewSource, truth: Views, order: Order) -> Views:
 
 
 def _check_protocol(views: Views, protocol: Protocol) -> None:
-    count, side_px = protocol["num_views"], protocol["resolution_px"]
+    count, side_px = protocol.here.num_views, protocol.here.resolution_px
     if len(views) != count:
         raise Mv3dError(f"{len(views)} true views; {protocol.name} has {count}")
     if views.size_px != (side_px, side_px):
@@ -259,9 +261,9 @@ def _spread(truth: Views, settings: ScoreSettings) -> float:
     return round(float(np.square(pictures - pictures.mean(axis=0)).mean()), 8)
 
 
-def _warnings(contest: Contest, orders: Mapping[str, list[OrderErrors]]) -> list[str]:
+def _warnings(comparison: Comparison, orders: Mapping[str, list[OrderErrors]]) -> list[str]:
     found = []
-    for method in contest.methods:
+    for method in comparison.methods:
         if method.kind != "baseline":
             better = find_better_order(orders[method.name])
             if better is not None:

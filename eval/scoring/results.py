@@ -66,7 +66,7 @@ class ObjectResult:
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """A run: its protocol, versions, methods and scores."""
 
     protocol: dict[str, Any]
@@ -136,14 +136,14 @@ def as_column(values: NDArray[np.float64]) -> list[float | None]:
     return [round(float(value), _DIGITS) if np.isfinite(value) else None for value in values]
 
 
-def save_result(result: Result, path: Path) -> None:
+def save_result(result: RunResult, path: Path) -> None:
     """Write the file, whole or not at all."""
     text = json.dumps({"mv3d_eval": FORMAT_VERSION, **asdict(result)}, allow_nan=False, separators=(",", ":"))
     with whole_file(path) as partial:
         partial.write_text(text + "\n")
 
 
-def load_result(path: Path) -> Result:
+def load_result(path: Path) -> RunResult:
     """Read a result file, or the one in a folder.
 
     Raises:
@@ -156,7 +156,7 @@ def load_result(path: Path) -> Result:
             raise Mv3dError(f"{file} is of another format version than {FORMAT_VERSION}; run the evaluation again")
         methods = [Method(**method) for method in tree.pop("methods")]
         objects = {name: ObjectResult(**known) for name, known in tree.pop("objects").items()}
-        return Result(methods=methods, objects=objects, **tree)
+        return RunResult(methods=methods, objects=objects, **tree)
     except Mv3dError:
         raise
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eval.metrics.images import SsimWindow, mean_similarity, mse, psnr, silhouette, silhouette_iou, ssim_map
 from eval.metrics.names import Columns
-from eval.metrics.perceptual import Network, compare_pictures
+from eval.metrics.perceptual import PerceptualMetric, compare_pictures
 from eval.protocol import Protocol
 from eval.scoring.cache import ScoreCache
 from eval.views.order import OrderErrors, order_errors
@@ -40,7 +40,7 @@ class ScoreSettings:
     @classmethod
     def of(cls, protocol: Protocol) -> ScoreSettings:
         """The protocol's settings."""
-        return cls(protocol.background, protocol["psnr"] == "uint8", protocol["ssim"])
+        return cls(protocol.background, protocol.here.psnr == "uint8", protocol.here.ssim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class ObjectScores:
 
 def score_objects(
     candidates: Iterable[Candidate],
-    networks: Sequence[Network] = (),
+    networks: Sequence[PerceptualMetric] = (),
     settings: ScoreSettings = ScoreSettings(),
     cache: ScoreCache | None = None,
 ) -> Iterator[ObjectScores]:
@@ -82,7 +82,7 @@ def score_objects(
 
 
 def score_views(
-    predicted: Views, truth: Views, networks: Sequence[Network] = (), settings: ScoreSettings = ScoreSettings()
+    predicted: Views, truth: Views, networks: Sequence[PerceptualMetric] = (), settings: ScoreSettings = ScoreSettings()
 ) -> Columns:
     """Score one object's views.
 
@@ -138,7 +138,7 @@ def on_background(views: Views, settings: ScoreSettings) -> Frames:
 
 
 def _score_group(
-    group: Sequence[Candidate], networks: Sequence[Network], settings: ScoreSettings, cache: ScoreCache | None
+    group: Sequence[Candidate], networks: Sequence[PerceptualMetric], settings: ScoreSettings, cache: ScoreCache | None
 ) -> Iterator[ObjectScores]:
     truths = [on_background(c.truth, settings) for c in group]
     pictures = [{method: on_background(v, settings) for method, v in c.predictions.items()} for c in group]
@@ -161,7 +161,7 @@ def _score_group(
 
 
 def _compare_new(
-    networks: Sequence[Network],
+    networks: Sequence[PerceptualMetric],
     truths: Sequence[Frames],
     pictures: Sequence[Mapping[str, Frames]],
     new: Mapping[str, Sequence[int]],

@@ -58,16 +58,16 @@ def render_truth(
         Mv3dError: if ``out`` was rendered with other settings.
     """
     low_deg, high_deg = _elevation_range(protocol)
-    azimuths_deg = protocol["azimuths_deg"]
+    azimuths_deg = protocol.here.azimuths_deg
     settings = Settings(
-        num_views=protocol["num_views"],
-        size_px=protocol["resolution_px"],
+        num_views=protocol.here.num_views,
+        size_px=protocol.here.resolution_px,
         seed=_SEED,
         elevation_low_deg=low_deg,
         elevation_high_deg=high_deg,
-        fov_deg=float(protocol["fov_deg"]),
-        path=protocol["path"],
-        azimuths_deg=None if azimuths_deg in ("even", "random") else tuple(map(float, azimuths_deg)),
+        fov_deg=protocol.here.fov_deg,
+        path=protocol.here.path,
+        azimuths_deg=tuple(azimuths_deg) if isinstance(azimuths_deg, list) else None,
     )
     entries = render_sources(objects, out, settings, workers=workers)
     failed = {f"{entry.object_id}/0": entry.failed for entry in entries if entry.failed is not None}
@@ -100,7 +100,7 @@ def render_mesh(mesh: Mesh, cameras: Sequence[Camera]) -> Frames:
 
 
 def _elevation_range(protocol: Protocol) -> tuple[float, float]:
-    elevation = protocol["elevation_deg"]
+    elevation = protocol.here.elevation_deg
     low, high = elevation if isinstance(elevation, list) else (elevation, elevation)
     return float(low), float(high)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mv3d.dataset import Entry
-from render.farm.job import Job, render_job
+from render.farm.job import RenderJob, render_job
 from render.farm.pool import Failure, Pool
 from render.settings import Settings
 from render.sources import SourceObject
@@ -47,7 +47,7 @@ def estimate(
     count = workers or os.cpu_count() or 1
     seconds, sizes, failed = [], [], 0
     with tempfile.TemporaryDirectory(prefix="mv3d-price-") as folder, Pool(render_job, 1, timeout_s) as pool:
-        jobs = [Job(objects[k], 0, Path(folder) / str(k), settings) for k in picks]
+        jobs = [RenderJob(objects[k], 0, Path(folder) / str(k), settings) for k in picks]
         for job, result in pool.run(jobs):
             if isinstance(result, Failure) or (isinstance(result, Entry) and result.failed is not None):
                 failed += 1

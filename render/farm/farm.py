@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from mv3d.dataset import Entry
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from render.farm.job import Job, render_job
+from render.farm.job import RenderJob, render_job
 from render.farm.manifest import Manifest, entry_of
 from render.farm.pool import Failure, Pool
 from render.settings import Settings, check_settings
@@ -60,7 +60,9 @@ def render_sources(
     check_settings(out, settings)
     _sweep_partials(out, objects)
     manifest = Manifest(out, objects, manifest_name)
-    passes = [[Job(item, k, out / item.object_id / str(k), settings) for item in objects] for k in range(num_orbits)]
+    passes = [
+        [RenderJob(item, k, out / item.object_id / str(k), settings) for item in objects] for k in range(num_orbits)
+    ]
     from tqdm import tqdm
 
     try:
@@ -108,11 +110,11 @@ def _runner(workers: int | None, timeout_s: float, ray_address: str | None) -> A
     return RayCluster(render_job, ray_address, timeout_s)
 
 
-def _entry(job: Job, result: Entry | Failure) -> Entry:
+def _entry(job: RenderJob, result: Entry | Failure) -> Entry:
     return entry_of(job.item, failed=result.reason) if isinstance(result, Failure) else result
 
 
-def _keep_log(out: Path, job: Job, result: Entry | Failure) -> None:
+def _keep_log(out: Path, job: RenderJob, result: Entry | Failure) -> None:
     path = out / "logs" / f"{job.item.object_id}.log"
     if isinstance(result, Failure):
         with whole_file(path) as partial:

@@ -14,7 +14,7 @@ from render.sources import SourceObject
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """One orbit to render: the ``index``-th of ``item``, into ``folder``."""
 
     item: SourceObject
@@ -28,7 +28,7 @@ def orbit_seed(object_id: str, index: int, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{object_id}/{index}/{seed}".encode()).digest()[:4], "big")
 
 
-def render_job(job: Job) -> Entry:
+def render_job(job: RenderJob) -> Entry:
     """Load, render and save one orbit; return what the manifest records (an unusable object is an entry with a reason).
 
     An orbit that is there already is left as it is: on a cluster, work may be given out twice. This is what worker

@@ -33,7 +33,7 @@ class Manifest:
         self._path = out / name
         self._entries = {item.object_id: entry_on_disk(item, orbit_folders(out / item.object_id)) for item in objects}
         self._given = {item.object_id: item.split for item in objects}
-        self._told = read_manifest(out) if has_manifest(out) else {}
+        self._recorded = read_manifest(out) if has_manifest(out) else {}
         self._entries = {object_id: self._on_its_side(entry) for object_id, entry in self._entries.items()}
         before = read_entries(self._path) if self._path.is_file() else []
         self._others = [entry for entry in before if entry.object_id not in self._entries]
@@ -58,9 +58,9 @@ class Manifest:
             self.save()
 
     def _on_its_side(self, entry: Entry) -> Entry:
-        given, told = self._given[entry.object_id], self._told.get(entry.object_id)
-        if given is None and told is not None and told.geometry_hash == entry.geometry_hash:
-            given = told.split
+        given, recorded = self._given[entry.object_id], self._recorded.get(entry.object_id)
+        if given is None and recorded is not None and recorded.geometry_hash == entry.geometry_hash:
+            given = recorded.split
         return entry if entry.split is None or given is None else replace(entry, split=given)
 
     def save(self) -> None:
