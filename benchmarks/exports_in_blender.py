@@ -18,7 +18,8 @@ from mv3d.blender import render_in_blender, run_in_blender
 from mv3d.export import export_source, save_mesh
 from mv3d.frame_files import load_frame
 from mv3d.lift import lift_orbit
-from mv3d.orbit import Frames, Orbit, load_orbit, save_orbit
+from mv3d.orbit import Orbit, load_orbit, save_orbit
+from mv3d.pixels import Frames
 
 OPENER = Path(__file__).parents[1] / "tests" / "mv3d" / "open_blend.py"
 

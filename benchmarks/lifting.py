@@ -35,7 +35,8 @@ from mv3d.export import save_mesh
 from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.lift.nerfstudio import lift_with_nerfstudio
 from mv3d.mesh import Mesh
-from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
+from mv3d.orbit import Facts, Orbit, load_orbit, make_sheet, save_orbit
+from mv3d.pixels import composite, to_uint8
 from render.farm.depth import render_depth
 from render.scene.lights import make_lights
 from render.scene.raycast import render_orbit

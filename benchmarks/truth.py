@@ -16,7 +16,7 @@ from PIL import Image
 
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.orbit import composite, to_uint8
+from mv3d.pixels import composite, to_uint8
 from render.errors import Unusable
 from render.scene import cycles, raycast
 from render.scene.scene import make_scene

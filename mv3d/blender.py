@@ -30,7 +30,7 @@ from mv3d.command_line import print_error
 from mv3d.conventions import to_blender
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
-from mv3d.orbit import Frames, from_uint8
+from mv3d.pixels import Frames, from_uint8
 
 _WORKER = Path(__file__).with_name("blender_worker.py")
 _CLONE = Path(__file__).parents[1]

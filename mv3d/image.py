@@ -18,7 +18,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
 from mv3d.matte import NotPlainError, has_u2net, matte_plain, matte_u2net
 from mv3d.options import Matte
-from mv3d.orbit import Frames, composite, from_uint8, resize
+from mv3d.pixels import Frames, composite, from_uint8, resize
 
 MAX_MEGAPIXELS = 64
 MIN_SIDE_PX = 16

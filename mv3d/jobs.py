@@ -15,7 +15,8 @@ from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, Orbit, check_replaceable, is_made, load_orbit, resize, save_orbit
+from mv3d.orbit import Orbit, check_replaceable, is_made, load_orbit, save_orbit
+from mv3d.pixels import Frames, resize
 from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:

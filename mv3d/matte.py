@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames, to_uint8
+from mv3d.pixels import Frames, to_uint8
 
 Mask = NDArray[np.bool_]
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from mv3d.cameras import static_orbit
 from mv3d.export import export_source, load_mesh
-from mv3d.orbit import Facts, load_orbit, save_orbit, to_uint8
+from mv3d.orbit import Facts, load_orbit, save_orbit
+from mv3d.pixels import to_uint8
 from tests.mv3d.blocks import CRATE, view_boxes
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 

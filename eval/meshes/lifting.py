@@ -21,7 +21,8 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.mesh import Mesh
-from mv3d.orbit import Facts, Frames, Orbit, composite, load_orbit, save_orbit
+from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
+from mv3d.pixels import Frames, composite
 from render.sources import SourceObject
 
 _METHOD = "hull"  # each object is lifted four times and more; a fit takes half a minute

@@ -19,7 +19,7 @@ from eval.metrics.dists import load_dists
 from eval.metrics.lpips import load_lpips
 from eval.metrics.weights import LPIPS_NETS
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 
 _PIXELS_AT_ONCE = 32 * 128 * 128  # VGG keeps about 500 bytes a pixel of each side
 _COMPARED_AT_ONCE = 8  # pictures whose features fit the processor's cache

@@ -16,7 +16,8 @@ from eval.report.text import format_table
 from eval.scoring.results import RunResult, load_result
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_folder
-from mv3d.orbit import WHITE, Facts, Orbit, composite, load_orbit, to_uint8
+from mv3d.orbit import Facts, Orbit, load_orbit
+from mv3d.pixels import WHITE, composite, to_uint8
 
 GROUPS = ("best", "median", "worst")
 _COLUMNS = 6  # of views besides the input

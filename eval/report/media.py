@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mv3d.orbit import Frames, resize, to_uint8
+from mv3d.pixels import Frames, resize, to_uint8
 from mv3d.video import write_video
 
 _COLUMNS = 7

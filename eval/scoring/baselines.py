@@ -17,7 +17,8 @@ from eval.scoring.score import ANGLE_TOLERANCE_DEG
 from eval.views.views import Views
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames, Orbit, load_orbit
+from mv3d.orbit import Orbit, load_orbit
+from mv3d.pixels import Frames
 
 REPEATED, WHITE, MEAN, NEAREST, LIFTED = (
     "input view repeated",

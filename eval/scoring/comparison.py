@@ -36,7 +36,7 @@ from eval.scoring.score import Candidate, ScoreSettings, check_same_views, on_ba
 from eval.views.order import OrderErrors, find_better_order
 from eval.views.views import Views, ViewSource
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames, composite
+from mv3d.pixels import Frames, composite
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from eval.views.order import OrderErrors, order_errors
 from eval.views.views import Views
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames, composite, from_uint8, to_uint8
+from mv3d.pixels import Frames, composite, from_uint8, to_uint8
 
 ANGLE_TOLERANCE_DEG = 0.1
 _VIEWS_AT_ONCE = 84  # of several objects together, so that small orbits fill the networks' batches too

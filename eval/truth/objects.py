@@ -18,7 +18,7 @@ from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.mesh import Mesh
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 from render.farm.farm import render_sources
 from render.farm.split import identify, split_of
 from render.scene.raycast import render_orbit

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from eval.metrics.statistics import bootstrap_mean
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 
 _SIDE_PX = 16  # enough to tell views apart
 _LEAST_GAIN_DB = 0.5

@@ -12,7 +12,7 @@ import numpy as np
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
 from mv3d.frame_files import load_frame
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv"})

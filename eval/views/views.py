@@ -20,7 +20,8 @@ from mv3d.cameras import Camera
 from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
 from mv3d.frame_files import frame_size, load_frame
-from mv3d.orbit import Frames, load_orbit
+from mv3d.orbit import load_orbit
+from mv3d.pixels import Frames
 
 ORBIT_FILE = "transforms.json"
 

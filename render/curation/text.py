@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Orbit, to_uint8
+from mv3d.orbit import Orbit
+from mv3d.pixels import to_uint8
 
 _VIEWS, _COLUMNS = 7, 4
 _SIZE_PX = 256

@@ -9,7 +9,7 @@ from typing import Any
 
 from mv3d.blender import RenderSettings, render_in_blender
 from mv3d.cameras import Camera
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 from render.scene.lights import Lights
 from render.scene.scene import RenderScene
 from render.sources import SourceObject

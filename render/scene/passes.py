@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mv3d.cameras import Camera
-from mv3d.depth import DEPTH_FOLDER, DEPTH_STEP
+from mv3d.depth import DEPTH_FOLDER, depth_levels
 from mv3d.occupancy import OCCUPANCY_FILE, occupancy_file
-from mv3d.orbit import to_uint8
+from mv3d.pixels import to_uint8
 from render.scene import raycast
 from render.scene.occupancy import carve_occupancy
 from render.scene.scene import RenderScene
@@ -58,8 +58,7 @@ def draw_passes(scene: RenderScene, cameras: Sequence[Camera], names: Sequence[s
         for k, camera in enumerate(cameras):
             depth, normal = trace_geometry(scene, camera)
             if "depth" in names:
-                steps = np.clip(np.rint(depth / DEPTH_STEP), 0, 65535).astype(np.uint16)
-                files[f"{DEPTH_FOLDER}/{k:03d}.png"] = _png(steps)
+                files[f"{DEPTH_FOLDER}/{k:03d}.png"] = _png(depth_levels(depth))
             if "normal" in names:
                 rgba = np.concatenate([normal / 2 + 0.5, depth[..., None] > 0], axis=-1)
                 files[f"normal/{k:03d}.png"] = _png(to_uint8(rgba * (depth > 0)[..., None]))

@@ -10,7 +10,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from mv3d.cameras import Camera
-from mv3d.orbit import Frames
+from mv3d.pixels import Frames
 from render.colour import linear_to_srgb
 from render.scene.lights import Lights
 from render.scene.scene import RenderScene

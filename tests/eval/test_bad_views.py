@@ -12,7 +12,8 @@ from PIL import Image
 
 from eval.__main__ import main
 from eval.scoring.results import load_result
-from mv3d.orbit import Orbit, save_orbit, to_uint8
+from mv3d.orbit import Orbit, save_orbit
+from mv3d.pixels import to_uint8
 from tests.eval.bad_pictures import put_animated, put_cmyk
 
 

@@ -11,7 +11,8 @@ from PIL import Image
 from eval.__main__ import main
 from eval.benchmark.given import score_given
 from eval.scoring.results import Method, save_result
-from mv3d.orbit import composite, load_orbit, resize, save_orbit
+from mv3d.orbit import load_orbit, save_orbit
+from mv3d.pixels import composite, resize
 
 # Seven objects; the first is predicted best. Their names' order is another one.
 NAMES = ("g", "c", "e", "a", "f", "b", "d")

@@ -21,7 +21,8 @@ from eval.metrics.weights import FETCH_COMMAND
 from eval.scoring.baselines import MEAN, NEAREST, REPEATED, WHITE
 from eval.scoring.results import Method, compare_means, load_result, save_result
 from mv3d.errors import Mv3dError
-from mv3d.orbit import save_orbit, to_uint8
+from mv3d.orbit import save_orbit
+from mv3d.pixels import to_uint8
 
 
 @pytest.fixture(autouse=True)

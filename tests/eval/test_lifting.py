@@ -9,7 +9,8 @@ from eval.meshes.lifting import score_consistency, share_of_truth
 from eval.truth.objects import list_objects, render_mesh
 from mv3d.cameras import static_orbit
 from mv3d.lift import LiftSettings, lift_orbit
-from mv3d.orbit import Facts, Orbit, composite
+from mv3d.orbit import Facts, Orbit
+from mv3d.pixels import composite
 from render.scene.raycast import render_orbit
 from render.scene.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj

@@ -13,7 +13,7 @@ from eval.views.order import find_better_order, order_errors
 from eval.views.views import Views
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.orbit import to_uint8
+from mv3d.pixels import to_uint8
 
 
 def _noisy(views: Views, sigma: float) -> Views:

@@ -16,7 +16,8 @@ from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
 from mv3d.lift import lift_orbit
 from mv3d.mesh import Mesh
-from mv3d.orbit import Orbit, composite
+from mv3d.orbit import Orbit
+from mv3d.pixels import composite
 from tests.mv3d.blocks import CRATE, FRONT, RIGHT, SIDE_COLOURS, make_block, silhouette_iou, view_boxes
 
 OBJECTS = ("blendswap-cc-0/teddybear", "blendswap-cc-by/plaidchair", "scopia/gaz_water_heater")

@@ -15,7 +15,8 @@ from mv3d.cameras import sine_orbit
 from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import export_source, pick_format, save_mesh
-from mv3d.orbit import Orbit, load_orbit, save_orbit, to_uint8
+from mv3d.orbit import Orbit, load_orbit, save_orbit
+from mv3d.pixels import to_uint8
 from tests.mv3d.blocks import CRATE, SIDE_COLOURS, TOP, make_block, view_boxes
 
 POINT = np.array([0.1, -0.2, 0.3])
@@ -206,7 +207,7 @@ def test_what_cannot_be_exported_gets_one_line_and_nothing_is_written(folder: Pa
         ("absent", "out", "colmap", "absent is missing"),
         ("absent.glb", "out.obj", None, r"absent\.glb is missing"),
         ("absent", "out.obj", None, "names no mesh format that is read"),
-        ("crate", "block.glb", None, "--overwrite"),
+        ("crate", "block.glb", None, "or overwrite it"),
         ("documents", "out", "nerfstudio", "no orbit folder"),
     ]:
         with pytest.raises(Mv3dError, match=problem) as caught:

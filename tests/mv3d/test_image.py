@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
-from mv3d.orbit import Frames, composite, from_uint8, resize
+from mv3d.pixels import Frames, composite, from_uint8, resize
 
 RED = (220, 40, 30)
 
