@@ -70,8 +70,8 @@ def plan_jobs(given: Sequence[Path], out: Path | None) -> tuple[Job, ...]:
         raise Mv3dError("name a picture, or a folder of pictures")
     if out is not None and out.suffix.lower() in _FILE_SUFFIXES:
         raise Mv3dError(
-            f"{out}: an orbit is a folder, which is not called {out.suffix}; name it {out.with_suffix('')}, with "
-            f"{_MESH_NAME} in it if you ask for one, and make other files of it by mv3d lift or mv3d export",
+            f"{out}: an orbit is a folder, which is not called {out.suffix}; name it {out.with_suffix('')}, and make "
+            f"files of it by mv3d lift or mv3d export, or have a {_MESH_NAME} in it",
             argument="mesh",
         )
     if not is_batch(given):

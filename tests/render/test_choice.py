@@ -75,7 +75,7 @@ def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_
     (many / "bare.obj").write_text(bare + "\n")
     out, words = tmp_path / "out", (*SMALL, "--only", "bare", "cube")
     assert main(["orbits", str(many), "--out", str(out), *words]) == 0
-    assert "--grey makes it grey" in (read_manifest(out)["bare"].failed or "")
+    assert "ask for grey" in (read_manifest(out)["bare"].failed or "")
     coloured = load_orbit(out / "cube/0").frames
     assert main(["orbits", str(many), "--out", str(out), *words, "--grey"]) == 0
     assert read_manifest(out)["bare"].failed is None
