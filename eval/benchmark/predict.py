@@ -64,7 +64,7 @@ def check_asked(predictor: Predictor, protocol: Protocol) -> None:
         raise Mv3dError(f"{predictor.name} makes clips of no known cameras, not orbits: there is nothing to score")
     if not (_is_level_turn(protocol) or predictor.settings.preview or is_told_cameras(predictor.model)):
         raise Mv3dError(
-            f"{predictor.name} is not told cameras and makes level, even turns; {protocol.name} wants "
+            f"{predictor.name} is not conditioned on cameras and makes level, even turns; {protocol.name} wants "
             f"{_path_of(protocol)}: score views made elsewhere with python -m eval score"
         )
 
@@ -91,7 +91,7 @@ def predict_all(
         "device": predictor.model.unet.device.type,
     }
     if not level:
-        about["asked"] = f"{_path_of(protocol)}, told as poses; its card says which cameras it was trained on"
+        about["asked"] = f"{_path_of(protocol)}, as poses; its card says which cameras it was trained on"
     if size_px != protocol.here.resolution_px:
         about["resized"] = f"views of {size_px} px are enlarged or reduced to {protocol.here.resolution_px} px"
     about |= {key: value for key, value in asdict(predictor.settings).items() if value is not None}

@@ -155,7 +155,7 @@ def test_the_cameras_that_a_model_is_asked_for_are_the_protocols(place, command,
     result = load_result(tmp_path / "out")
     assert list(result.objects) == ["cube/0", "tower/0"]
     assert result.warnings == []
-    assert "told as poses" in str(result.methods[0].about["asked"])
+    assert "as poses" in str(result.methods[0].about["asked"])
     assert "evenly spaced" in result.absent[MEAN]
     (work,) = (tmp_path / "work").glob("moving-*")
     truth = load_orbit(work / "truth/cube/0")
@@ -190,7 +190,7 @@ def test_a_model_that_is_told_no_cameras_is_refused_before_anything_is_rendered(
     words = [str(changed.get(word, word)) for word in command]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "tiny is not told cameras and makes level, even turns; moving wants dynamic cameras" in line
+    assert "tiny is not conditioned on cameras and makes level, even turns; moving wants dynamic cameras" in line
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "w").exists()
 
