@@ -53,7 +53,7 @@ def test_folders_are_matched_by_relative_path_and_the_rest_is_named(folders, tmp
     assert result.left_out["b"] == "4 predicted views and 5 true ones; predict as many"
     assert "no truth" in result.left_out["d"]
     assert [method.name for method in result.methods] == ["pred", REPEATED, WHITE]
-    for absent, why in (("lpips_alex", FETCH_COMMAND), (MEAN, "--train"), (NEAREST, "--train")):
+    for absent, why in (("lpips_alex", FETCH_COMMAND), (MEAN, "no training orbits"), (NEAREST, "no training orbits")):
         assert why in result.absent[absent]
     assert set((tmp_path / "out").iterdir()) == {
         tmp_path / "out" / name for name in ("report.html", "report.md", "scores.json", "scores.csv")
