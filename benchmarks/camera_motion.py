@@ -34,7 +34,7 @@ from mv3d.generate import GenerateSettings, make_conditions, sample_views
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.lora import parse_lora, with_loras
-from render.paths import FARTHEST, MOTIONS, Motion
+from render.camera_paths import FARTHEST, MOTIONS, Motion
 
 _LEAST_CHANGE = 0.01  # mean squared error between the picture and a view from the side, under which it tells nothing
 _STEPS = np.linspace(-1.5, 1.5, 13)  # pans and zooms that are tried, in units of the farthest

@@ -25,7 +25,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.networks import compare_pictures
+from eval.metrics.perceptual import compare_pictures
 
 _POOLS = {"alex": (3, 2), "vgg": (2, 2)}
 

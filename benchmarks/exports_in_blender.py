@@ -16,9 +16,10 @@ import numpy as np
 
 from mv3d.blender import render_in_blender, run_in_blender
 from mv3d.export import export_source, save_mesh
+from mv3d.frame_files import load_frame
 from mv3d.lift import lift_orbit
-from mv3d.orbit import Frames, Orbit, load_orbit, save_orbit
-from mv3d.transforms import load_picture
+from mv3d.orbit import Orbit, load_orbit, save_orbit
+from mv3d.pixels import Frames
 
 OPENER = Path(__file__).parents[1] / "tests" / "mv3d" / "open_blend.py"
 
@@ -42,7 +43,7 @@ def _render_blend(path: Path) -> Frames:
     out = path.with_name("rendered")
     out.mkdir()
     run_in_blender(OPENER, {"blend": str(path), "out": str(out), "flat": True, "percent": 100}, out)
-    return np.stack([load_picture(picture) for picture in sorted(out.glob("*.png"))])
+    return np.stack([load_frame(picture) for picture in sorted(out.glob("*.png"))])
 
 
 def _print(folder: str, suffix: str, pictures: Frames, orbit: Orbit) -> None:

@@ -22,6 +22,8 @@ from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
 
+VERSION = 1
+"""Raised when its meshes change."""
 _TRUNCATION = 2.0
 """Grid cells: as far behind a surface as a view has a say, and as far in front as its say grows."""
 

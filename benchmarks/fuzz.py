@@ -24,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from mv3d.errors import Mv3dError
-from render.farm import render_sources
+from render.farm.farm import render_sources
 from render.settings import Settings
 from render.sources import SourceObject, find_objects
 
@@ -44,7 +45,7 @@ _LAUGHS = b'<!DOCTYPE a [<!ENTITY a "ha">' + b"".join(
 def seeds() -> dict[str, Files]:
     """Good files of every kind, in a folder each."""
     box = trimesh.creation.box()
-    box.visual.vertex_colors = np.random.default_rng(0).integers(0, 256, (8, 4))
+    box.visual = ColorVisuals(box, vertex_colors=np.random.default_rng(0).integers(0, 256, (8, 4)))
     vertices, uv, faces = game_files.grid(8)
     textured = make_cube_obj().replace("f ", "vt 0 0\nf ", 1)
     mtl = make_cube_mtl().encode() + b"newmtl painted\nmap_Kd skin.png\n"
@@ -76,11 +77,11 @@ def seeds() -> dict[str, Files]:
     actor = _actor()
     return {
         "obj": {"cube.obj": textured.encode(), "cube.mtl": mtl, "skin.png": skin},
-        "glb": {"box.glb": box.export(file_type="glb")},
+        "glb": {"box.glb": _exported(box, "glb")},
         "gltf": {"box.gltf": json.dumps(gltf).encode(), "data.bin": data},
-        "ply": {"box.ply": box.export(file_type="ply")},
-        "stl": {"box.stl": box.export(file_type="stl")},
-        "dae": {"box.dae": box.export(file_type="dae")},
+        "ply": {"box.ply": _exported(box, "ply")},
+        "stl": {"box.stl": _exported(box, "stl")},
+        "dae": {"box.dae": _exported(box, "dae")},
         "sh3f": {"shop.sh3f": _zip(shop)},
         "sh3f, inside": {f"shop.sh3f/{name}": data for name, data in shop.items()},
         "g3d": {
@@ -90,6 +91,12 @@ def seeds() -> dict[str, Files]:
         "0 A.D.": {"public.zip": _zip(actor)},
         "0 A.D., inside": {f"public.zip/{name}": data for name, data in actor.items()},
     }
+
+
+def _exported(mesh: trimesh.Trimesh, kind: str) -> bytes:
+    data = mesh.export(file_type=kind)
+    assert isinstance(data, bytes)
+    return data
 
 
 def _actor() -> Files:

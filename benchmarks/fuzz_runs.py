@@ -321,7 +321,7 @@ def main() -> int:
     options = parser.parse_args()
     lpips = Lpips("alex")  # of random weights, so that none need be fetched
     for stage in (autoencoder, volume, diffusion, adapt):
-        stage.load_lpips = lambda net: lpips
+        vars(stage)["load_lpips"] = lambda net: lpips
     kinds = {make.__name__: make for make in CASES}
     ends: Counter[str] = Counter()
     faults: list[str] = []

@@ -4,7 +4,7 @@
 
 Each object of the test split is rendered twice at 256 px with 21 views, on a static orbit (10 to 20 degrees) and on
 SV3D's sine orbit (+-30 degrees), and from 16 more cameras at elevations that neither orbit has. Renders are kept in
-``--work``; so are results, by the lifter's code.
+``--work``; so are results, by the lifter's version (`eval.versions`).
 
 Besides the lifter's own methods there are ``tsdf``, the renderer's depth maps of the same views fused on the same grid,
 which bounds what a lifter of these views can reach, and ``nerfstudio``, as ``mv3d lift`` runs it where it is installed.
@@ -13,7 +13,6 @@ which bounds what a lifter of these views can reach, and ``nerfstudio``, as ``mv
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -24,10 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import fusion
-from eval.lifting import lifter_fingerprint
+from eval import versions
 from eval.metrics.geometry import score_geometry
 from eval.metrics.images import psnr, silhouette_iou
-from eval.objects import list_objects, load_true_mesh, render_mesh
+from eval.truth.objects import list_objects, load_true_mesh, render_mesh
 from mv3d.blender import render_in_blender
 from mv3d.cameras import Camera, orbit_through, sine_orbit, static_orbit
 from mv3d.depth import DEPTH_FOLDER, load_depth, save_depth
@@ -36,11 +35,12 @@ from mv3d.export import save_mesh
 from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.lift.nerfstudio import lift_with_nerfstudio
 from mv3d.mesh import Mesh
-from mv3d.orbit import Facts, Orbit, composite, load_orbit, make_sheet, save_orbit, to_uint8
-from render.depth import render_depth
-from render.lights import make_lights
-from render.raycast import render_orbit
-from render.scene import make_scene
+from mv3d.orbit import Facts, Orbit, load_orbit, make_sheet, save_orbit
+from mv3d.pixels import composite, to_uint8
+from render.farm.depth import render_depth
+from render.scene.lights import make_lights
+from render.scene.raycast import render_orbit
+from render.scene.scene import make_scene
 from render.sources import SourceObject
 
 SIZE_PX, NUM_VIEWS = 256, 21
@@ -110,8 +110,8 @@ def lift(method: str, folder: Path, nerfstudio_steps: int) -> Mesh:
 def version_of(method: str, nerfstudio_steps: int) -> str:
     """What a method's results depend on."""
     if method == "tsdf":
-        return f"{lifter_fingerprint()}-{hashlib.sha256(Path(fusion.__file__).read_bytes()).hexdigest()[:8]}"
-    return lifter_fingerprint() + (f"-{nerfstudio_steps}" if method == "nerfstudio" else "")
+        return f"{versions.LIFTING}-{fusion.VERSION}"
+    return f"{versions.LIFTING}" + (f"-{nerfstudio_steps}" if method == "nerfstudio" else "")
 
 
 def cpu_seconds_so_far() -> float:

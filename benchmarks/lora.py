@@ -21,7 +21,8 @@ from mv3d.files import whole_file
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
 from mv3d.model.lora import parse_lora, read_lora, with_loras
-from mv3d.orbit import Facts, Orbit, composite, load_orbit, save_orbit, to_uint8
+from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
+from mv3d.pixels import composite, to_uint8
 
 _SHOWN = (4, 10, 15)  # right, back, left of 21
 _HEADER_PX = 20

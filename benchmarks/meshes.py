@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.metrics.images import silhouette_iou
-from eval.objects import render_mesh
+from eval.truth.objects import render_mesh
 from mv3d.export import save_mesh
 from mv3d.files import whole_file
 from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.mesh import Mesh
-from mv3d.orbit import Orbit, composite, load_orbit, make_sheet, to_uint8
+from mv3d.orbit import Orbit, load_orbit, make_sheet
+from mv3d.pixels import composite, to_uint8
 
 SHOWN = (3, 8, 13, 18)
 """Of 21 views: right of the picture, behind to the right, behind to the left, left."""

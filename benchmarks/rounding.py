@@ -67,7 +67,7 @@ def main() -> None:
 
 def _train(recipe: Recipe, parts: tuple[Part, ...], *, without_unsure: bool = False, epsilon: float = 1e-8) -> _Run:
     stage = AdaptTraining(recipe)
-    trained = list(stage.network.train().parameters())
+    trained: list[Tensor] = [*stage.network.train().parameters()]
     optimizer = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.99), eps=epsilon, weight_decay=0.0)
 
     def gradients(step: int, parts: tuple[Part, ...]) -> tuple[float, list[Tensor]]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from mv3d.cameras import static_orbit
-from render import cycles, raycast
-from render.lights import make_lights
-from render.scene import make_scene
+from render.scene import cycles, raycast
+from render.scene.lights import make_lights
+from render.scene.scene import make_scene
 from render.sources import find_objects
 
 

@@ -16,10 +16,10 @@ from PIL import Image
 
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.orbit import composite, to_uint8
-from render import cycles, raycast
+from mv3d.pixels import composite, to_uint8
 from render.errors import Unusable
-from render.scene import make_scene
+from render.scene import cycles, raycast
+from render.scene.scene import make_scene
 from render.sources import SourceObject, find_objects
 
 _SAMPLES_PER_SIDE = 5

@@ -18,8 +18,8 @@ import tyro
 
 from eval.metrics.images import psnr
 from eval.metrics.lpips import load_lpips
-from eval.objects import list_objects, render_truth
 from eval.protocol import load_protocol
+from eval.truth.objects import list_objects, render_truth
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
 from mv3d.orbit import Orbit, load_orbit
@@ -50,7 +50,7 @@ class Options:
 def main(options: Options) -> None:
     """Print a line an object, and the means."""
     protocol = load_protocol("mv3d-test")
-    listed = list_objects(options.objects, protocol["split"], options.work)[: protocol["num_objects"]]
+    listed = list_objects(options.objects, protocol.here.split, options.work)[: protocol.here.num_objects]
     truths, _ = render_truth(listed[:: options.every], protocol, options.work / "truth", workers=1)
     model, lpips = load_model(options.model), load_lpips("alex")
     before = _report(options)

@@ -12,49 +12,47 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from eval.options import Alignment, SsimWindow
 from mv3d.errors import Mv3dError
 
 PROTOCOLS_FOLDER = Path(__file__).parents[1] / "configs" / "protocols"
 UNKNOWN = "unknown"
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "objects": (str,),
-    "num_objects": (int,),
-    "split": (str, type(None)),
-    "path": (str,),
-    "num_views": (int,),
-    "scored_views": (str, list),
-    "elevation_deg": (int, float, list),
-    "azimuths_deg": (str, list),
-    "resolution_px": (int,),
-    "fov_deg": (int, float),
-    "distance": (str,),
-    "background": (str,),
-    "input_view": (str,),
-    "input_counts": (bool,),
-    "psnr": (str,),
-    "ssim": (str,),
-    "lpips": (list,),
-    "clip": (str,),
-    "silhouette": (str,),
-    "alignment": (str,),
-    "geometry": (str,),
-    "averaging": (str,),
-}
-"""Every setting a protocol must hold, and what its values are in YAML (besides ``unknown``)."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "path": ("static", "dynamic", "random"),
-    "input_view": ("first", "last"),
-    "background": ("white", "black", "grey"),
-    "psnr": ("float", "uint8"),
-    "ssim": ("gaussian", "uniform"),
-    "alignment": ("none", "yaw", "icp"),
-}
+class RunSettings(BaseModel):
+    """What a run here uses: the values of a protocol's settings."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    objects: str
+    num_objects: int
+    split: str | None
+    path: Literal["static", "dynamic", "random"]
+    num_views: int
+    scored_views: Literal["all"] | list[int]
+    elevation_deg: float | list[float]
+    azimuths_deg: Literal["even", "random"] | list[float]
+    resolution_px: int
+    fov_deg: float
+    distance: str
+    background: Literal["white", "black", "grey"]
+    input_view: Literal["first", "last"]
+    input_counts: bool
+    psnr: Literal["float", "uint8"]
+    ssim: SsimWindow
+    lpips: list[str]
+    clip: str
+    silhouette: str
+    alignment: Alignment
+    geometry: str
+    averaging: str
+
+
 BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
 
 
@@ -90,21 +88,19 @@ class Protocol:
     title: str
     citation: str
     settings: dict[str, Setting]
+    here: RunSettings
+    """The settings' values in a run here."""
     published: tuple[PublishedRow, ...] = ()
-
-    def __getitem__(self, name: str) -> Any:
-        """The value a run here uses."""
-        return self.settings[name].here
 
     @property
     def background(self) -> tuple[float, float, float]:
         """The colour that both sides are composited on."""
-        return BACKGROUNDS[self["background"]]
+        return BACKGROUNDS[self.here.background]
 
     def scored_indices(self) -> tuple[int, ...]:
         """The views that count, the input view not yet taken out."""
-        scored = self["scored_views"]
-        return tuple(range(self["num_views"])) if scored == "all" else tuple(scored)
+        scored = self.here.scored_views
+        return tuple(range(self.here.num_views)) if scored == "all" else tuple(scored)
 
     def fingerprint(self) -> str:
         """Eight hex digits of what a run here uses: runs of equal ones may stand in one table."""
@@ -149,9 +145,10 @@ def _parse(tree: Any, path: Path) -> Protocol:
     if not isinstance(tree, dict) or not isinstance(tree.get("settings"), dict):
         raise Mv3dError(f"{path} is no protocol: it has no settings")
     _check_keys(tree, ("title", "citation", "settings"), ("published",), f"{path}")
-    _check_keys(tree["settings"], tuple(_KINDS), (), f"{path}: settings")
-    settings = {name: _parse_setting(name, tree["settings"][name], path) for name in _KINDS}
-    _check_together(settings, path)
+    names = tuple(RunSettings.model_fields)
+    _check_keys(tree["settings"], names, (), f"{path}: settings")
+    settings = {name: _parse_setting(name, tree["settings"][name], path) for name in names}
+    here = _parse_here(settings, path)
     rows = []
     for table in tree.get("published", []):
         _check_keys(table, ("where", "rows"), ("note",), f"{path}: published")
@@ -160,7 +157,7 @@ def _parse(tree: Any, path: Path) -> Protocol:
             if not numbers:
                 raise Mv3dError(f"{path}: published: {method} holds something else than numbers")
             rows.append(PublishedRow(method, values, table["where"], table.get("note")))
-    return Protocol(path.stem, tree["title"], tree["citation"], settings, tuple(rows))
+    return Protocol(path.stem, tree["title"], tree["citation"], settings, here, tuple(rows))
 
 
 def _check_keys(tree: dict, required: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
@@ -182,20 +179,20 @@ def _parse_setting(name: str, tree: Any, path: Path) -> Setting:
     stated = None if tree["stated"] == UNKNOWN else tree["stated"]
     if tree["stated"] == UNKNOWN and "here" not in tree:
         raise Mv3dError(f"{where} is unknown, so 'here' must say what a run uses")
-    here = tree.get("here", stated)
-    if not isinstance(here, _KINDS[name]) or (isinstance(here, bool) and bool not in _KINDS[name]):
-        raise Mv3dError(f"{where}: {here!r} is not of the kind {' or '.join(k.__name__ for k in _KINDS[name])}")
-    if name in _CHOICES and here not in _CHOICES[name]:
-        raise Mv3dError(f"{where}: {here!r} is none of {', '.join(_CHOICES[name])}")
-    return Setting(stated, here, tree["source"])
+    return Setting(stated, tree.get("here", stated), tree["source"])
 
 
-def _check_together(settings: dict[str, Setting], path: Path) -> None:
-    count = settings["num_views"].here
-    scored, azimuths = settings["scored_views"].here, settings["azimuths_deg"].here
-    if scored != "all" and not (isinstance(scored, list) and all(0 <= k < count for k in scored)):
-        raise Mv3dError(f"{path}: scored_views must be 'all' or indices below num_views {count}, got {scored!r}")
-    if isinstance(azimuths, list) and settings["path"].here != "static":
-        raise Mv3dError(f"{path}: a list of azimuths_deg goes with a static path only, got {settings['path'].here}")
-    if azimuths not in ("even", "random") and len(azimuths) != count:
-        raise Mv3dError(f"{path}: {len(azimuths)} azimuths_deg for {count} views")
+def _parse_here(settings: dict[str, Setting], path: Path) -> RunSettings:
+    try:
+        here = RunSettings.model_validate({name: setting.here for name, setting in settings.items()})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise Mv3dError(f"{path}: {first['loc'][0]}: {first['input']!r}: {first['msg']}") from None
+    scored, azimuths_deg = here.scored_views, here.azimuths_deg
+    if isinstance(scored, list) and not all(0 <= k < here.num_views for k in scored):
+        raise Mv3dError(f"{path}: scored_views must be 'all' or indices below num_views {here.num_views}, got {scored}")
+    if isinstance(azimuths_deg, list) and here.path != "static":
+        raise Mv3dError(f"{path}: a list of azimuths_deg goes with a static path only, got {here.path}")
+    if isinstance(azimuths_deg, list) and len(azimuths_deg) != here.num_views:
+        raise Mv3dError(f"{path}: {len(azimuths_deg)} azimuths_deg for {here.num_views} views")
+    return here

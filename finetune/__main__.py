@@ -5,7 +5,6 @@ Several processes: ``torchrun --nproc-per-node N -m finetune CONFIG``, or ``acce
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -14,9 +13,13 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
+
+from mv3d.command_line import Verbose, run_program
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 
@@ -27,49 +30,56 @@ if TYPE_CHECKING:
     from finetune.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class TrainVerb:
+    """Train a model's stages, or adapt a model, continuing where the last run stopped."""
+
+    config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
+    """A YAML file; presets are in configs/."""
+    stage: Literal["autoencoder", "volume", "coarse", "diffusion"] | None = None
+    """Train only this stage."""
+    minutes: float = math.inf
+    """Stop after so long, saved; run again to go on."""
+    set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = ()
+    """Override a key of the config, e.g. volume.loop.steps=10; give it again for another."""
+    dry_run: bool = False
+    """Print the resolved config, parameters, memory and steps per day."""
+    processes: int | None = None
+    """With --dry-run: of so many processes, and not of those that were started."""
+    verbose: Verbose = False
+
+    def run(self) -> int:
+        """Train; returns the exit code.
+
+        Raises:
+            Mv3dError: for a mistake of the user's, a full disk or a lack of memory.
+        """
+        try:
+            return _run(self)
+        except OSError as error:  # a full disk, a folder that is not the user's
+            where = f"{error.filename}: " if error.filename else ""
+            raise Mv3dError(
+                f"{where}{error.strerror or error}; when that is mended, the same command goes on"
+            ) from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
+            raise Mv3dError(
+                "not enough memory: lower loop.batch_size or raise loop.accumulate, and see what a dry run says"
+            ) from error
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 2 for a mistake of the user's, 130 if interrupted before the end."""
-    parser = argparse.ArgumentParser(prog="python -m finetune", description=__doc__)
-    parser.add_argument("config", type=Path, help="a YAML file; presets are in configs/")
-    parser.add_argument(
-        "--stage", choices=("autoencoder", "volume", "coarse", "diffusion"), help="train only this stage"
-    )
-    parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop after this long, saved; run again to go on"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. volume.loop.steps=10"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved config, parameters, memory and steps per day"
-    )
-    parser.add_argument(
-        "--processes", type=int, help="with --dry-run: of so many processes, and not of those that were started"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except Mv3dError as error:
-        told = str(error)
-    except OSError as error:  # a full disk, a folder that is not the user's
-        where = f"{error.filename}: " if error.filename else ""
-        told = f"{where}{error.strerror or error}; when that is mended, the same command goes on"
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        told = "there is not enough memory; lower loop.batch_size or raise loop.accumulate, and see what --dry-run says"
-    except KeyboardInterrupt:
-        print("finetune: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print("finetune:", " ".join(told.split()), file=sys.stderr)
-    return 2
+    stopped = "interrupted; the same command goes on from the last checkpoint"
+    return run_program("finetune", TrainVerb, __doc__, arguments, prog="python -m finetune", stopped=stopped)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in ("out of memory", "allocate memory"))
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: TrainVerb) -> int:
     from finetune.config import load_config
     from finetune.recipe import Recipe
 

@@ -26,10 +26,11 @@ import numpy as np
 from PIL import Image
 
 from mv3d.cameras import Array, Camera
+from mv3d.command_line import print_error
 from mv3d.conventions import to_blender
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
-from mv3d.orbit import Frames, from_uint8
+from mv3d.pixels import Frames, from_uint8
 
 _WORKER = Path(__file__).with_name("blender_worker.py")
 _CLONE = Path(__file__).parents[1]
@@ -201,7 +202,7 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         python = install(Path(arguments[1]) if len(arguments) == 2 else None)
     except (Mv3dError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
         return 130

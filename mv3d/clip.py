@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mv3d.files import whole_folder
-from mv3d.orbit import FORMAT_VERSION, Facts, Frames, check_replaceable, save_sheet, save_video, to_uint8
+from mv3d.orbit import FORMAT_VERSION, Facts, check_replaceable, save_sheet, save_video
+from mv3d.pixels import Frames, to_uint8
 from mv3d.transforms import CLIP_FILE
 
 

@@ -21,13 +21,19 @@ DEPTH_STEP = 1e-4
 """World units in one step of a map's 16 bits."""
 
 
-def save_depth(depth: Depth, orbit_folder: Path) -> None:
-    """Write the depth (N, H, W), in world units, of an orbit folder's views, replacing what is there."""
+def depth_levels(depth: Depth) -> NDArray[np.uint16]:
+    """Depth in world units as the pixels of maps, of the same shape."""
     levels = np.round(depth / DEPTH_STEP)
     if not (np.isfinite(levels).all() and levels.min() >= 0 and levels.max() < 2**16):
         raise ValueError(f"depth must lie in 0 to {2**16 * DEPTH_STEP:g}, got {depth.min()} to {depth.max()}")
+    return levels.astype(np.uint16)
+
+
+def save_depth(depth: Depth, orbit_folder: Path) -> None:
+    """Write the depth (N, H, W), in world units, of an orbit folder's views, replacing what is there."""
+    levels = depth_levels(depth)
     with whole_folder(orbit_folder / DEPTH_FOLDER, overwrite=True) as partial:
-        for k, view in enumerate(levels.astype(np.uint16)):
+        for k, view in enumerate(levels):
             Image.fromarray(view).save(partial / f"{k:03d}.png")
 
 

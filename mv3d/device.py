@@ -18,6 +18,6 @@ def pick_device(name: Device, *, sparse: bool = False) -> str:
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name != "auto" and not there[name]:
-        raise Mv3dError(f"--device {name}: this machine or this build of torch has none; use --device cpu")
+        raise Mv3dError(f"{name}: this machine or this build of torch has no such device; use cpu", argument="device")
     device = name if name != "auto" else next(device for device, is_there in there.items() if is_there)
     return "cpu" if sparse and device == "mps" else device

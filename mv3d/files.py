@@ -48,7 +48,10 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield partial
         while not _put(partial, path):
             if not overwrite:
-                raise Mv3dError(f"another process has written {path} meanwhile; choose another name or add --overwrite")
+                raise Mv3dError(
+                    f"another process has written {path} meanwhile; choose another name or overwrite it",
+                    argument="overwrite",
+                )
             shutil.rmtree(replaced, ignore_errors=True)
             with suppress(FileNotFoundError):  # another process was quicker
                 path.rename(replaced)  # first aside, then away: at no time is a half-deleted folder at the name
@@ -62,7 +65,7 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise `Mv3dError` if ``path`` exists and must not be replaced, or if nothing can be written there."""
     if path.exists() and not overwrite:
-        raise Mv3dError(f"{path} exists already; choose another name or add --overwrite")
+        raise Mv3dError(f"{path} exists already; choose another name or overwrite it", argument="overwrite")
     real = Path(os.path.realpath(path))  # follows every link that leads somewhere
     if any(place.is_symlink() for place in (real, *real.parents)):
         raise Mv3dError(f"cannot write {path}: its symbolic links lead in a circle; choose another name")

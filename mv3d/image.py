@@ -18,7 +18,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
 from mv3d.matte import NotPlainError, has_u2net, matte_plain, matte_u2net
 from mv3d.options import Matte
-from mv3d.orbit import Frames, composite, from_uint8, resize
+from mv3d.pixels import Frames, composite, from_uint8, resize
 
 MAX_MEGAPIXELS = 64
 MIN_SIDE_PX = 16
@@ -73,12 +73,14 @@ def cut_out(rgba: Frames, matte: Matte = "auto") -> Frames:
         try:
             freed = matte_plain(composite(rgba))
         except NotPlainError as error:
-            advice = "cut the object out (PNG with transparency), or install the matting model and use --matte u2net"
+            advice = "cut the object out (PNG with transparency), or install the matting model, u2net"
             raise Mv3dError(
-                f"the background cannot be removed by colour: {error}; {advice} (README, Pictures)"
+                f"the background cannot be removed by colour: {error}; {advice} (README, Pictures)", argument="matte"
             ) from error
     if not (freed[..., 3] > 0.5).any():
-        raise Mv3dError("nothing is left of the object: the picture is transparent everywhere; try another --matte")
+        raise Mv3dError(
+            "nothing is left of the object: the picture is transparent everywhere; try another matte", argument="matte"
+        )
     return freed
 
 

@@ -15,7 +15,8 @@ from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, framed_px, load_picture
 from mv3d.options import OrbitOptions
-from mv3d.orbit import Frames, Orbit, check_replaceable, is_made, load_orbit, resize, save_orbit
+from mv3d.orbit import Orbit, check_replaceable, is_made, load_orbit, save_orbit
+from mv3d.pixels import Frames, resize
 from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def plan_jobs(given: Sequence[Path], out: Path | None) -> tuple[Job, ...]:
     if out is not None and out.suffix.lower() in _FILE_SUFFIXES:
         raise Mv3dError(
             f"{out}: an orbit is a folder, which is not called {out.suffix}; name it {out.with_suffix('')}, and make "
-            f"files of it by --mesh ({_MESH_NAME} in it) or afterwards by mv3d lift or mv3d export"
+            f"files of it by mv3d lift or mv3d export, or have a {_MESH_NAME} in it",
+            argument="mesh",
         )
     if not is_batch(given):
         return tuple(Job(path, out or Path(f"{path.stem}_orbit")) for path in given)
@@ -186,7 +188,8 @@ def _keep(job: Job, options: OrbitOptions) -> Result:
         if orbit.facts.source != job.picture.name:
             raise Mv3dError(
                 f"{job.folder} exists already and is the orbit of {orbit.facts.source or 'another object'}, not of "
-                f"{job.picture.name}; choose another name or add --overwrite"
+                f"{job.picture.name}; choose another name or overwrite it",
+                argument="overwrite",
             )
         mesh = _save_mesh(orbit, None, job, options)
         return Result(job, mesh=mesh, kept=True, seconds=time.perf_counter() - started)
@@ -212,7 +215,10 @@ def _prepare(job: Job, options: OrbitOptions) -> Frames:
     rgba = load_picture(job.picture)
     height_px, width_px, _ = rgba.shape
     if options.keep_framing and height_px != width_px:
-        raise Mv3dError(f"{job.picture} is {width_px}x{height_px}; --keep-framing needs a square picture")
+        raise Mv3dError(
+            f"{job.picture} is {width_px}x{height_px}; a picture that is framed already is square",
+            argument="keep_framing",
+        )
     try:
         return cut_out(rgba, options.matte)
     except Mv3dError as error:
@@ -240,12 +246,13 @@ class _Generator:
         self._check_asked()
 
     def _check_asked(self) -> None:
-        asked = {"--mesh": self.options.mesh, "--swing": self.options.swing != 0, "--preview": self.options.preview}
+        asked = {"mesh": self.options.mesh, "swing": self.options.swing != 0, "preview": self.options.preview}
         given = [name for name, is_given in asked.items() if is_given]
         if given and not self.model.facts.turns:
             raise Mv3dError(
                 f"{self.model.facts.name} makes clips of a moving camera, not orbits, so it has no {given[0]}; "
-                "leave it out, or take a model of orbits"
+                "leave it out, or take a model of orbits",
+                argument=given[0],
             )
 
     def _estimate(self, picture: Frames) -> float:
@@ -308,8 +315,9 @@ def _swinging(options: OrbitOptions, elevation_deg: float) -> tuple[float, ...] 
     steepest_deg = abs(elevation_deg) + abs(options.swing)
     if not steepest_deg <= MAX_ELEVATION_DEG:
         raise Mv3dError(
-            f"--swing {options.swing:g} about --elevation {elevation_deg:g} reaches {steepest_deg:g} degrees; "
-            f"stay within {MAX_ELEVATION_DEG:g}"
+            f"a swing of {options.swing:g} about elevation {elevation_deg:g} reaches {steepest_deg:g} degrees; "
+            f"stay within {MAX_ELEVATION_DEG:g}",
+            argument="swing",
         )
     cameras = sine_orbit(options.num_views, elevation_deg, options.swing, size_px=1)
     return tuple(camera.elevation_deg for camera in cameras)

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Frames, to_uint8
+from mv3d.pixels import Frames, to_uint8
 
 Mask = NDArray[np.bool_]
 
@@ -69,7 +69,9 @@ def matte_u2net(rgb: Frames) -> Frames:
     """
     path = _u2net_path()
     if not path.is_file():
-        raise Mv3dError(f"--matte u2net needs {path}; put it there or name it in MV3D_U2NET (README, Pictures)")
+        raise Mv3dError(
+            f"u2net needs {path}; put it there or name it in MV3D_U2NET (README, Pictures)", argument="matte"
+        )
     height_px, width_px, _ = rgb.shape
     small = Image.fromarray(to_uint8(rgb)).resize((_U2NET_SIDE_PX, _U2NET_SIDE_PX), Image.Resampling.LANCZOS)
     pixels = np.asarray(small, dtype=np.float32)
@@ -97,7 +99,7 @@ def _u2net_session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise Mv3dError("--matte u2net needs onnxruntime: pip install 'mv3d[matte]'") from error
+        raise Mv3dError("u2net needs onnxruntime: pip install 'mv3d[matte]'", argument="matte") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

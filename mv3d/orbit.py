@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +19,10 @@ from mv3d.cameras import Camera
 from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
+from mv3d.frame_files import load_frame
 from mv3d.pixels import WHITE, Frames, composite, from_uint8, resize, to_uint8
-from mv3d.transforms import CLIP_FILE, load_picture, load_views
+from mv3d.transforms import CLIP_FILE, load_views
+from mv3d.video import write_video
 
 __all__ = [
     "FORMAT_VERSION",
@@ -160,7 +160,7 @@ def check_replaceable(folder: Path, *, overwrite: bool) -> None:
     """Raise `Mv3dError` if an orbit cannot be saved as ``folder``; ``overwrite`` is for orbits and clips only."""
     check_free(folder, overwrite=overwrite)
     if folder.exists() and not is_made(folder):
-        raise Mv3dError(f"{folder} is no orbit folder, so --overwrite leaves it alone; choose another name")
+        raise Mv3dError(f"{folder} is no orbit folder, so it is not overwritten; choose another name")
 
 
 def is_made(folder: Path) -> bool:
@@ -168,13 +168,13 @@ def is_made(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("transforms.json", CLIP_FILE))
 
 
-def load_orbit(folder: Path) -> Orbit:
-    """Read an orbit folder, ours or any dataset that `mv3d.transforms` reads.
+def load_orbit(folder: Path, *, exact: bool = False) -> Orbit:
+    """Read an orbit folder, ours or any dataset that `mv3d.transforms` reads; ``exact`` as of `load_frame`.
 
     Raises:
         Mv3dError: if it is missing, damaged, or not what the format says; the message names the file.
     """
-    views = load_views(folder)
+    views = load_views(folder, exact=exact)
     facts = _load_facts(views.known, views.path)
     return Orbit(views.frames, views.cameras, facts, _load_own(folder / PICTURE_FILE, views.frames, facts))
 
@@ -183,7 +183,7 @@ def _load_own(path: Path, frames: Frames, facts: Facts) -> Frames | None:
     """The picture that an orbit was made from, as its input view shows it, if it is there."""
     if facts.input_index is None or not path.exists():
         return None
-    picture = load_picture(path)
+    picture = load_frame(path)
     if picture.shape[0] != picture.shape[1] or frames.shape[1] != frames.shape[2]:
         raise Mv3dError(f"{path} is not square as the views of a picture are; delete it to do without")
     return picture
@@ -224,20 +224,9 @@ def _load_facts(known: dict, path: Path) -> Facts:
 
 def save_video(views: Frames, path: Path, *, seconds: float = 3.0) -> None:
     """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px, which players show well."""
-    import imageio_ffmpeg
-
     scale = max(1, -(-256 // views.shape[1]))
     frames = to_uint8(composite(views)).repeat(scale, axis=1).repeat(scale, axis=2)
-    height, width = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2  # H.264 wants even sides
-    rate: Any = len(views) / seconds  # annotated int there, but fractions work
-    with whole_file(path) as partial:
-        writer = imageio_ffmpeg.write_frames(
-            str(partial), (width, height), fps=rate, macro_block_size=2, quality=8, ffmpeg_log_level="error"
-        )
-        with closing(writer):
-            writer.send(None)
-            for frame in frames:
-                writer.send(np.ascontiguousarray(frame[:height, :width]))
+    write_video(frames, path, frames_per_second=len(views) / seconds)
 
 
 def save_sheet(views: Frames, path: Path, *, columns: int = 7) -> None:

@@ -27,7 +27,8 @@ from mv3d.depth import load_depth
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.occupancy import OCCUPANCY_SIZE, load_occupancy
-from mv3d.orbit import Orbit, load_orbit, to_uint8
+from mv3d.orbit import Orbit, load_orbit
+from mv3d.pixels import to_uint8
 
 _FORMAT = 3
 _ARRAYS = ("frames.bin", "depth.bin", "occupancy.bin", "cameras.npz")

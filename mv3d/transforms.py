@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mv3d.cameras import Camera
 from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
-from mv3d.pixels import Frames, from_uint8
+from mv3d.frame_files import load_frame
+from mv3d.pixels import Frames
 
 CLIP_FILE = "clip.json"
 """Stands in a clip's folder in place of transforms.json, see `mv3d.clip`."""
@@ -29,7 +29,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")  # tried in this order where a frame's nam
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class PosedPictures:
     """What a folder holds: frames (N, H, W, 4), a camera each, and what stands under the key ``"mv3d"``."""
 
     frames: Frames
@@ -39,8 +39,10 @@ class Views:
     """The file with the cameras."""
 
 
-def load_views(folder: Path) -> Views:
+def load_views(folder: Path, *, exact: bool = False) -> PosedPictures:
     """Read any RGB(A) dataset of pinhole cameras; of one in NeRF-synthetic's layout the training views.
+
+    ``exact`` is that of `mv3d.frame_files.load_frame`.
 
     Raises:
         Mv3dError: if it is missing, damaged, too large, or not what the format says; the message names the file.
@@ -52,7 +54,7 @@ def load_views(folder: Path) -> Views:
     frames: list[Frames] = []
     cameras = []
     for entry in entries:
-        frame = _load_frame(path, entry)
+        frame = load_frame(_path_of(path, entry), exact=exact)
         if not frames:
             _check_memory(path, len(entries), frame)
         elif frame.shape != frames[0].shape:
@@ -67,7 +69,7 @@ def load_views(folder: Path) -> Views:
         except (ValueError, TypeError, ArithmeticError) as error:
             raise Mv3dError(f"{path}: {entry['file_path']}: {error}") from error
         frames.append(frame)
-    return Views(np.stack(frames), tuple(cameras), transforms.get("mv3d", {}), path)
+    return PosedPictures(np.stack(frames), tuple(cameras), transforms.get("mv3d", {}), path)
 
 
 def _load_transforms(path: Path) -> dict:
@@ -101,7 +103,7 @@ def _check_memory(path: Path, count: int, first: Frames) -> None:
         )
 
 
-def _load_frame(transforms_path: Path, entry: dict) -> Frames:
+def _path_of(transforms_path: Path, entry: dict) -> Path:
     folder = transforms_path.parent
     name = entry.get("file_path")
     if not isinstance(name, str):
@@ -113,27 +115,7 @@ def _load_frame(transforms_path: Path, entry: dict) -> Frames:
         raise Mv3dError(f"{transforms_path} has a frame of an impossible name {name!r}: {error}") from error
     if not is_inside:
         raise Mv3dError(f"{transforms_path} points outside its folder: {name}")
-    return load_picture(path)
-
-
-def load_picture(path: Path) -> Frames:
-    """Read one picture of 8 bits a channel as (H, W, 4), opaque if it has no alpha.
-
-    Raises:
-        Mv3dError: if it is missing, damaged or has more bits, of which Pillow would make eight without a word.
-    """
-    check_readable_file(path)
-    try:
-        with Image.open(path) as picture:
-            is_deep = picture.mode.startswith(("I", "F")) or _is_deep_png(path)
-            pixels = None if is_deep else np.asarray(picture.convert("RGBA"))
-    except FileNotFoundError:
-        raise Mv3dError(f"{path} is missing") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise Mv3dError(f"{path} is no readable picture: {error}") from error
-    if pixels is None:
-        raise Mv3dError(f"{path} has 16 bits a channel or more, or floats; convert it to 8-bit sRGB first")
-    return from_uint8(pixels)
+    return path
 
 
 def _find_frame(folder: Path, name: str) -> Path:
@@ -143,12 +125,6 @@ def _find_frame(folder: Path, name: str) -> Path:
         return path
     guesses = [path.with_name(path.name + suffix) for suffix in _SUFFIXES]
     return next((guess for guess in guesses if guess.is_file()), path if path.suffix else guesses[0])
-
-
-def _is_deep_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        header = file.read(25)
-    return header[:8] == b"\x89PNG\r\n\x1a\n" and len(header) == 25 and header[24] == 16
 
 
 def _size_of(frame: Frames) -> str:

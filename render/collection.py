@@ -50,7 +50,7 @@ def pack(place: Path, out: Path, *, per_shard: int = 500) -> list[Path]:
         Mv3dError: if there is nothing to pack or ``out`` holds shards already.
     """
     if out.exists() and any(out.glob("*.tar")):
-        raise Mv3dError(f"{out} holds shards already; choose another --out")
+        raise Mv3dError(f"{out} holds shards already; choose another folder", argument="out")
     splits = {object_id: entry.split or "train" for object_id, entry in read_manifest(place).items()}
     shards = []
     for split in ("train", "val", "test"):

@@ -25,8 +25,10 @@ CameraPath = Literal[
     "zoom-out",
     "mixed",
 ]
-"""Orbits, and clips of a moving camera; see `render.paths`."""
-PASSES = ("depth", "normal", "albedo", "occupancy")
+"""Orbits, and clips of a moving camera; see `render.camera_paths`."""
+Pass = Literal["depth", "normal", "albedo", "occupancy"]
+"""What can be written beside the frames; see `render.scene.passes`."""
+PASSES = get_args(Pass)
 _FILE = "settings.json"
 
 
@@ -50,6 +52,8 @@ class Settings:
     environments: str | None = None
     """Folder of pictures all around (.hdr, .exr) that light Cycles' scenes; drawn lamps and sky if None."""
     path: CameraPath = "static"
+    azimuths_deg: tuple[float, ...] | None = None
+    """Of the views of a static path; evenly spaced if None."""
     passes: tuple[str, ...] = ()
     """What else is written beside the frames, of `PASSES`."""
 
@@ -60,19 +64,27 @@ class Settings:
             )
         if not -89 <= self.elevation_low_deg <= self.elevation_high_deg <= 89:
             raise Mv3dError(
-                f"elevation {self.elevation_low_deg} {self.elevation_high_deg}: give LOW HIGH within -89 89"
+                f"elevation {self.elevation_low_deg} {self.elevation_high_deg}: give LOW HIGH within -89 89",
+                argument="elevation",
             )
         if not 1 <= self.samples <= 65536:
-            raise Mv3dError(f"{self.samples} samples: give 1 to 65536")
+            raise Mv3dError(f"{self.samples} samples: give 1 to 65536", argument="samples")
         for value, known in ((self.renderer, get_args(Renderer)), (self.path, get_args(CameraPath))):
             assert value in known, value
+        azimuths_deg = self.azimuths_deg
+        if azimuths_deg is not None and (self.path != "static" or len(azimuths_deg) != self.num_views):
+            raise Mv3dError(
+                f"{len(azimuths_deg)} azimuths for {self.num_views} views of a {self.path} path: give one each"
+            )
         for name in self.passes:
             if name not in PASSES:
                 raise Mv3dError(f"there is no pass {name}; choose from {' '.join(PASSES)}")
         if self.environments is not None and self.renderer != "cycles":
-            raise Mv3dError("environments light Cycles' scenes only; add --renderer cycles")
+            raise Mv3dError("environments light Cycles' scenes only; render with cycles", argument="renderer")
         if self.environments is not None and not self.environment_pictures():
-            raise Mv3dError(f"{self.environments} holds no .hdr or .exr picture; name a folder that does")
+            raise Mv3dError(
+                f"{self.environments} holds no .hdr or .exr picture; name a folder that does", argument="environments"
+            )
 
     def environment_pictures(self) -> list[Path]:
         """The pictures of the folder of environments, in order."""
@@ -91,7 +103,9 @@ def check_settings(out: Path, settings: Settings) -> None:
             f"{key} {made_with.get(key)} -> {value}" for key, value in wanted.items() if made_with.get(key) != value
         ]
         if changed:
-            raise Mv3dError(f"{out} was rendered with other settings ({', '.join(changed)}); choose another --out")
+            raise Mv3dError(
+                f"{out} was rendered with other settings ({', '.join(changed)}); choose another folder", argument="out"
+            )
         return
     with whole_file(path) as partial:
         partial.write_text(json.dumps(wanted, indent=1) + "\n")

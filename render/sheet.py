@@ -10,7 +10,8 @@ from PIL import Image
 
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from mv3d.orbit import Orbit, make_sheet, to_uint8
+from mv3d.orbit import Orbit, make_sheet
+from mv3d.pixels import to_uint8
 
 
 def save_objects_sheet(

@@ -18,7 +18,7 @@ CLIP_VARIABLE = "MV3D_CLIP"
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's, of all CLIPs
 
 
-class Clip(nn.Module):
+class ClipScore(nn.Module):
     """The image side of a CLIP model, frozen; ``name`` is reported with the score."""
 
     key = "clip_s"
@@ -49,7 +49,7 @@ class Clip(nn.Module):
         return (pred[0] * truth[0]).sum(dim=-1)
 
 
-def load_clip(name_or_folder: str) -> Clip:
+def load_clip(name_or_folder: str) -> ClipScore:
     """Load a CLIP model from a folder (``$MV3D_CLIP`` first), or by name from the Hugging Face cache; never downloads.
 
     Raises:
@@ -71,4 +71,4 @@ def load_clip(name_or_folder: str) -> Clip:
             f"{where} {what}; give its folder in {CLIP_VARIABLE}, or fetch it once with: hf download {name_or_folder}"
         ) from error
     assert isinstance(encoder, nn.Module)
-    return Clip(encoder, vision.image_size, name_or_folder)
+    return ClipScore(encoder, vision.image_size, name_or_folder)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from eval.weights import FETCH_COMMAND, dists_file, lpips_file
+from eval.metrics.weights import FETCH_COMMAND, dists_file, lpips_file
 from mv3d.errors import Mv3dError
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,7 +11,6 @@ pictures for that). Chamfer distance: SyncDreamer, eval_mesh.py. F-score: Tatarc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import trimesh
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from eval.options import Alignment
 from mv3d.mesh import Mesh
 
 Array = NDArray[np.float64]
-Alignment = Literal["none", "yaw", "icp"]
 
 NUM_POINTS = 10_000
 IOU_CELLS = 64
@@ -132,12 +131,8 @@ def find_alignment(pred: SurfacePoints, true: SurfacePoints, mode: Alignment) ->
     ]
     best = min(turns, key=lambda turn: chamfer(ours @ turn[:3, :3].T, theirs))
     if mode == "icp":
-        tree = cKDTree(theirs)
-        for _ in range(_ICP_STEPS):
-            moved = ours @ best[:3, :3].T + best[:3, 3]
-            _, index = tree.query(moved)
-            step, _, _ = trimesh.registration.procrustes(moved, theirs[index], reflection=False)
-            best = step @ best
+        to_the_end = {"threshold": -np.inf, "max_iterations": _ICP_STEPS}
+        best = trimesh.registration.icp(ours, theirs, initial=best, reflection=False, **to_the_end)[0]
     return best
 
 

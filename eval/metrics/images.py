@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import correlate1d, uniform_filter1d
+from scipy.ndimage import correlate1d
+from skimage.metrics import structural_similarity
+
+from eval.options import SsimWindow
 
 MAX_PSNR_DB = 100.0
 """What identical pictures get, so that means stay finite; one grey level of difference everywhere is 48 dB."""
 
-SsimWindow = Literal["gaussian", "uniform"]
 SSIM_WINDOW_PX = 11
 SSIM_SIGMA_PX = 1.5
 _UNIFORM_PX = 7
@@ -55,21 +55,15 @@ def ssim_map(pred: ArrayLike, truth: ArrayLike, window: SsimWindow = "gaussian")
     of 3 px does not count, as scikit-image does by default.
     """
     x, y = _paired(pred, truth)
-    mean_x, mean_y = _blurred(x, window), _blurred(y, window)
-    count = _UNIFORM_PX**2
-    unbiased = count / (count - 1) if window == "uniform" else 1.0
-    var_x = unbiased * (_blurred(x * x, window) - mean_x**2)
-    var_y = unbiased * (_blurred(y * y, window) - mean_y**2)
-    covariance = unbiased * (_blurred(x * y, window) - mean_x * mean_y)
+    if window == "uniform":
+        return _uniform_map(x, y)
+    mean_x, mean_y = _blurred(x), _blurred(y)
+    var_x, var_y = _blurred(x * x) - mean_x**2, _blurred(y * y) - mean_y**2
+    covariance = _blurred(x * y) - mean_x * mean_y
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    similarity = similarity.mean(axis=-1)
-    if window == "uniform":
-        border = np.ones(similarity.shape[-2:], dtype=bool)
-        border[_UNIFORM_PX // 2 : -(_UNIFORM_PX // 2), _UNIFORM_PX // 2 : -(_UNIFORM_PX // 2)] = False
-        similarity[..., border] = np.nan
-    return similarity
+    return similarity.mean(axis=-1)
 
 
 def mean_similarity(similarity: Array, where: ArrayLike | None = None) -> Array:
@@ -102,9 +96,16 @@ def _mean_where(values: Array, where: ArrayLike) -> Array:
     return np.where(count == 0, np.nan, (values * chosen).sum(axis=(-2, -1)) / np.maximum(count, 1))
 
 
-def _blurred(pictures: Array, window: SsimWindow) -> Array:
-    if window == "uniform":
-        return uniform_filter1d(uniform_filter1d(pictures, _UNIFORM_PX, axis=-3), _UNIFORM_PX, axis=-2)
+def _uniform_map(x: Array, y: Array) -> Array:
+    maps = np.full(x.shape[:-1], np.nan)
+    edge = _UNIFORM_PX // 2
+    for k in np.ndindex(x.shape[:-3]):
+        whole = structural_similarity(x[k], y[k], win_size=_UNIFORM_PX, data_range=1.0, channel_axis=-1, full=True)[1]
+        maps[k][edge:-edge, edge:-edge] = whole.mean(axis=-1)[edge:-edge, edge:-edge]
+    return maps
+
+
+def _blurred(pictures: Array) -> Array:
     reach = SSIM_WINDOW_PX // 2
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SSIM_SIGMA_PX) ** 2)
     weights /= weights.sum()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from eval.weights import FETCH_COMMAND, LpipsNet, lpips_file
+from eval.metrics.weights import FETCH_COMMAND, LpipsNet, lpips_file
 from mv3d.errors import Mv3dError
 
 LPIPS_VERSION = "0.1"

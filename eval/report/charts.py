@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.metrics.names import BY_KEY
-from eval.results import Result
+from eval.scoring.results import RunResult
 from mv3d.errors import Mv3dError
 
 _WIDTH, _HEIGHT = 560, 300
@@ -61,7 +61,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Series, *, legend
     return "".join([*parts, "</svg>"])
 
 
-def azimuth_chart(result: Result, key: str = "psnr") -> str | None:
+def azimuth_chart(result: RunResult, key: str = "psnr") -> str | None:
     """A metric over the azimuth from the input view, the mean over objects; None where azimuths differ or are unknown.
 
     The input view itself is left out where it is no prediction; the turn is drawn from -180 to 180 degrees.

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from contextlib import closing
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mv3d.orbit import Frames, resize, to_uint8
+from mv3d.pixels import Frames, resize, to_uint8
+from mv3d.video import write_video
 
 _COLUMNS = 7
 _CELL_PX = 80
@@ -40,27 +39,12 @@ def make_sheet(predicted: Frames, truth: Frames, start: int) -> str:
 
 def make_turntable(predicted: Frames, truth: Frames, start: int) -> str:
     """A looping video of truth (left) and prediction (right), one turn: a data URI (MP4, H.264)."""
-    import imageio_ffmpeg
-
     order = [(start + k) % len(truth) for k in range(len(truth))]
     frames = [np.concatenate([fit(p[k], _VIDEO_PX) for p in (truth, predicted)], axis=1) for k in order]
-    height, width = frames[0].shape[0] // 2 * 2, frames[0].shape[1] // 2 * 2  # H.264 wants even sides
-    rate: Any = len(order) / _TURN_SECONDS  # annotated int there, but fractions work
     with tempfile.TemporaryDirectory(prefix="mv3d-video-") as folder:
         path = Path(folder) / "turn.mp4"
-        writer = imageio_ffmpeg.write_frames(
-            str(path),
-            (width, height),
-            fps=rate,
-            macro_block_size=2,
-            quality=6,
-            ffmpeg_log_level="error",
-            output_params=["-movflags", "+faststart"],
-        )
-        with closing(writer):
-            writer.send(None)
-            for frame in frames:
-                writer.send(np.ascontiguousarray(to_uint8(frame)[:height, :width]))
+        pictures = [to_uint8(frame) for frame in frames]
+        write_video(pictures, path, frames_per_second=len(order) / _TURN_SECONDS, quality=6)
         return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 

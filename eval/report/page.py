@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.metrics.names import BY_KEY, HEADLINE
+from eval.options import Order
 from eval.protocol import Protocol
 from eval.report.charts import azimuth_chart, learning_charts
 from eval.report.media import make_sheet, make_turntable
 from eval.report.tables import published_tables, result_tables
 from eval.report.text import format_csv, format_result, summary
-from eval.results import RESULT_FILE, Result, save_result
-from eval.score import ScoreSettings, on_background
-from eval.views import Order, ViewSource
+from eval.scoring.results import RESULT_FILE, RunResult, save_result
+from eval.scoring.score import ScoreSettings, on_background
+from eval.views.views import ViewSource
 from mv3d.files import whole_folder
 
 _VIDEOS_EACH = 4
@@ -23,7 +24,7 @@ _MAX_SHEETS = 120
 
 
 def save_report(
-    result: Result,
+    result: RunResult,
     folder: Path,
     *,
     protocol: Protocol | None,
@@ -52,7 +53,7 @@ def save_report(
         (partial / "report.html").write_text(page)
 
 
-def _render(result: Result, published: Sequence[Any], curves: list[str], sheets: list, videos: list) -> str:
+def _render(result: RunResult, published: Sequence[Any], curves: list[str], sheets: list, videos: list) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -81,7 +82,7 @@ def _render(result: Result, published: Sequence[Any], curves: list[str], sheets:
 
 
 def _make_pictures(
-    result: Result,
+    result: RunResult,
     truths: Mapping[str, ViewSource],
     predictions: Mapping[str, ViewSource],
     settings: ScoreSettings,
@@ -105,7 +106,7 @@ def _make_pictures(
     return sheets, videos
 
 
-def _ranked(result: Result) -> list[str]:
+def _ranked(result: RunResult) -> list[str]:
     first = result.methods[0].name
     psnrs = {name: o.mean(first, BY_KEY["psnr"], with_input=result.input_counts) for name, o in result.objects.items()}
     return sorted(psnrs, key=lambda name: -(psnrs[name] or 0))
@@ -117,7 +118,7 @@ def _picks(ranked: Sequence[str], each: int) -> list[str]:
     return list(dict.fromkeys([*ranked[:each], *ranked[middle : middle + each], *ranked[-each:]]))
 
 
-def _scores_of(result: Result, name: str) -> tuple[dict[str, float], str]:
+def _scores_of(result: RunResult, name: str) -> tuple[dict[str, float], str]:
     first, scored = result.methods[0].name, result.objects[name]
     scores, parts = {}, []
     for metric in result.metrics():

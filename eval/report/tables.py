@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.metrics.names import ABSENT, BY_KEY, HEADLINE, METRICS, Metric
+from eval.metrics.statistics import INTERVALS, Estimate
 from eval.protocol import PublishedRow
-from eval.results import Result, compare_means
-from eval.statistics import INTERVALS, Estimate
+from eval.scoring.results import RunResult, compare_means
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Table:
     note: str = ""
 
 
-def result_tables(result: Result) -> list[Table]:
+def result_tables(result: RunResult) -> list[Table]:
     """All tables of one run: scores both ways, the varied half, objects as wholes, and differences."""
     counted, other = result.input_counts, not result.input_counts
     of_view = [metric for metric in result.metrics() if metric.of == "view"]
@@ -43,7 +43,7 @@ def result_tables(result: Result) -> list[Table]:
     return [table for table in tables if table.rows and len(table.header) > 1]
 
 
-def run_tables(results: dict[str, Result]) -> list[Table]:
+def run_tables(results: dict[str, RunResult]) -> list[Table]:
     """Runs of one protocol side by side, their methods under test first, and paired differences to the first run."""
     names = list(results)
     first = results[names[0]]
@@ -84,7 +84,7 @@ def _way(with_input: bool) -> str:
 
 
 def _means(
-    result: Result, title: str, metrics: Sequence[Metric], *, with_input: bool, only: Sequence[str] | None = None
+    result: RunResult, title: str, metrics: Sequence[Metric], *, with_input: bool, only: Sequence[str] | None = None
 ) -> Table:
     rows = [
         [
@@ -98,7 +98,7 @@ def _means(
     return _without_empty_columns(table)
 
 
-def _differences(result: Result, metrics: Sequence[Metric], varied: Sequence[str]) -> Table:
+def _differences(result: RunResult, metrics: Sequence[Metric], varied: Sequence[str]) -> Table:
     first, *others = (method.name for method in result.methods)
     rows = []
     for group, only in (("all", None), ("varied half", varied)):
@@ -121,7 +121,7 @@ def _differences(result: Result, metrics: Sequence[Metric], varied: Sequence[str
     )
 
 
-def _run_differences(results: dict[str, Result], metrics: Sequence[Metric]) -> Table:
+def _run_differences(results: dict[str, RunResult], metrics: Sequence[Metric]) -> Table:
     first, *others = results
     base = results[first]
     rows = []
@@ -134,7 +134,7 @@ def _run_differences(results: dict[str, Result], metrics: Sequence[Metric]) -> T
     return Table("Paired differences", ["runs", *(m.heading for m in metrics)], rows, "on the objects that both scored")
 
 
-def _models_first(rows: list[list[str]], results: dict[str, Result]) -> list[list[str]]:
+def _models_first(rows: list[list[str]], results: dict[str, RunResult]) -> list[list[str]]:
     baselines = {m.name for r in results.values() for m in r.methods if m.kind == "baseline"}
     return sorted(rows, key=lambda row: row[0] in baselines)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from eval.protocol import PublishedRow
 from eval.report.tables import Table, published_tables, result_tables
-from eval.results import Result
+from eval.scoring.results import RunResult
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,7 +28,7 @@ def format_tables(tables: Sequence[Table]) -> str:
     return "\n\n".join(parts)
 
 
-def format_result(result: Result, published: Sequence[PublishedRow] = ()) -> str:
+def format_result(result: RunResult, published: Sequence[PublishedRow] = ()) -> str:
     """Everything of a run but the pictures: protocol in short, warnings, tables, what is absent, the protocol whole."""
     protocol = result.protocol
     head = [f"# {result.methods[0].name} · {protocol['title']}", "", f"`{result.command}`", ""]
@@ -47,7 +47,7 @@ def format_result(result: Result, published: Sequence[PublishedRow] = ()) -> str
     return "\n\n".join(parts) + "\n"
 
 
-def summary(result: Result) -> list[tuple[str, str]]:
+def summary(result: RunResult) -> list[tuple[str, str]]:
     """What stands above everything else: protocol, counts, versions, the method under test."""
     first = result.methods[0]
     about = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in first.about.items())
@@ -60,7 +60,7 @@ def summary(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def format_csv(result: Result) -> str:
+def format_csv(result: RunResult) -> str:
     """One line for each object and method, all metrics, both with the input view and without."""
     metrics = result.metrics()
     columns = [(m, way) for m in metrics for way in ((True, False) if m.of == "view" else (True,))]
@@ -75,7 +75,7 @@ def format_csv(result: Result) -> str:
     return out.getvalue()
 
 
-def _format_protocol(result: Result) -> str:
+def _format_protocol(result: RunResult) -> str:
     rows = [
         [setting["setting"].replace("_", " "), _text(setting["stated"]), _text(setting["here"]), setting["source"]]
         for setting in result.protocol["settings"]

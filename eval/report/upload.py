@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.results import Result
+from eval.scoring.results import RunResult
 from mv3d.errors import Mv3dError
 
 
-def upload_report(result: Result, folder: Path, project: str) -> None:
+def upload_report(result: RunResult, folder: Path, project: str) -> None:
     """Make a run of a project with all means of all methods, the protocol as its config and the page in it.
 
     Raises:
@@ -17,7 +17,9 @@ def upload_report(result: Result, folder: Path, project: str) -> None:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise Mv3dError('--wandb needs wandb: pip install -c constraints.txt ".[train]"') from error
+        raise Mv3dError(
+            'a report is sent by wandb: pip install -c constraints.txt ".[train]"', argument="wandb"
+        ) from error
     first = result.methods[0].name
     run = wandb.init(
         project=project, name=f"{first} {result.protocol['name']}", config=result.protocol, job_type="eval"

@@ -79,10 +79,12 @@ def pick_format(target: Path, name: str | None = None) -> str:
                 return known
         suffixes = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
         folders = ", ".join(_FOLDERS)
-        raise Mv3dError(f"{target} names no format: end it in {suffixes}, or add --format {folders} for a folder")
+        raise Mv3dError(
+            f"{target} names no format: end it in {suffixes}, or say which for a folder: {folders}", argument="format"
+        )
     suffixes = FORMATS[name].suffixes
     if suffixes and suffix not in suffixes:
-        raise Mv3dError(f"{target} is no name for --format {name}: end it in {' or '.join(suffixes)}")
+        raise Mv3dError(f"{target} is no name for {name}: end it in {' or '.join(suffixes)}", argument="format")
     return name
 
 
@@ -107,7 +109,7 @@ def _check_target(source: Path, target: Path, kind: Format, *, overwrite: bool) 
         raise Mv3dError(f"{target} is the source itself; choose another name")
     check_all_free(target, overwrite=overwrite)
     if target.exists() and kind.marker and not (target / kind.marker).exists():
-        raise Mv3dError(f"{target} holds no {kind.marker}, so --overwrite leaves it alone; choose another name")
+        raise Mv3dError(f"{target} holds no {kind.marker}, so it is not overwritten; choose another name")
 
 
 def _load_cameras(source: Path, kind: Format, name: str) -> Orbit | None:

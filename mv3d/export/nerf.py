@@ -12,7 +12,8 @@ from mv3d.errors import Mv3dError
 from mv3d.export.points import encode_points, sample_points
 from mv3d.files import whole_folder
 from mv3d.mesh import Mesh
-from mv3d.orbit import Orbit, describe_orbit, to_uint8
+from mv3d.orbit import Orbit, describe_orbit
+from mv3d.pixels import to_uint8
 
 NUM_POINTS = 20_000
 _POINTS_NAME = "sparse_pc.ply"  # as ns-process-data calls it

@@ -11,7 +11,8 @@ from mv3d.cameras import Camera
 from mv3d.lift.raster import rasterize, render_depth
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh, Texture
-from mv3d.orbit import Orbit, to_uint8
+from mv3d.orbit import Orbit
+from mv3d.pixels import to_uint8
 
 Array = NDArray[np.float64]
 

@@ -65,7 +65,7 @@ class SurfaceField:
         """How bent what is carved away is near the surface, in cells; the hull's own edges may be sharp.
 
         That the distance's gradient has length 1 (the eikonal term of VolSDF) is not asked: it kept fog from being
-        carved (docs/LOG.md).
+        carved (docs/log/2026-11-24-lifting-fitted-to-colours.md).
         """
         carved = (self.limit - self.distance).reshape(self.grid.shape) / self.grid.spacing
         near = _middle(self.distance.detach().reshape(self.grid.shape)).abs() < 3 * blur + self.grid.spacing

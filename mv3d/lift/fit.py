@@ -22,7 +22,7 @@ from mv3d.lift.grid import Grid
 from mv3d.lift.hull import best_widening, make_hull
 from mv3d.lift.rays import LookUp, PixelRays, sample_rays
 from mv3d.lift.views import SilhouetteViews
-from mv3d.orbit import Frames, resize
+from mv3d.pixels import Frames, resize
 
 _FAINTEST = 0.05  # alpha of rays whose colour counts
 _BEND_WEIGHT, _EXPOSURE_WEIGHT = 0.1, 0.01

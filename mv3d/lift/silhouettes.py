@@ -11,7 +11,8 @@ from skimage.measure import find_contours
 
 from mv3d.errors import Mv3dError
 from mv3d.matte import NotPlainError, matte_plain
-from mv3d.orbit import Frames, Orbit
+from mv3d.orbit import Orbit
+from mv3d.pixels import Frames
 
 _OPAQUE = 0.99  # a frame whose every pixel is at least this opaque carries no silhouette
 _SMALLEST_PX = 4  # fewer object pixels than this are specks, not an object

@@ -10,11 +10,12 @@ from typing import Annotated
 
 import tyro
 
+from mv3d.command_line import Verbose
 from mv3d.options import ExportFormat
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportVerb:
     """Write an orbit or a mesh in another format: for Blender, USD, nerfstudio, instant-ngp, COLMAP, PyTorch3D."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -27,8 +28,7 @@ class Export:
     """Replace TARGET, and the files that its format puts beside it, if they exist."""
     json: bool = False
     """Print one line of JSON."""
-    verbose: bool = False
-    """Show the traceback of errors."""
+    verbose: Verbose = False
 
     def run(self) -> int:
         """Export; returns the exit code."""

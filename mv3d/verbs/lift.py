@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from mv3d.command_line import StepBar, Verbose
 from mv3d.errors import Mv3dError
 from mv3d.options import Device
-from mv3d.verbs.show import StepBar
 
 if TYPE_CHECKING:
     from mv3d.orbit import Orbit
@@ -21,7 +21,7 @@ Method = Literal["field", "hull", "nerfstudio", "splats"]
 
 
 @dataclass(frozen=True)
-class Lift:
+class LiftVerb:
     """Lift the views of an orbit folder to a textured mesh."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
@@ -43,8 +43,7 @@ class Lift:
     """Replace the file, and those that its format puts beside it, if they exist."""
     json: bool = False
     """Print one line of JSON."""
-    verbose: bool = False
-    """Show the traceback of errors."""
+    verbose: Verbose = False
 
     def run(self) -> int:
         """Lift the orbit; returns the exit code."""

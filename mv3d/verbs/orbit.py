@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from mv3d.command_line import StepBar, Verbose, print_error
 from mv3d.options import OrbitOptions
-from mv3d.verbs.show import StepBar, print_error
 
 if TYPE_CHECKING:
     from mv3d.jobs import Job, Result
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Orbit:
+class OrbitVerb:
     """Turn pictures of an object into orbits: views from all around, with their cameras, and a video."""
 
     images: Annotated[
@@ -32,8 +32,7 @@ class Orbit:
     """The orbit folder, by default IMAGE's name with _orbit; of several pictures, where their orbit folders go."""
     json: bool = False
     """Print one line of JSON per orbit."""
-    verbose: bool = False
-    """Show the traceback of errors."""
+    verbose: Verbose = False
 
     def run(self) -> int:
         """Make the orbits; returns the exit code."""
@@ -60,7 +59,7 @@ class Orbit:
                 bars[result.job.picture].close()
             if result.error:
                 failed = True
-                print_error(result.error, verbose=self.verbose)
+                print_error(result.error, self)
             else:
                 print(_as_json(result) if self.json else _as_text(result), flush=True)
         return 2 if failed else 0

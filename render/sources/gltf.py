@@ -6,15 +6,17 @@ import json
 import struct
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from render.materials import REPEAT, Wrap
 from render.sources.loading import load_scene
 
 if TYPE_CHECKING:
     import trimesh
     from trimesh.resolvers import Resolver
 
+Wrap = Literal["repeat", "mirror", "clamp"]
+"""How a picture goes on beyond its edges."""
+REPEAT: tuple[Wrap, Wrap] = ("repeat", "repeat")
 _WRAPS: dict[int, Wrap] = {10497: "repeat", 33071: "clamp", 33648: "mirror"}  # glTF 2.0, section 5.26
 _GLOSS = "KHR_materials_pbrSpecularGlossiness"
 _JSON = b"JSON"

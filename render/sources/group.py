@@ -64,7 +64,7 @@ def grouped(objects: Sequence[SourceObject], size: int, seed: int) -> list[Sourc
         Mv3dError: if there are too few objects for any.
     """
     if not 2 <= size <= len(objects):
-        raise Mv3dError(f"--group {size}: give 2 to the number of objects, which is {len(objects)}")
+        raise Mv3dError(f"scenes of {size}: give 2 to the number of objects, which is {len(objects)}", argument="group")
     rng = np.random.default_rng([seed, size])
     groups: list[SourceObject] = []
     for linear in (False, True):  # a scene's colours are all of one kind

@@ -5,8 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from render.polygons import cut_concave_faces
 from render.sources.loading import load_scene
+from render.sources.polygons import cut_concave_faces
 
 if TYPE_CHECKING:
     import trimesh

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from eval.views import Views
+from eval.views.views import Views
 from mv3d.cameras import static_orbit
-from mv3d.orbit import Facts, Orbit, from_uint8
+from mv3d.orbit import Facts, Orbit
+from mv3d.pixels import from_uint8
 from tests.mv3d.conftest import tiny_model
 
 __all__ = ["tiny_model"]

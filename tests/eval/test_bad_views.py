@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.results import load_result
-from mv3d.orbit import Orbit, save_orbit, to_uint8
+from eval.scoring.results import load_result
+from mv3d.orbit import Orbit, save_orbit
+from mv3d.pixels import to_uint8
 from tests.eval.bad_pictures import put_animated, put_cmyk
 
 
@@ -78,7 +79,7 @@ def test_bad_views_are_one_line_code_2_and_nothing_written(make_orbit, tmp_path,
     words = ["score", str(tmp_path / "pred"), str(tmp_path / "truth"), "--out", str(tmp_path / "out")]
     assert main(words) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval.metrics.clip import CLIP_VARIABLE, load_clip
-from eval.networks import compare_pictures, load_networks
+from eval.metrics.perceptual import compare_pictures, load_perceptual_metrics
 from mv3d.errors import Mv3dError
 
 
@@ -68,12 +68,12 @@ def test_preprocessing_is_that_of_the_published_processor(clip_folder):
 def test_the_variable_names_a_folder_and_else_the_metric_is_absent(clip_folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv(CLIP_VARIABLE, str(clip_folder))
-    networks, absent = load_networks([], "openai/clip-vit-base-patch32")
+    networks, absent = load_perceptual_metrics([], "openai/clip-vit-base-patch32")
     assert [network.key for network in networks] == ["clip_s"]
     assert absent == {}
     monkeypatch.setenv(CLIP_VARIABLE, str(tmp_path))
     with pytest.raises(Mv3dError, match="is no CLIP model"):
         load_clip("openai/clip-vit-base-patch32")
-    networks, absent = load_networks([], "openai/clip-vit-base-patch32")
+    networks, absent = load_perceptual_metrics([], "openai/clip-vit-base-patch32")
     assert networks == []
     assert CLIP_VARIABLE in absent["clip_s"]

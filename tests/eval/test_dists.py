@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from eval.metrics.dists import Dists, load_dists
-from eval.networks import load_networks
-from eval.weights import FETCH_COMMAND, dists_file, lpips_file
+from eval.metrics.perceptual import load_perceptual_metrics
+from eval.metrics.weights import FETCH_COMMAND, dists_file, lpips_file
 from mv3d.errors import Mv3dError
 
 
@@ -58,7 +58,7 @@ def test_missing_weights_name_the_command_and_the_metric_is_absent(tmp_path, mon
     with pytest.raises(Mv3dError, match=FETCH_COMMAND):
         load_dists(tmp_path)
     monkeypatch.setenv("MV3D_CACHE", str(tmp_path))
-    networks, absent = load_networks(["alex", "squeeze"], dists=True)
+    networks, absent = load_perceptual_metrics(["alex", "squeeze"], dists=True)
     assert networks == []
     assert list(absent) == ["lpips_alex", "lpips_squeeze", "dists"]
     assert all(FETCH_COMMAND in reason for reason in absent.values())

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.given import score_given
-from eval.results import Method, save_result
-from mv3d.orbit import composite, load_orbit, resize, save_orbit
+from eval.benchmark.given import score_given
+from eval.scoring.results import Method, save_result
+from mv3d.orbit import load_orbit, save_orbit
+from mv3d.pixels import composite, resize
 
 # Seven objects; the first is predicted best. Their names' order is another one.
 NAMES = ("g", "c", "e", "a", "f", "b", "d")
@@ -72,7 +73,7 @@ def test_sheets_hold_input_truth_and_prediction_where_they_say(run, tmp_path):
     [
         (lambda w: [*w, "--by", "lpips_alex"], "this run has no lpips_alex to rank by; it has psnr, ssim"),
         (lambda w: [*w, "--count", "0"], "7 objects on sheets of 0"),
-        (lambda w: [*w[:3], w[3] + "s", *w[4:]], "works/none-none/truth; give its --work"),
+        (lambda w: [*w[:3], w[3] + "s", *w[4:]], "works/none-none/truth; name the folder it kept them in (--work)"),
         (lambda w: [w[0], w[1] + "/none", *w[2:]], "is no result of python -m eval"),
         (lambda w: [w[0], w[1] + "/../given", *w[2:]], "was given as views"),
     ],
@@ -83,7 +84,7 @@ def test_bad_input_is_one_line_code_2_and_nothing_written(run, tmp_path, capsys,
     words = change(["gallery", str(run[0]), "--work", str(run[1]), "--by", "psnr"])
     assert main([*words, "--out", str(tmp_path / "gallery")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "gallery").exists()
 

@@ -13,15 +13,16 @@ import pytest
 from PIL import Image
 
 from eval.__main__ import main
-from eval.baselines import MEAN, NEAREST, REPEATED, WHITE
+from eval.benchmark.run import training_orbits
 from eval.metrics.images import MAX_PSNR_DB, psnr
 from eval.metrics.names import BY_KEY
-from eval.results import Method, compare_means, load_result, save_result
-from eval.run import training_orbits
-from eval.statistics import bootstrap_mean
-from eval.weights import FETCH_COMMAND
+from eval.metrics.statistics import bootstrap_mean
+from eval.metrics.weights import FETCH_COMMAND
+from eval.scoring.baselines import MEAN, NEAREST, REPEATED, WHITE
+from eval.scoring.results import Method, compare_means, load_result, save_result
 from mv3d.errors import Mv3dError
-from mv3d.orbit import save_orbit, to_uint8
+from mv3d.orbit import save_orbit
+from mv3d.pixels import to_uint8
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_folders_are_matched_by_relative_path_and_the_rest_is_named(folders, tmp
     assert result.left_out["b"] == "4 predicted views and 5 true ones; predict as many"
     assert "no truth" in result.left_out["d"]
     assert [method.name for method in result.methods] == ["pred", REPEATED, WHITE]
-    for absent, why in (("lpips_alex", FETCH_COMMAND), (MEAN, "--train"), (NEAREST, "--train")):
+    for absent, why in (("lpips_alex", FETCH_COMMAND), (MEAN, "no training orbits"), (NEAREST, "no training orbits")):
         assert why in result.absent[absent]
     assert set((tmp_path / "out").iterdir()) == {
         tmp_path / "out" / name for name in ("report.html", "report.md", "scores.json", "scores.csv")
@@ -157,7 +158,7 @@ def test_the_page_and_the_csv_hold_the_same_numbers_as_the_json(folders, tmp_pat
         ("broken", "truth/a", [], "cannot be read"),
         ("pred", "truth", ["--protocol", "svd5"], "did you mean svd50"),
         ("pred", "truth", ["--protocol", "svd50"], "5 true views; svd50 has 21"),
-        ("pred", "truth", ["--order", "backwards"], "none of input-first, input-last"),
+        ("pred", "truth", ["--order", "backwards"], "invalid choice"),
         ("pred", "truth", ["--train", "empty"], "holds no"),
         ("pred", "truth", ["--lpips", "resnet"], "no LPIPS on resnet; networks are alex, vgg, squeeze"),
     ],
@@ -170,7 +171,7 @@ def test_bad_input_is_one_line_code_2_and_nothing_written(folders, tmp_path, cap
     command = ["score", str(tmp_path / pred), str(tmp_path / truth), *extra, "--out", str(tmp_path / "out")]
     assert main(command) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 
@@ -216,8 +217,8 @@ def test_runs_stand_side_by_side_with_paired_differences(runs, tmp_path, capsys)
 
 
 def test_published_rows_are_shown_beside_runs_of_their_protocol_only(runs, capsys):
-    from eval.assemble import describe_protocol
     from eval.protocol import load_protocol
+    from eval.scoring.comparison import describe_protocol
 
     for run, name in zip(runs, ("svd50", "eschernet30"), strict=True):
         save_result(replace(load_result(run), protocol=describe_protocol(load_protocol(name))), run / "scores.json")

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eval.lifting import score_consistency, share_of_truth
-from eval.objects import list_objects, render_mesh
+from eval.meshes.lifting import score_consistency, share_of_truth
+from eval.truth.objects import list_objects, render_mesh
 from mv3d.cameras import static_orbit
 from mv3d.lift import LiftSettings, lift_orbit
-from mv3d.orbit import Facts, Orbit, composite
-from render.raycast import render_orbit
-from render.scene import make_scene
+from mv3d.orbit import Facts, Orbit
+from mv3d.pixels import composite
+from render.scene.raycast import render_orbit
+from render.scene.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.weights import FETCH_COMMAND, LPIPS_NETS, lpips_file
+from eval.metrics.weights import FETCH_COMMAND, LPIPS_NETS, lpips_file
 from mv3d.errors import Mv3dError
 
 # lpips 0.1.4 (pip) with torchvision's weights on `_pair(seed, height, width)`

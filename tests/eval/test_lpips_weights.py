@@ -9,7 +9,7 @@ import torch
 
 from eval.__main__ import main
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.weights import LPIPS_NETS, ArrayUnpickler, dists_file, fetch_weights, lpips_file
+from eval.metrics.weights import LPIPS_NETS, ArrayUnpickler, dists_file, fetch_weights, lpips_file
 
 
 def test_unpickler_reads_arrays():
@@ -74,7 +74,7 @@ def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "lpips", raising=False)
     import lpips  # pyright: ignore[reportMissingImports]
 
-    monkeypatch.setattr("eval.weights._dists_from_wheel", lambda: {"alpha": np.ones(1475, dtype=np.float32)})
+    monkeypatch.setattr("eval.metrics.weights._dists_from_wheel", lambda: {"alpha": np.ones(1475, dtype=np.float32)})
     networks = {net: Lpips(net) for net in LPIPS_NETS}
     for net, network in networks.items():
         state = {"scaling_layer.shift": network.shift}

@@ -8,7 +8,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from eval.__main__ import main
-from eval.meshes import score_meshes
+from eval.meshes.given import score_meshes
 from mv3d.export import save_mesh
 from mv3d.mesh import Mesh
 
@@ -117,7 +117,7 @@ def test_folders_are_matched_by_name_and_aligned_as_asked(tmp_path, capsys, alig
         ("nan.ply", "good.ply", [], "nan.ply has corners that are no numbers"),
         ("twins", "good.ply", [], "are of one name; keep one of them"),
         ("good.ply", "other", [], "there is no predicted mesh"),
-        ("good.ply", "good.ply", ["--align", "spin"], "--align spin is none of none, yaw, icp"),
+        ("good.ply", "good.ply", ["--align", "spin"], "invalid choice"),
     ],
 )
 def test_bad_input_is_one_line_code_2_and_nothing_written(tmp_path, capsys, pred, truth, extra, message):
@@ -135,6 +135,6 @@ def test_bad_input_is_one_line_code_2_and_nothing_written(tmp_path, capsys, pred
     words = ["geometry", str(tmp_path / pred), str(tmp_path / truth), *extra, "--out", str(tmp_path / "out.md")]
     assert main(words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out.md").exists()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from eval.order import find_better_order, order_errors
+from eval.views.order import find_better_order, order_errors
 
 NUM_VIEWS = 9
 

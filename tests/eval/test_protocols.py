@@ -18,7 +18,7 @@ def test_all_protocols_are_there_and_each_setting_names_its_source():
 def test_what_a_source_does_not_state_is_unknown_and_ours_is_said():
     svd = load_protocol("svd50")
     assert svd.settings["lpips"].stated is None
-    assert svd["lpips"] == ["alex", "vgg"]
+    assert svd.here.lpips == ["alex", "vgg"]
     assert svd.settings["lpips"].is_ours
     assert not svd.settings["num_views"].is_ours
     described = {row["setting"]: row for row in svd.described()}
@@ -65,8 +65,8 @@ def test_fingerprints_tell_settings_apart(tmp_path):
         (lambda s: s.pop("ssim"), "missing ssim"),
         (lambda s: s.update(sssim=s.pop("ssim")), "did you mean 'ssim'"),
         (lambda s: s["ssim"].update(stated="unknown"), "'here' must say"),
-        (lambda s: s["ssim"].update(stated="boxy"), "none of gaussian, uniform"),
-        (lambda s: s["num_views"].update(stated="many"), "not of the kind int"),
+        (lambda s: s["ssim"].update(stated="boxy"), "ssim: 'boxy': Input should be 'gaussian' or 'uniform'"),
+        (lambda s: s["num_views"].update(stated="many"), "num_views: 'many': Input should be a valid integer"),
         (lambda s: s["scored_views"].update(stated=[21]), "indices below num_views 21"),
         (lambda s: s["azimuths_deg"].update(stated=[0, 90]), "2 azimuths_deg for 21 views"),
         (lambda s: s["azimuths_deg"].update(stated=[0] * 21) or s["path"].update(stated="random"), "static path only"),

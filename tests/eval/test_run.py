@@ -12,15 +12,15 @@ import yaml
 from PIL import Image
 
 from eval.__main__ import main
-from eval.baselines import LIFTED, MEAN, NEAREST, REPEATED, WHITE
 from eval.metrics.names import BY_KEY
-from eval.objects import list_objects, render_truth
 from eval.protocol import PROTOCOLS_FOLDER, load_protocol
-from eval.results import load_result
+from eval.scoring.baselines import LIFTED, MEAN, NEAREST, REPEATED, WHITE
+from eval.scoring.results import load_result
+from eval.truth.objects import list_objects, render_truth
 from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit
-from render.scene import make_scene
-from render.split import identify, split_of
+from render.farm.split import identify, split_of
+from render.scene.scene import make_scene
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 from tests.tiny import TINY_UNET
 
@@ -155,7 +155,7 @@ def test_the_cameras_that_a_model_is_asked_for_are_the_protocols(place, command,
     result = load_result(tmp_path / "out")
     assert list(result.objects) == ["cube/0", "tower/0"]
     assert result.warnings == []
-    assert "told as poses" in str(result.methods[0].about["asked"])
+    assert "as poses" in str(result.methods[0].about["asked"])
     assert "evenly spaced" in result.absent[MEAN]
     (work,) = (tmp_path / "work").glob("moving-*")
     truth = load_orbit(work / "truth/cube/0")
@@ -190,7 +190,7 @@ def test_a_model_that_is_told_no_cameras_is_refused_before_anything_is_rendered(
     words = [str(changed.get(word, word)) for word in command]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "tiny is not told cameras and makes level, even turns; moving wants dynamic cameras" in line
+    assert "tiny is not conditioned on cameras and makes level, even turns; moving wants dynamic cameras" in line
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "w").exists()
 
@@ -202,7 +202,7 @@ def test_a_model_runs_on_a_gpu_where_there_is_one(place, command, tmp_path, monk
         asked.append(device)
         raise Mv3dError("no further")
 
-    monkeypatch.setattr("eval.predict.load_predictor", refuse)
+    monkeypatch.setattr("eval.benchmark.predict.load_predictor", refuse)
     words = [*command, "--out", str(tmp_path / "out")]
     for gpu in (False, True):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
@@ -212,7 +212,7 @@ def test_a_model_runs_on_a_gpu_where_there_is_one(place, command, tmp_path, monk
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     capsys.readouterr()
     assert main([*words, "--device", "cuda"]) == 2
-    assert "--device cuda: this machine or this build of torch has none" in capsys.readouterr().err
+    assert "cuda: this machine or this build of torch has no such device; use cpu (--device)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "message"), [({"split": "test"}, "holds no object of the test split")])
@@ -222,7 +222,7 @@ def test_what_a_run_cannot_do_is_one_line_and_nothing_written(place, command, tm
     words[words.index(str(place / "objects"))] = str(_write_cuboids(tmp_path / "o", {"cube": (1, 1, 1)}))
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("error: ")
+    assert line.startswith("eval: ")
     assert message in line
     assert not (tmp_path / "out").exists()
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from eval.cache import ScoreCache
 from eval.metrics.images import MAX_PSNR_DB, psnr
 from eval.metrics.lpips import Lpips
-from eval.networks import compare_pictures
-from eval.order import find_better_order, order_errors
-from eval.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects, score_views
-from eval.views import Views
+from eval.metrics.perceptual import compare_pictures
+from eval.scoring.cache import ScoreCache
+from eval.scoring.score import Candidate, ScoreSettings, check_same_views, on_background, score_objects, score_views
+from eval.views.order import find_better_order, order_errors
+from eval.views.views import Views
 from mv3d.cameras import static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.orbit import to_uint8
+from mv3d.pixels import to_uint8
 
 
 def _noisy(views: Views, sigma: float) -> Views:
@@ -238,7 +238,7 @@ def test_the_truth_and_repeated_pictures_are_looked_at_once(make_views):
             assert together[method]["lpips_alex"][k] == pytest.approx(one[method]["lpips_alex"][0], abs=1e-6)
 
 
-def test_known_scores_are_read_and_new_ones_made(make_views, tmp_path):
+def test_known_scores_are_read_and_new_ones_made(make_views, tmp_path, monkeypatch):
     truths = [make_views(seed) for seed in range(3)]
     network = _CountingNetwork()
     cache = ScoreCache(tmp_path, [network], ScoreSettings())
@@ -256,3 +256,5 @@ def test_known_scores_are_read_and_new_ones_made(make_views, tmp_path):
             np.testing.assert_array_equal(c.scores["old"][key], values)
     black = ScoreSettings(background=(0.0, 0.0, 0.0))
     assert ScoreCache(tmp_path, [network], black).load(first[0].predictions["old"], truths[0]) is None
+    monkeypatch.setattr("eval.versions.SCORING", 2)
+    assert ScoreCache(tmp_path, [network], ScoreSettings()).load(first[0].predictions["old"], truths[0]) is None

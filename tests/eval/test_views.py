@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.views import find_views
+from eval.views.views import find_views
 from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
-from mv3d.orbit import composite, save_orbit, to_uint8
+from mv3d.orbit import save_orbit
+from mv3d.pixels import composite, to_uint8
 from tests.eval.bad_pictures import put_animated, put_cmyk
 
 

@@ -74,7 +74,7 @@ def lpips_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     from safetensors.torch import save_file
 
     from eval.metrics.lpips import Lpips
-    from eval.weights import lpips_file
+    from eval.metrics.weights import lpips_file
 
     torch.manual_seed(0)
     network = Lpips("alex")

@@ -18,7 +18,8 @@ from finetune.pictures import shrunk, to_tensor
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, decode, encode, to_autoencoder
 from mv3d.model.checkpoints import load_model
-from mv3d.orbit import load_orbit, resize, to_uint8
+from mv3d.orbit import load_orbit
+from mv3d.pixels import resize, to_uint8
 
 
 def _train(config: Path, run: Path, data: Path, *settings: str) -> int:

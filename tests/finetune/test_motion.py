@@ -17,7 +17,7 @@ from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
 from mv3d.model.lora import LORA_FILE, LoraUse, with_loras
-from render.paths import FARTHEST, MOTIONS, Motion
+from render.camera_paths import FARTHEST, MOTIONS, Motion
 from tests.finetune.test_adapt import LORA
 
 CLIPS = "turns: false\nnetwork: {channels: [32, 32], heads: [1, 1], sampling_steps: 3}\n"

@@ -16,9 +16,10 @@ import pytest
 from mv3d.cameras import Camera
 from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
-from mv3d.orbit import Orbit, load_orbit, save_orbit, to_uint8
+from mv3d.orbit import Orbit, load_orbit, save_orbit
 from mv3d.pack import open_pack, pack_orbits
-from render.paths import MOTIONS
+from mv3d.pixels import to_uint8
+from render.camera_paths import MOTIONS
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from finetune.stages.adapt import AdaptTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import read_manifest
 from mv3d.orbit import load_orbit, save_orbit
-from render.paths import MOTIONS
+from render.camera_paths import MOTIONS
 
 
 @pytest.fixture

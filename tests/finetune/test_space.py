@@ -13,8 +13,8 @@ import torch
 from finetune.pictures import to_tensor
 from finetune.space import SeenSpace
 from mv3d.cameras import static_orbit
-from mv3d.orbit import to_uint8
 from mv3d.pack import Pack, pack_orbits
+from mv3d.pixels import to_uint8
 from tests.finetune.conftest import make_ball
 
 TOLERANCE = 0.09  # pixels are 1/16 of a frame radius wide

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from finetune.__main__ import main
-from mv3d.orbit import composite, load_orbit
+from mv3d.orbit import load_orbit
+from mv3d.pixels import composite
 
 wandb = pytest.importorskip("wandb", reason="no wandb: pip install -e '.[train]'")
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mv3d.cameras import Camera
 from mv3d.mesh import Mesh, Texture
-from mv3d.orbit import Frames, Orbit
+from mv3d.orbit import Orbit
+from mv3d.pixels import Frames
 
 # Left (-X), right, front (-Y), back, bottom (-Z), top.
 SIDE_COLOURS = np.array(

@@ -16,7 +16,8 @@ from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
 from mv3d.lift import lift_orbit
 from mv3d.mesh import Mesh
-from mv3d.orbit import Orbit, composite
+from mv3d.orbit import Orbit
+from mv3d.pixels import composite
 from tests.mv3d.blocks import CRATE, FRONT, RIGHT, SIDE_COLOURS, make_block, silhouette_iou, view_boxes
 
 OBJECTS = ("blendswap-cc-0/teddybear", "blendswap-cc-by/plaidchair", "scopia/gaz_water_heater")
@@ -27,7 +28,7 @@ PYTHON = Path("Scripts/python.exe" if os.name == "nt" else "bin/python")  # in a
 def real_scene(object_id: str):
     """A real object's scene for our ray caster; skips where the libraries are not installed."""
     pytest.importorskip("embreex", reason="the ray caster needs the extra `render`")
-    from render.scene import make_scene
+    from render.scene.scene import make_scene
     from render.sources import find_objects
 
     folder = Path(os.environ.get("MV3D_FURNITURE", "/usr/share/sweethome3d/furniture"))
@@ -39,7 +40,7 @@ def real_scene(object_id: str):
 
 
 def our_views(object_id: str, cameras: tuple[Camera, ...]) -> Orbit:
-    from render.raycast import render_orbit
+    from render.scene.raycast import render_orbit
 
     # An odd number of rays: no pixel is covered by exactly one half.
     return Orbit(render_orbit(real_scene(object_id), cameras, lights=None, samples_per_side=5), cameras)
@@ -201,7 +202,7 @@ def test_a_rendering_without_blender_is_one_line_and_not_one_for_each_object(
     save_mesh(make_block(), tmp_path / "meshes" / "block.glb")
     command = ["orbits", str(tmp_path / "meshes"), "--out", str(tmp_path / "out"), "--renderer", "cycles"]
     assert render(command) == 2
-    assert capsys.readouterr().err.startswith("error: there is no Blender here: run `python -m mv3d.blender install`")
+    assert capsys.readouterr().err.startswith("render: there is no Blender here: run `python -m mv3d.blender install`")
     assert not (tmp_path / "out").exists()
 
 

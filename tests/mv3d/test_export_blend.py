@@ -16,7 +16,8 @@ from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import export_source, save_mesh
 from mv3d.export.blend import save_blend
-from mv3d.orbit import from_uint8, save_orbit
+from mv3d.orbit import save_orbit
+from mv3d.pixels import from_uint8
 from tests.mv3d.blocks import CRATE, make_block, silhouette_iou, view_boxes
 
 OPENER = Path(__file__).with_name("open_blend.py")

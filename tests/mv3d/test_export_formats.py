@@ -15,7 +15,8 @@ from mv3d.cameras import sine_orbit
 from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import export_source, pick_format, save_mesh
-from mv3d.orbit import Orbit, load_orbit, save_orbit, to_uint8
+from mv3d.orbit import Orbit, load_orbit, save_orbit
+from mv3d.pixels import to_uint8
 from tests.mv3d.blocks import CRATE, SIDE_COLOURS, TOP, make_block, view_boxes
 
 POINT = np.array([0.1, -0.2, 0.3])
@@ -192,7 +193,12 @@ def test_what_cannot_be_exported_gets_one_line_and_nothing_is_written(folder: Pa
     (here / "documents").mkdir()
     before = sorted(here.rglob("*"))
     for source, target, name, problem in [
-        ("crate", "out", None, "names no format: end it in .*--format nerfstudio, instant-ngp, colmap for a folder"),
+        (
+            "crate",
+            "out",
+            None,
+            "names no format: end it in .*, or say which for a folder: nerfstudio, instant-",
+        ),
         ("crate", "out.fbx", None, "names no format"),
         ("crate", "out.obj", "glb", r"end it in \.glb"),
         ("bare", "out.glb", None, r"bare has no mesh\.glb; make it first: mv3d lift .*bare -o .*bare/mesh\.glb"),
@@ -201,7 +207,7 @@ def test_what_cannot_be_exported_gets_one_line_and_nothing_is_written(folder: Pa
         ("absent", "out", "colmap", "absent is missing"),
         ("absent.glb", "out.obj", None, r"absent\.glb is missing"),
         ("absent", "out.obj", None, "names no mesh format that is read"),
-        ("crate", "block.glb", None, "--overwrite"),
+        ("crate", "block.glb", None, "or overwrite it"),
         ("documents", "out", "nerfstudio", "no orbit folder"),
     ]:
         with pytest.raises(Mv3dError, match=problem) as caught:
@@ -254,7 +260,7 @@ def test_a_file_that_a_new_mesh_would_replace_beside_it_is_left_alone(
     command = [verb, str(folder), "-o", str(folder.parent / target)]
     assert main(command) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"mv3d: {kept} exists already; choose another name or add --overwrite"
+        f"mv3d: {kept} exists already; choose another name or overwrite it (--overwrite)"
     ]
     assert kept.read_text() == "somebody else's"
     assert sorted(folder.parent.rglob("*")) == before

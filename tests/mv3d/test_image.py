@@ -10,7 +10,7 @@ from PIL import Image, ImageCms, ImageDraw
 
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
-from mv3d.orbit import Frames, composite, from_uint8, resize
+from mv3d.pixels import Frames, composite, from_uint8, resize
 
 RED = (220, 40, 30)
 
@@ -186,7 +186,7 @@ def test_a_background_of_many_colours_is_an_error_that_names_the_way_out(monkeyp
     monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
     noise = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
     for matte in ("auto", "plain"):
-        with pytest.raises(Mv3dError, match=r"border has one colour, 80% is needed; .*--matte u2net"):
+        with pytest.raises(Mv3dError, match=r"border has one colour, 80% is needed; .*u2net"):
             cut_out(opaque(noise), matte)
     with pytest.raises(Mv3dError, match=r"needs .*absent\.onnx"):
         cut_out(opaque(noise), "u2net")

@@ -14,7 +14,8 @@ from mv3d.export import load_mesh, save_mesh
 from mv3d.lift import LiftSettings, lift_orbit
 from mv3d.lift.raster import render_depth
 from mv3d.mesh import Mesh
-from mv3d.orbit import Orbit, composite
+from mv3d.orbit import Orbit
+from mv3d.pixels import composite
 from tests.mv3d.blocks import (
     BACK,
     CRATE,

@@ -14,17 +14,8 @@ from PIL import Image
 from mv3d.cameras import Camera, sine_orbit, static_orbit
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file, whole_folder
-from mv3d.orbit import (
-    Facts,
-    Orbit,
-    composite,
-    from_uint8,
-    load_orbit,
-    make_sheet,
-    resize,
-    save_orbit,
-    to_uint8,
-)
+from mv3d.orbit import Facts, Orbit, load_orbit, make_sheet, save_orbit
+from mv3d.pixels import composite, from_uint8, resize, to_uint8
 
 
 def make_orbit(num_views: int = 3, size_px: int = 16) -> Orbit:
@@ -254,7 +245,7 @@ def test_a_folder_without_transforms_is_no_orbit(tmp_path):
 
 def test_an_orbit_replaces_an_orbit_only_when_asked_and_nothing_else_ever(folder, tmp_path):
     orbit = make_orbit(num_views=2)
-    with pytest.raises(Mv3dError, match="--overwrite"):
+    with pytest.raises(Mv3dError, match="or overwrite it"):
         save_orbit(orbit, folder, for_people=False)
     assert len(load_orbit(folder)) == 3
     save_orbit(orbit, folder, overwrite=True, for_people=False)

@@ -101,7 +101,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_stock_svd_makes_a_clip_and_says_so(here, svd_folder, capsys):
     given = ["orbit", "chair.png", "--model", str(svd_folder), "--num-views", "3", "--steps", "1", "-o", "out"]
     assert main([*given, "--mesh"]) == 2
-    assert "tiny-svd makes clips of a moving camera, not orbits, so it has no --mesh" in capsys.readouterr().err
+    assert "tiny-svd makes clips of a moving camera, not orbits, so it has no mesh; " in capsys.readouterr().err
     assert not Path("out").exists()
 
     assert main(given) == 0

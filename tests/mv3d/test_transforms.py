@@ -17,7 +17,8 @@ from mv3d.cli import main
 from mv3d.conventions import to_nerf_synthetic, to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.orbit import Orbit, composite, load_orbit, to_uint8
+from mv3d.orbit import Orbit, load_orbit
+from mv3d.pixels import composite, to_uint8
 from tests.mv3d.blocks import CRATE, view_boxes
 
 

@@ -75,7 +75,7 @@ def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_
     (many / "bare.obj").write_text(bare + "\n")
     out, words = tmp_path / "out", (*SMALL, "--only", "bare", "cube")
     assert main(["orbits", str(many), "--out", str(out), *words]) == 0
-    assert "--grey makes it grey" in (read_manifest(out)["bare"].failed or "")
+    assert "ask for grey" in (read_manifest(out)["bare"].failed or "")
     coloured = load_orbit(out / "cube/0").frames
     assert main(["orbits", str(many), "--out", str(out), *words, "--grey"]) == 0
     assert read_manifest(out)["bare"].failed is None
@@ -92,10 +92,10 @@ def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--only", "chair/*"], "--only chair/* is none of the 6 objects; chairs/"),
-        (["--only", "xyzzy"], "--only xyzzy is none of the 6 objects; python -m render list SOURCE shows all"),
-        (["--limit", "0"], "--limit 0: give a positive number of objects"),
-        (["--split", "nowhere.txt"], "--split nowhere.txt cannot be read"),
+        (["--only", "chair/*"], "render: chair/* is none of the 6 objects; chairs/"),
+        (["--only", "xyzzy"], "xyzzy is none of the 6 objects; python -m render list SOURCE shows all (--only)"),
+        (["--limit", "0"], "0 objects: give a positive number (--limit)"),
+        (["--split", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--split", "cube training"], "'cube training' is no object id and one of train, val, test"),
         (["--split", "val"], "'val' is no object id and one of train, val, test"),
         (["--split", "cubes val"], "cubes is none of the 6 objects; cube?"),
@@ -108,7 +108,7 @@ def test_a_mistake_is_one_line(many: Path, tmp_path: Path, capsys, words: list[s
         words = ["--split", str(tmp_path / "sides")]
     assert main(["orbits", str(many), "--out", str(tmp_path / "out"), *words]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.startswith("render: ")
     assert error.count("\n") == 1
     assert told in error
     assert not (tmp_path / "out").exists()

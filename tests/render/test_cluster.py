@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mv3d.orbit import load_orbit
-from render.job import Job, render_job
+from render.farm.job import RenderJob, render_job
 from render.settings import Settings
 from render.sources import find_objects
 
@@ -43,7 +43,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch):
     started.shutdown()
 
 
-def slow_job(job: Job):
+def slow_job(job: RenderJob):
     """One that is under way long enough to be interrupted; the broken one kills its process."""
     if job.item.name == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -52,7 +52,7 @@ def slow_job(job: Job):
 
 
 def test_a_killed_node_costs_no_object_and_doubles_none(cluster, meshes: Path, tmp_path: Path, cube_obj) -> None:
-    from render.cluster import RayCluster
+    from render.farm.cluster import RayCluster
 
     for k in range(OBJECTS):
         (meshes / f"more-{k:02d}.obj").write_text(cube_obj((1, 1, 1 + k)))
@@ -61,7 +61,7 @@ def test_a_killed_node_costs_no_object_and_doubles_none(cluster, meshes: Path, t
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
     settings = Settings(num_views=2, size_px=16)
-    jobs = [Job(item, 0, tmp_path / "out" / item.object_id, settings) for item in find_objects(meshes)]
+    jobs = [RenderJob(item, 0, tmp_path / "out" / item.object_id, settings) for item in find_objects(meshes)]
     results = {}
     with RayCluster(slow_job, cluster.address, timeout_s=600) as ray_cluster:
         for job, result in ray_cluster.run(jobs):
@@ -76,7 +76,7 @@ def test_a_killed_node_costs_no_object_and_doubles_none(cluster, meshes: Path, t
     assert set(failed.values()) == {None}
     for job in jobs:
         if job.item.object_id in failed:
-            render_job(Job(job.item, 0, tmp_path / "alone" / job.item.object_id, settings))
+            render_job(RenderJob(job.item, 0, tmp_path / "alone" / job.item.object_id, settings))
             again = load_orbit(tmp_path / "alone" / job.item.object_id)
             np.testing.assert_array_equal(load_orbit(job.folder).frames, again.frames)
     assert not list((tmp_path / "out").rglob(".partial-*"))
@@ -100,4 +100,4 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(meshes: Path, tmp_path:
 
     assert main(["orbits", str(meshes), "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: there is no Ray cluster at 127.0.0.1:1")
+    assert error.startswith("render: there is no Ray cluster at 127.0.0.1:1")

@@ -109,13 +109,13 @@ def test_places_without_orbits_are_refused(tmp_path: Path, capsys) -> None:
         assert main([*arguments, "--out", str(tmp_path / "sheet.png")]) == 2
     assert main(["pack", str(tmp_path), "--out", str(tmp_path / "tars")]) == 2
     assert "bad.tar is no tar shard" in (errors := capsys.readouterr().err)
-    assert errors.count("error: ") == errors.count("\n") == 3
+    assert errors.count("render: ") == errors.count("\n") == 3
 
 
 def test_a_shard_that_is_none_is_refused(meshes: Path, tmp_path: Path, capsys) -> None:
     for text in ("2/2", "1", "-1/2", "a/b"):
         assert main(["orbits", str(meshes), "--out", str(tmp_path / "out"), f"--shard={text}"]) == 2
-        assert f"--shard {text}: give I/N" in capsys.readouterr().err
+        assert f"{text} is no share: give I/N, with I from 0 to N - 1 (--shard)" in capsys.readouterr().err
 
 
 def test_a_dry_run_prices_the_job_and_writes_nothing(meshes: Path, tmp_path: Path, capsys) -> None:

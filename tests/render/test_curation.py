@@ -15,9 +15,9 @@ from mv3d.dataset import Entry
 from mv3d.errors import Mv3dError
 from mv3d.orbit import Facts, Orbit, save_orbit
 from render.__main__ import main
-from render.curation import load_rules
-from render.scores import score_orbit
-from render.text import TextReader
+from render.curation.curation import load_rules
+from render.curation.scores import score_orbit
+from render.curation.text import TextReader
 
 RULES = Path(__file__).parents[2] / "configs" / "curation.yaml"
 VIEWS, SIZE = 6, 64
@@ -162,7 +162,7 @@ def test_own_meshes_are_dropped_where_the_rules_do_not_name_them(tmp_path: Path)
 def test_an_outline_that_looks_like_letters_is_no_text(monkeypatch) -> None:
     reader = TextReader()
     assert reader.words(make_orbit(rail)) == ()
-    monkeypatch.setattr("render.text._LEAST_ON_OBJECT", 0.0)
+    monkeypatch.setattr("render.curation.text._LEAST_ON_OBJECT", 0.0)
     assert any("HUNT" in word.text for word in reader.words(make_orbit(rail)))
 
 
@@ -175,8 +175,8 @@ def test_other_thresholds_measure_and_read_nothing_again(place: Path, tmp_path: 
     def refuse(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("render.scorebook.score_orbit", refuse)
-    monkeypatch.setattr("render.scorebook.TextReader", refuse)
+    monkeypatch.setattr("render.curation.score_cache.score_orbit", refuse)
+    monkeypatch.setattr("render.curation.score_cache.TextReader", refuse)
     assert main(["curate", str(place), "--rules", str(RULES)]) == 0
     assert (place / "curation.jsonl").read_text() == first
     lenient = tmp_path / "lenient.yaml"

@@ -11,9 +11,9 @@ import trimesh
 
 from mv3d.cameras import static_orbit
 from mv3d.orbit import load_orbit
-from render import cycles, raycast
 from render.__main__ import main
-from render.scene import make_scene
+from render.scene import cycles, raycast
+from render.scene.scene import make_scene
 from render.sources import SourceObject, find_objects
 from tests.render.conftest import make_cube_mtl, make_cube_obj
 from tests.render.game_files import g3d, grid, picture

@@ -13,7 +13,7 @@ import pytest
 
 from mv3d.orbit import load_orbit
 from render.__main__ import main
-from render.job import Job, render_job
+from render.farm.job import RenderJob, render_job
 from render.settings import Settings
 from render.sources import find_objects
 
@@ -102,7 +102,7 @@ def test_orbits_are_functions_of_object_index_and_seed(meshes: Path, tmp_path: P
     settings = Settings(num_views=2, size_px=16)
 
     def frames(name: str, index: int, settings: Settings) -> np.ndarray:
-        entry = render_job(Job(item, index, tmp_path / name, settings))
+        entry = render_job(RenderJob(item, index, tmp_path / name, settings))
         assert entry.failed is None
         return load_orbit(tmp_path / name).frames
 
@@ -114,7 +114,7 @@ def test_orbits_are_functions_of_object_index_and_seed(meshes: Path, tmp_path: P
 
 def test_fixed_yaw_and_elevation(meshes: Path, tmp_path: Path) -> None:
     settings = Settings(num_views=3, size_px=16, elevation_low_deg=10, elevation_high_deg=10, yaw_deg=0)
-    render_job(Job(find_objects(meshes)[0], 0, tmp_path / "orbit", settings))
+    render_job(RenderJob(find_objects(meshes)[0], 0, tmp_path / "orbit", settings))
     orbit = load_orbit(tmp_path / "orbit")
     assert orbit.facts.extra["object_yaw_deg"] == 0
     np.testing.assert_allclose([camera.elevation_deg for camera in orbit.cameras], 10)
@@ -125,10 +125,11 @@ def test_fixed_yaw_and_elevation(meshes: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_get_one_line_and_exit_code_2(meshes: Path, tmp_path: Path, capsys) -> None:
-    for arguments in (("--elevation", "40", "10"), ("--size", "4"), ("--num-orbits", "0")):
+    wrong = (("--elevation", "40", "10"), ("--size", "4"), ("--num-orbits", "0"), ("--workers", "0"), ("--passes", "x"))
+    for arguments in wrong:
         assert render(meshes, tmp_path / "out", *arguments) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: ")
+        assert error.startswith("render: ")
         assert error.count("\n") == 1
     assert render(tmp_path / "nowhere", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()

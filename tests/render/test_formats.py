@@ -12,9 +12,9 @@ import trimesh
 from PIL import Image
 
 from render.colour import linear_to_srgb
-from render.scene import RenderScene, make_scene
+from render.scene.scene import RenderScene, make_scene
+from render.scene.textures import TextureStack
 from render.sources import find_objects
-from render.textures import TextureStack
 
 
 def load(path: Path) -> RenderScene:

@@ -9,11 +9,11 @@ import pytest
 
 from mv3d.errors import Mv3dError
 from render.errors import Unusable
-from render.scene import RenderScene, make_scene
+from render.farm.split import identify
+from render.scene.scene import RenderScene, make_scene
 from render.sources import SourceObject, find_objects, limit_skins
 from render.sources.g3d import read_g3d
 from render.sources.pmd import read_pmd
-from render.split import identify
 from tests.render.game_files import NO_BONE, g3d, grid, picture, pmd
 
 UNMOVED = (0, 0, 0, 0, 0, 0, 1)

@@ -9,10 +9,10 @@ import pytest
 
 from mv3d.orbit import load_orbit
 from render.__main__ import main
-from render.scene import make_scene
+from render.farm.split import identify, side_of, split_of
+from render.scene.scene import make_scene
 from render.sources import find_objects
 from render.sources.group import grouped
-from render.split import identify, side_of, split_of
 
 
 @pytest.fixture
@@ -62,4 +62,4 @@ def test_clips_of_scenes_are_rendered_like_any_orbit(boxes, tmp_path, capsys):
     assert [round(c.azimuth_deg) for c in orbit.cameras] == [0, 330, 300]
     assert (orbit.frames[..., 3] > 0.5).mean() > 0.05
     assert main([*arguments[:5], "1"]) == 2
-    assert "--group 1: give 2 to the number of objects, which is 12" in capsys.readouterr().err
+    assert "scenes of 1: give 2 to the number of objects, which is 12 (--group)" in capsys.readouterr().err

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import render.sources.obj
-from render.scene import make_scene
+from render.farm.split import hash_geometry, identify
+from render.scene.scene import make_scene
 from render.sources import find_objects
-from render.split import hash_geometry, identify
 
 # An L-shaped prism: its two large faces are concave, and trimesh's fans cover their notches.
 _L_SHAPE = [(0, 0), (3, 0), (3, 1), (1, 1), (1, 3), (0, 3)]

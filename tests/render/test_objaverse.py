@@ -9,7 +9,7 @@ import trimesh
 
 from mv3d.errors import Mv3dError
 from render.errors import Unusable
-from render.scene import make_scene
+from render.scene.scene import make_scene
 from render.sources import find_objects
 
 CHAIR, MUG, SIGN, LOST = "a" * 32, "b" * 32, "c" * 32, "d" * 32

@@ -10,8 +10,8 @@ import trimesh
 
 from mv3d.errors import Mv3dError
 from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, load_occupancy, occupancy_file
-from render.occupancy import carve_occupancy
-from render.scene import RenderScene, make_scene
+from render.scene.occupancy import carve_occupancy
+from render.scene.scene import RenderScene, make_scene
 
 CELL = 2 / OCCUPANCY_SIZE
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mv3d.errors import Mv3dError
-from render.paths import MOTIONS, draw_cameras
+from render.camera_paths import MOTIONS, draw_cameras
 from render.settings import Settings
 
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from render.pool import Failure, Pool
+from render.farm.pool import Failure, Pool
 
 
 def test_a_crash_is_recorded_for_its_job_and_the_others_go_on() -> None:

@@ -11,9 +11,9 @@ from scipy.spatial import ConvexHull
 
 from mv3d.cameras import Camera, static_orbit
 from render.colour import linear_to_srgb, srgb_to_linear
-from render.lights import make_lights
-from render.raycast import render_orbit
-from render.scene import RenderScene, make_scene
+from render.scene.lights import make_lights
+from render.scene.raycast import render_orbit
+from render.scene.scene import RenderScene, make_scene
 from render.sources import find_objects
 
 RED, GREEN, BLUE, WHITE = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)

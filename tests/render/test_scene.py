@@ -9,10 +9,10 @@ from PIL import Image
 
 from render.colour import srgb_to_linear
 from render.errors import Unusable
-from render.polygons import cut_concave_faces, cut_polygon
-from render.scene import RenderScene, make_scene
+from render.farm.split import hash_geometry, split_of
+from render.scene.scene import RenderScene, make_scene
 from render.sources import find_objects
-from render.split import hash_geometry, split_of
+from render.sources.polygons import cut_concave_faces, cut_polygon
 
 
 def load(path: Path) -> RenderScene:

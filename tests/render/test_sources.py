@@ -11,7 +11,7 @@ from PIL import Image
 
 from mv3d.errors import Mv3dError
 from render.errors import Unusable
-from render.scene import make_scene
+from render.scene.scene import make_scene
 from render.sources import SourceObject, find_objects
 from render.sources.loading import lacking_files
 

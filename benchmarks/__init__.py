@@ -1,0 +1,1 @@
+"""Measurements behind the numbers in the documents, each a command of its own."""

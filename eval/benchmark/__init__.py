@@ -1,0 +1,1 @@
+"""From objects, or from views that somebody made, to a result."""

@@ -1,0 +1,1 @@
+"""Meshes scored: anybody's, and those that views are lifted to."""

@@ -1,0 +1,1 @@
+"""Predicted views compared with true ones, beside the baselines; and the result."""

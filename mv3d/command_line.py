@@ -1,0 +1,142 @@
+"""What the four programs' command lines share: parsing, what becomes of errors, progress bars.
+
+A verb is a frozen dataclass: its fields are options, its docstrings their help, and ``run`` does it. A mistake of the
+user's is one line, ``PROGRAM: what is wrong``, and exit code 2; ``--verbose`` shows the traceback before.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import tyro
+
+from mv3d.errors import Mv3dError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Verbose = Annotated[bool, tyro.conf.arg(help="Show the traceback of errors.")]
+
+
+class Verb(Protocol):
+    """What a program can be told to do."""
+
+    @property
+    def verbose(self) -> bool:
+        """Whether errors show their traceback."""
+        ...
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+        ...
+
+
+def run_program(
+    name: str,
+    verbs: Any,
+    description: str | None,
+    arguments: list[str] | None = None,
+    *,
+    prog: str | None = None,
+    stopped: str = "stopped",
+) -> int:
+    """Parse one of ``verbs`` (a dataclass, or a union of them) and run it; returns the exit code.
+
+    Args:
+        name: of the program, which begins each line of its own on stderr.
+        verbs: as tyro takes them.
+        description: for the help.
+        arguments: words; the process's own if None.
+        prog: how the program is called, if not by its name.
+        stopped: what is said when it is interrupted, before exit code 130.
+    """
+    verb: Verb | None = None
+    try:
+        verb = _parse(verbs, description, arguments, prog or name)
+        return verb.run()
+    except (Mv3dError, OSError) as error:
+        print_error(error, verb, program=name)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: {stopped}", file=sys.stderr)
+        return 130
+
+
+def print_error(error: Exception, verb: Verb | None = None, *, program: str = "mv3d") -> None:
+    """Print an error as one line on stderr, with the verb's option that mends it, if it has one."""
+    if verb is not None and verb.verbose:
+        traceback.print_exception(error)
+    line = " ".join(str(error).split())
+    argument = _argument_of(error)
+    if argument is not None and argument in _options_of(verb):
+        line += f" (--{argument.replace('_', '-')})"
+    print(f"{program}: {line}", file=sys.stderr)
+
+
+class StepBar:
+    """A progress bar on stderr where somebody watches: a terminal, or a program that says so (MV3D_PROGRESS=1)."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: tqdm | None = None
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many steps are done."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            disable = False if os.environ.get("MV3D_PROGRESS") == "1" else None  # None: where it is no terminal
+            self._bar = tqdm(total=total, desc=self._name, unit="step", disable=disable, leave=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _parse(verbs: Any, description: str | None, arguments: list[str] | None, prog: str) -> Verb:
+    shown = io.StringIO()
+    try:
+        with redirect_stderr(shown):
+            return tyro.cli(
+                verbs,
+                prog=prog,
+                description=description,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:  # it was --help
+            raise
+        raise Mv3dError(_without_box(shown.getvalue())) from None
+
+
+def _without_box(message: str) -> str:
+    """Flatten tyro's framed message to one line: a title, then sections divided by rules (ASCII where it must be)."""
+    lines = [line.strip("╭╮╰╯│─ ") for line in message.splitlines()[1:]]
+    return " ".join(line if line.strip("-") else ";" for line in lines).strip("; ").replace(" ;", ";")
+
+
+def _argument_of(error: BaseException | None) -> str | None:
+    """The parameter that the error, or what it came from, names."""
+    while error is not None:
+        if isinstance(error, Mv3dError) and error.argument is not None:
+            return error.argument
+        error = error.__cause__
+    return None
+
+
+def _options_of(verb: object) -> Iterator[str]:
+    if is_dataclass(verb) and not isinstance(verb, type):
+        for field in fields(verb):
+            yield field.name
+            yield from _options_of(getattr(verb, field.name))

@@ -1,0 +1,1 @@
+"""Which rendered objects are worth training on: scores of their views, and rules about the scores."""

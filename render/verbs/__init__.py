@@ -1,0 +1,1 @@
+"""What `python -m render` can be told to do, a class each; their docstrings are the help."""

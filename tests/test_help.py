@@ -1,0 +1,56 @@
+"""The help of every command is in `tests/snapshots`, so that no option changes by the way."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+PROGRAMS = {
+    "mv3d": ("mv3d.cli", ("", "orbit", "lift", "export")),
+    "render": ("render.__main__", ("", "list", "orbits", "depth", "sheet", "pack", "curate")),
+    "finetune": ("finetune.__main__", ("",)),
+    "eval": ("eval.__main__", ("", "weights", "protocols", "run", "score", "table", "gallery", "geometry")),
+}
+COMMANDS = [(program, verb) for program, (_, verbs) in PROGRAMS.items() for verb in verbs]
+
+
+@pytest.mark.parametrize(("program", "verb"), COMMANDS, ids=["-".join(command).strip("-") for command in COMMANDS])
+def test_help_is_as_in_the_snapshot(program, verb, capsys, monkeypatch):
+    """Run with UPDATE_SNAPSHOTS=1 to accept a change of the command line."""
+    monkeypatch.setenv("COLUMNS", "100")
+    main = import_module(PROGRAMS[program][0]).main
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"] if verb else ["--help"])
+    assert not stop.value.code
+    snapshot = SNAPSHOTS / f"{'-'.join([program, verb]).strip('-')}.txt"
+    shown = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()) + "\n"
+    if "UPDATE_SNAPSHOTS" in os.environ:
+        snapshot.write_text(shown, encoding="utf-8")
+    assert shown == snapshot.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [("mv3d", ["orbit", "a.png"]), ("render", ["list", "a.glb"]), ("finetune", ["a.yaml"]), ("eval", ["protocols"])],
+)
+def test_a_mistake_is_one_line_that_begins_with_the_program(program, words, capsys):
+    main = import_module(PROGRAMS[program][0]).main
+    assert main([*words, "--no-such-option"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"{program}: ")
+    assert line.count("\n") == 1
+    assert "--no-such-option" in line
+
+
+@pytest.mark.parametrize(("program", "words"), [("render", ["list", "nowhere"]), ("eval", ["score", "nowhere", "x"])])
+def test_verbose_shows_where_a_mistake_was_found(program, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = import_module(PROGRAMS[program][0]).main
+    assert main([*words, "--verbose"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1].startswith(f"{program}: nowhere does not exist")
