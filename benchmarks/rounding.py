@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.training import prepare
+from finetune.config import RunConfig
 from finetune.processes import WHOLE, Part
-from finetune.recipe import Recipe
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 
 STEPS = 4
 RATE = 1e-3
@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the frames in pixels")
     size_px = parser.parse_args().size
     with tempfile.TemporaryDirectory() as folder:
-        recipe = prepare(Path(folder), size_px, 4)
-        plain = [_train(recipe, parts) for parts in ((WHOLE,), HALVES)]
-        sure = [_train(recipe, parts, without_unsure=True) for parts in ((WHOLE,), HALVES)]
-        damped = [_train(recipe, parts, epsilon=1e-4) for parts in ((WHOLE,), HALVES)]
+        config = prepare(Path(folder), size_px, 4)
+        plain = [_train(config, parts) for parts in ((WHOLE,), HALVES)]
+        sure = [_train(config, parts, without_unsure=True) for parts in ((WHOLE,), HALVES)]
+        damped = [_train(config, parts, epsilon=1e-4) for parts in ((WHOLE,), HALVES)]
     moved = plain[0].weights - plain[1].weights
     unsure = _unsure(plain[0].gradient, plain[1].gradient)
     found = {
@@ -65,8 +65,8 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def _train(recipe: Recipe, parts: tuple[Part, ...], *, without_unsure: bool = False, epsilon: float = 1e-8) -> _Run:
-    stage = AdaptTraining(recipe)
+def _train(config: RunConfig, parts: tuple[Part, ...], *, without_unsure: bool = False, epsilon: float = 1e-8) -> _Run:
+    stage = DiffusionTraining(config)
     trained = list(stage.network.train().parameters())
     optimizer = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.99), eps=epsilon, weight_decay=0.0)
 

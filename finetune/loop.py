@@ -28,9 +28,9 @@ from finetune.checkpoint import (
     save_checkpoint,
 )
 from finetune.log import TrainingLog
+from finetune.loop_config import LoopConfig
 from finetune.muon import Muon
 from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
-from finetune.recipe import LoopConfig
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
 

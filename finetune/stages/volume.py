@@ -56,6 +56,7 @@ class VolumeTraining:
 
     def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.volume
+        assert config is not None
         torch.manual_seed(run.seed)  # initial weights only
         self._volume = CoarseVolume(config.network).to(device)
         self.network: nn.Module = self._volume

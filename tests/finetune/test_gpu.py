@@ -36,7 +36,7 @@ def any_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.manual_seed(1)
             return Lpips(net)
 
-    for stage in (*STAGES, "adapt"):
+    for stage in STAGES:
         monkeypatch.setattr(f"finetune.stages.{stage}.load_lpips", load)
 
 

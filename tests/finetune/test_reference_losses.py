@@ -68,26 +68,26 @@ def test_the_small_model_is_trained_as_ever(config_file: Path, tmp_path: Path, r
 
 
 LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
-ADAPTED: dict[str, tuple[str, str]] = {
+ADAPTED: dict[str, tuple[str, ...]] = {
     "svd_mv": ("{}", ""),
     "sv3d_u": ("{cond_aug_only: true, poses: false, input_last: true}", ""),
     "sv3d_p": ("{cond_aug_only: true, poses: true, input_last: true}", ""),
     "lora": ("{}", LORA),
     "distilled": ("{}", "distillation: {num_steps: 2, teacher_steps: 6}\n"),
     "distilled_lora": ("{}", LORA + "distillation: {num_steps: 2, teacher_steps: 6}\n"),
-    "new_unet": ("{poses: true}", "network: {channels: [32, 32], heads: [1, 1], sampling_steps: 3}\n"),
-    "clips": ("{poses: false}", "turns: false\n"),
+    "new_unet": ("{poses: true}", "channels: [32, 32]\nheads: [1, 1]\nsampling_steps: 3\n", "init: random\n"),
+    "clips": ("{poses: false}", "", "turns: false\n"),
 }
 
 
 @pytest.mark.parametrize("name", list(ADAPTED))
 def test_a_base_is_adapted_as_ever(write_recipe: Callable[..., Path], svd_folder: Path, tmp_path: Path, name: str):
-    conditions, more = ADAPTED[name]
-    settings = [f"loop.steps={STEPS}", f"loop.{BARELY}"]
-    recipe = write_recipe(conditions=conditions, more=more)
+    conditions, more, *top = ADAPTED[name]
+    settings = [f"diffusion.loop.steps={STEPS}", f"diffusion.loop.{BARELY}"]
+    recipe = write_recipe(conditions=conditions, more=more, top="".join(top))
     assert main([str(recipe), *(word for text in settings for word in ("--set", text))]) == 0
     run = tmp_path / "run"
-    check(losses_of(run / "adapt/log.jsonl"), EXPECTED[name][0])
+    check(losses_of(run / "diffusion/log.jsonl"), EXPECTED[name][0])
     if name.startswith(("distilled", "clips")):  # of the base's clips no cameras are known
         return
     lora = run / "lora" / LORA_FILE
@@ -97,10 +97,16 @@ def test_a_base_is_adapted_as_ever(write_recipe: Callable[..., Path], svd_folder
 
 def test_the_bundled_model_is_adapted_as_ever(write_recipe: Callable[..., Path], tmp_path: Path):
     """A base with coarse views, whose clips begin where these were made from."""
-    settings = ["base=mini", "resolution_px=64", "cache.variants=1", f"loop.steps={STEPS}", f"loop.{BARELY}"]
+    settings = [
+        "base=mini",
+        "resolution_px=64",
+        "diffusion.cache.variants=1",
+        f"diffusion.loop.steps={STEPS}",
+        f"diffusion.loop.{BARELY}",
+    ]
     recipe = write_recipe(more=LORA)
     assert main([str(recipe), *(word for text in settings for word in ("--set", text))]) == 0
-    check(losses_of(tmp_path / "run/adapt/log.jsonl"), EXPECTED["mini_lora"][0])
+    check(losses_of(tmp_path / "run/diffusion/log.jsonl"), EXPECTED["mini_lora"][0])
 
 
 EXPECTED: dict[str, tuple[list[float], list[float]]] = {
