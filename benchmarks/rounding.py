@@ -23,12 +23,12 @@ from torch import Tensor
 
 from benchmarks.training import prepare
 from finetune.config import RunConfig
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from finetune.stages.diffusion import DiffusionTraining
 
 STEPS = 4
 RATE = 1e-3
-HALVES = (Part(0, 2), Part(1, 2))
+HALVES = (MicroBatch(0, 2), MicroBatch(1, 2))
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,14 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def _train(config: RunConfig, parts: tuple[Part, ...], *, without_unsure: bool = False, epsilon: float = 1e-8) -> _Run:
+def _train(
+    config: RunConfig, parts: tuple[MicroBatch, ...], *, without_unsure: bool = False, epsilon: float = 1e-8
+) -> _Run:
     stage = DiffusionTraining(config)
     trained = list(stage.network.train().parameters())
     optimizer = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.99), eps=epsilon, weight_decay=0.0)
 
-    def gradients(step: int, parts: tuple[Part, ...]) -> tuple[float, list[Tensor]]:
+    def gradients(step: int, parts: tuple[MicroBatch, ...]) -> tuple[float, list[Tensor]]:
         stage.network.zero_grad()
         total = 0.0
         for part in parts:

@@ -26,10 +26,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from finetune.average import Average
 from finetune.clips import begun_at, load_frames
 from finetune.config import RunConfig
 from finetune.diffusion_config import Cache, DiffusionStage
+from finetune.ema import Ema
 from finetune.loop import make_optimizer
 from finetune.loop_config import LoopConfig
 from finetune.shards import decoded
@@ -86,14 +86,14 @@ def _load(stage: DiffusionTraining, step: int) -> None:
 
 def _our_step(stage: DiffusionTraining, config: RunConfig) -> Callable[[int], None]:
     optimizer = make_optimizer(stage.network, config.diffusion.loop)
-    average = Average(stage.network)
+    ema = Ema(stage.network)
 
     def run(step: int) -> None:
         loss, _ = stage.loss(step, torch.Generator().manual_seed(step))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average.update(0.999)
+        ema.update(0.999)
 
     return run
 
@@ -104,7 +104,7 @@ def _plain_step(model: OrbitModel, config: RunConfig) -> Callable[[int], None]:
     assert mean is not None
     assert config.num_views is not None
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.diffusion.loop.learning_rate)
-    average = {name: value.clone() for name, value in unet.state_dict().items()}
+    ema = {name: value.clone() for name, value in unet.state_dict().items()}
     orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(config.data).orbits]
 
     def run(step: int) -> None:
@@ -134,7 +134,7 @@ def _plain_step(model: OrbitModel, config: RunConfig) -> Callable[[int], None]:
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, value in unet.state_dict().items():
-                average[name].mul_(0.999).add_(value, alpha=0.001)
+                ema[name].mul_(0.999).add_(value, alpha=0.001)
 
     return run
 

@@ -1,4 +1,4 @@
-"""``python -m finetune CONFIG``: train a new model's stages, or adapt a base, continuing where the last leg stopped.
+"""``python -m finetune CONFIG``: train a new model's stages, or adapt a base, continuing where it stopped.
 
 Several processes: ``torchrun --nproc-per-node N -m finetune CONFIG``, or ``accelerate launch -m finetune CONFIG``.
 """
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         if processes.is_main:
             with whole_file(config.run / "config.json") as partial:
                 partial.write_text(json.dumps(resolved, indent=1, default=str) + "\n")
-        processes.wait()  # until what killed legs left is gone
+        processes.wait()  # until what killed processes left is gone
         _train(config, (options.stage,) if options.stage else config.stages, deadline, processes)
         if processes.is_main:
             from finetune.export import export_model
@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _train(config: RunConfig, names: Sequence[StageName], deadline: float, processes: Processes) -> None:
-    """Train stage after stage until one is stopped; an earlier leg's work is continued."""
+    """Train stage after stage until one is stopped; what was stopped is continued."""
     from finetune.data import packed, used_orbits
 
     told: set[Path] = set()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune.data import UsedOrbits
 from finetune.pictures import to_tensor
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from mv3d.cameras import Camera, turned_to_front
 from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
@@ -67,7 +67,7 @@ class Clips(Protocol):
     used: UsedOrbits
     num_views: int
 
-    def batch(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> ClipBatch:
+    def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:
         """A part of a step's clips; ``generator`` moves on as far whichever part is wanted."""
         ...
 

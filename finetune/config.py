@@ -34,7 +34,7 @@ _OF_A_BASE = ("lora", "distillation", "cache", "cond_noise_mean")
 
 @dataclass(frozen=True)
 class AutoencoderStage:
-    """The mini model's autoencoder: RGB on white and alpha, 8 times down (Rombach et al. 2022, without the critic)."""
+    """The mini model's autoencoder: RGB on white and alpha, 8 times down (Rombach et al. 2022, no discriminator)."""
 
     loop: LoopConfig
     channels: tuple[SmallWidth, ...] = (24, 48, 96, 128)
@@ -105,7 +105,7 @@ class RunConfig:
     data: tuple[Path, ...]
     """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
     run: Path
-    """Caches, checkpoints, logs and the model; a leg of any length continues here."""
+    """Caches, checkpoints, logs and the model; a run that was stopped continues here."""
     diffusion: DiffusionStage
     base: str | None = None
     """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub. All but its UNet stay as

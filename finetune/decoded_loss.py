@@ -1,4 +1,4 @@
-"""Losses on decoded frames, beside EDM's on latents: LPIPS, pixels, a critic. Few steps of sampling are then sharp."""
+"""Losses on decoded frames beside EDM's on latents: LPIPS, pixels, a discriminator. They make few steps sharp."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.clips import ClipBatch
-from finetune.critic import PatchCritic, balance
 from finetune.diffusion_config import DiffusionStage
+from finetune.discriminator import PatchDiscriminator, adaptive_weight
 from mv3d.model.autoencoder import Autoencoder, decode, to_autoencoder
 
 
-class FrameLosses(NamedTuple):
-    """What decoded frames say."""
+class DecodedLosses(NamedTuple):
+    """The losses of some decoded frames."""
 
     frames: Tensor
-    """Minimised by those who make the frames."""
-    critic: Tensor | None
-    """Minimised by the critic, where there is one."""
-    figures: dict[str, Tensor]
+    """Minimised by those who make the frames: reconstruction, and the generator's part against the discriminator."""
+    discriminator: Tensor | None
+    """Minimised by the discriminator, where there is one."""
+    metrics: dict[str, Tensor]
     """Parts of both, for the log."""
 
 
@@ -29,13 +29,13 @@ class DecodedLoss(nn.Module):
     """How far a few decoded frames of each clip are from the true ones."""
 
     def __init__(
-        self, config: DiffusionStage, vae: Autoencoder, lpips: nn.Module, critic: PatchCritic | None = None
+        self, config: DiffusionStage, vae: Autoencoder, lpips: nn.Module, discriminator: PatchDiscriminator | None
     ) -> None:
         super().__init__()
         self._config = config
-        self._vae, self._lpips, self._critic = vae, lpips, critic
+        self._vae, self._lpips, self._discriminator = vae, lpips, discriminator
 
-    def forward(self, estimate: Tensor, clips: ClipBatch, which: Tensor) -> FrameLosses:
+    def forward(self, estimate: Tensor, clips: ClipBatch, which: Tensor) -> DecodedLosses:
         """The losses of some frames of every clip.
 
         Args:
@@ -50,24 +50,24 @@ class DecodedLoss(nn.Module):
         output = decode(self._vae, _picked(estimate, which.to(device)), views).float() / 2 + 0.5
         return self.of_frames(output, truth)
 
-    def of_frames(self, output: Tensor, truth: Tensor) -> FrameLosses:
+    def of_frames(self, output: Tensor, truth: Tensor) -> DecodedLosses:
         """The losses of decoded frames (N, 4, S, S), RGB on white and alpha, in [0, 1]."""
-        config = self._config
-        figures = {}
-        seen = output.new_zeros(())
+        config, discriminator = self._config, self._discriminator
+        metrics = {}
+        reconstruction = output.new_zeros(())
         if config.lpips_weight:
-            figures["lpips"] = self._lpips(output[:, :3], truth[:, :3]).mean()
-            seen = seen + config.lpips_weight * figures["lpips"]
+            metrics["lpips"] = self._lpips(output[:, :3], truth[:, :3]).mean()
+            reconstruction = reconstruction + config.lpips_weight * metrics["lpips"]
         if config.pixel_weight:
             squared = F.mse_loss(output, truth)
-            seen = seen + config.pixel_weight * squared
-            figures["psnr_rgba"] = -10 * squared.detach().log10().double()
-        if self._critic is None:
-            return FrameLosses(seen, None, figures)
-        lesson, doubt = self._critic.lesson(output, truth), self._critic.doubt(output)
-        weight = config.critic_weight * balance(seen, doubt, output)
-        figures |= {"lesson": lesson, "doubt": doubt, "balance": weight}
-        return FrameLosses(seen + weight * doubt, lesson, figures)
+            reconstruction = reconstruction + config.pixel_weight * squared
+            metrics["psnr_rgba"] = -10 * squared.detach().log10().double()
+        if discriminator is None:
+            return DecodedLosses(reconstruction, None, metrics)
+        own, generator = discriminator.discriminator_loss(output, truth), discriminator.generator_loss(output)
+        weight = config.discriminator_weight * adaptive_weight(reconstruction, generator, output)
+        metrics |= {"discriminator_loss": own, "generator_loss": generator, "adaptive_weight": weight}
+        return DecodedLosses(reconstruction + weight * generator, own, metrics)
 
 
 def _picked(values: Tensor, which: Tensor) -> Tensor:

@@ -113,9 +113,9 @@ class DiffusionStage:
     """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
     pixel_weight: Weight = 0.0
     """Of the decoded estimate's mean squared error, colours on white and alpha in [0, 1]: what PSNR and IoU measure."""
-    critic_weight: Weight = 0.0
-    """Of what a critic, trained along, says of the decoded estimate: how long its gradient is beside that of LPIPS and
-    pixels together (`finetune.critic`)."""
+    discriminator_weight: Weight = 0.0
+    """Of the generator loss against a discriminator (`finetune.discriminator`), trained along: how long its gradient is
+    beside that of LPIPS and pixels together."""
     lpips_frames: NumViews = 2
     """Frames of each clip that are decoded for these three, at the size the model gives."""
     train_decoder: bool = False
@@ -135,5 +135,5 @@ class DiffusionStage:
         compared = self.lpips_weight or self.pixel_weight
         if self.train_decoder and not compared:
             raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")
-        if self.critic_weight and not compared:
-            raise Mv3dError("diffusion.critic_weight is a share, of a lpips_weight or a pixel_weight; give one")
+        if self.discriminator_weight and not compared:
+            raise Mv3dError("diffusion.discriminator_weight is a share, of a lpips_weight or a pixel_weight; give one")

@@ -55,14 +55,14 @@ class Estimate:
     """Of networks that are only used: autoencoder, image encoder, LPIPS."""
     gradients: int
     moments: int
-    average: int
+    ema: int
     activations: int
     flops: int
 
     @property
     def memory(self) -> int:
         """All of it; moments and gradients stand beside the activations' peak."""
-        return self.weights + self.beside + self.gradients + self.moments + self.average + self.activations
+        return self.weights + self.beside + self.gradients + self.moments + self.ema + self.activations
 
 
 def estimate(
@@ -88,7 +88,7 @@ def estimate(
         beside=4 * beside.frozen,
         gradients=4 * trained * exchanged // shards,
         moments=_MOMENT_BYTES[loop.optimizer] * trained // shards,
-        average=4 * trained // shards,
+        ema=4 * trained // shards,
         activations=saved,
         flops=flops * loop.accumulate,
     )
@@ -109,7 +109,7 @@ def describe(config: RunConfig, processes: int = 1) -> dict[str, Any]:
         "trained_million": round(found.trained / 1e6, 2),
         "memory_gib": {
             name: round(getattr(found, name) / _GIB, 3)
-            for name in ("weights", "beside", "gradients", "moments", "average", "activations", "memory")
+            for name in ("weights", "beside", "gradients", "moments", "ema", "activations", "memory")
         },
         "card": _card(found.memory, processes),
         "tera_flop_per_step": round(found.flops / 1e12, 4),

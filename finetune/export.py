@@ -26,8 +26,8 @@ _NOTED = "trained_on.json"
 def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path | None:
     """Write what a run made so far: ``run/model`` in the diffusers layout, half precision, or ``run/lora`` with a LoRA.
 
-    ``ATTRIBUTION.txt`` beside it names every object that any leg was trained on, with its author and licence; a base's
-    licence lies there too.
+    ``ATTRIBUTION.txt`` beside it names every object that the run was ever trained on, with its author and licence; the
+    licence of a base lies there too.
 
     Returns:
         The model folder or the LoRA file; None if a stage that belongs to it has no checkpoint yet.
@@ -71,7 +71,7 @@ def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:
 
 
 def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) -> None:
-    """Remember in a run folder whose objects it is trained on; another leg may be given others."""
+    """Remember in a run folder whose objects it is trained on; after a stop it may be given others."""
     manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
     noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
     known = _noted(run) | noted

@@ -14,9 +14,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from finetune.checkpoint import load_ema
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.consistency import sampling_facts
-from finetune.critic import PatchCritic
 from finetune.data import draw
 from finetune.diffusion_config import DiffusionStage
+from finetune.discriminator import PatchDiscriminator
 from finetune.pictures import shrunk, to_tensor
 from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
@@ -37,14 +37,14 @@ class TrainedNetworks(nn.Module):
         unet: OrbitUNet,
         image_encoder: CLIPVisionModelWithProjection | None = None,
         decoder: nn.Module | None = None,
-        critic: PatchCritic | None = None,
+        discriminator: PatchDiscriminator | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.image_encoder = image_encoder
         self.decoder = decoder
         """The autoencoder's own."""
-        self.critic = critic
+        self.discriminator = discriminator
         """Of decoded frames, in training alone."""
 
 
@@ -54,7 +54,7 @@ class Trainee:
 
     model: OrbitModel
     networks: TrainedNetworks
-    """Of the model, but for the critic."""
+    """Of the model, but for the discriminator."""
     base_facts: ModelFacts
     """The base's own; the model's, where it is new."""
     pose_base: Tensor | None = None
@@ -145,8 +145,8 @@ def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
     volume = load_ema(config.run / "volume", CoarseVolume(config.volume.network)).to(device)
     decoder = vae.decoder.requires_grad_(True) if stage.train_decoder else None
     unet, image_encoder = make_unet(config), make_image_encoder(stage, config.encoded_px)
-    critic = PatchCritic() if stage.critic_weight else None
-    networks = TrainedNetworks(unet, image_encoder, decoder, critic).to(device)
+    discriminator = PatchDiscriminator() if stage.discriminator_weight else None
+    networks = TrainedNetworks(unet, image_encoder, decoder, discriminator).to(device)
     vae.register_to_config(scaling_factor=_measure_scaling(vae, pack, config))
     facts = ModelFacts(
         name=config.model_name,

@@ -14,7 +14,7 @@ from finetune.clips import ClipBatch, OrbitFrames, batch_of
 from finetune.config import RunConfig
 from finetune.data import draw, used_orbits, validation_orbits
 from finetune.pictures import shrunk, to_tensor
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from mv3d.model.autoencoder import encode_frames, sees_views
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
@@ -48,7 +48,7 @@ class PackedClips:
         shape = (self.num_views, VIEW_CHANNELS, *pack.frames.shape[2:4])
         self._views = DiskCache(folder, inputs, shape) if sees_views(model.vae) else None
 
-    def batch(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> ClipBatch:  # noqa: ARG002
+    def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:  # noqa: ARG002
         """A part of a step's clips; nothing is drawn from ``generator``."""
         inputs = self._config.diffusion.inputs_per_orbit
         chosen = self._chosen(step)[part.slice]

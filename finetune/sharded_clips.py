@@ -11,7 +11,7 @@ from finetune.clips import ClipBatch, OrbitFrames, batch_of, begun_at, load_fram
 from finetune.config import RunConfig
 from finetune.data import UsedOrbits
 from finetune.encode import encode_orbits
-from finetune.processes import WHOLE, Part, Processes
+from finetune.processes import WHOLE, MicroBatch, Processes
 from finetune.shards import Sample, ShardStream, decoded, list_shards
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import ListedOrbit, list_orbits
@@ -42,7 +42,7 @@ class ShardedClips:
             [entry for entry in training if entry.orbit not in left_out], len(self._validation), left_out
         )
 
-    def batch(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> ClipBatch:
+    def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:
         """A part of a step's clips; of ``generator`` come the views that they begin at."""
         size = self._config.diffusion.loop.batch_size
         starts = torch.randint(2**31, (size,), generator=generator)[part.slice].tolist()

@@ -17,7 +17,7 @@ from finetune.config import RunConfig
 from finetune.data import draw, validation_orbits
 from finetune.networks import make_autoencoder
 from finetune.pictures import augmented, save_rows, shrunk, to_tensor
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -59,7 +59,7 @@ class AutoencoderTraining:
         fitting = {k: v for k, v in given.items() if k not in decoder or v.shape == decoder[k].shape}
         load_strict(self._autoencoder, decoder | fitting, str(model / "vae"))
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of a batch of frames, each of another orbit."""
         views = self._pack.frames.shape[1]
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in self._chosen(step)])

@@ -20,7 +20,7 @@ from finetune.decoded_loss import DecodedLoss
 from finetune.networks import make_trainee
 from finetune.packed_clips import PackedClips
 from finetune.pictures import shrunk
-from finetune.processes import WHOLE, Part, Processes
+from finetune.processes import WHOLE, MicroBatch, Processes
 from finetune.sharded_clips import ShardedClips
 from finetune.validation import score_sampled
 from mv3d.model.autoencoder import to_autoencoder
@@ -64,7 +64,7 @@ class DiffusionTraining:
         self._decoded_loss = None
         if decodes:
             assert self._lpips is not None
-            self._decoded_loss = DecodedLoss(self._stage, trainee.model.vae, self._lpips, trainee.networks.critic)
+            self._decoded_loss = DecodedLoss(self._stage, self.model.vae, self._lpips, self.networks.discriminator)
 
     def start_from(self, model: Path) -> None:
         """Take the initial weights from a model folder; a decoder's are the autoencoder stage's."""
@@ -72,7 +72,7 @@ class DiffusionTraining:
             if network is not None:
                 load_strict(network, load_weights(model / name, torch.float32), str(model / name))
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """The loss of a part of a batch of clips."""
         stage, size, device = self._stage, self._stage.loop.batch_size, self._device
         clips = self.clips.batch(step, generator, part)
@@ -95,8 +95,8 @@ class DiffusionTraining:
             return loss, {}
         order = torch.rand(size, latents.shape[1], generator=generator)[part.slice].argsort(dim=1)
         decoded = self._decoded_loss(denoised / scale, clips, order[:, : stage.lpips_frames])
-        figures = {"edm": loss.item(), **{name: value.item() for name, value in decoded.figures.items()}}
-        return (loss if decoded.critic is None else loss + decoded.critic) + decoded.frames, figures
+        metrics = {"edm": loss.item(), **{name: value.item() for name, value in decoded.metrics.items()}}
+        return (loss if decoded.discriminator is None else loss + decoded.discriminator) + decoded.frames, metrics
 
     def _conditions(self, clips: ClipBatch) -> Conditions:
         """Those of the clips, with the picture's embedding by an encoder that is trained along."""

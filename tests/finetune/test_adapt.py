@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
-from finetune.processes import Part
+from finetune.processes import MicroBatch
 from finetune.read_config import load_config
 from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
@@ -113,7 +113,7 @@ def test_a_mirrored_variant_turns_the_other_way(write_recipe):
 def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
     stage = DiffusionTraining(load_config(write_recipe(more=more)))
 
-    def gradients(parts: list[Part]) -> tuple[float, dict[str, torch.Tensor]]:
+    def gradients(parts: list[MicroBatch]) -> tuple[float, dict[str, torch.Tensor]]:
         stage.network.zero_grad()
         total = 0.0
         for part in parts:
@@ -122,14 +122,14 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
             total += loss.item() / len(parts)
         return total, {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
 
-    whole, by_name = gradients([Part()])
-    divided, parts = gradients([Part(0, 2), Part(1, 2)])
+    whole, by_name = gradients([MicroBatch()])
+    divided, parts = gradients([MicroBatch(0, 2), MicroBatch(1, 2)])
     assert divided == pytest.approx(whole, rel=1e-5)
     assert by_name.keys() == parts.keys()
     for name, value in by_name.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-5)
     stage.networks.unet.enable_gradient_checkpointing()
-    again, checkpointed = gradients([Part()])
+    again, checkpointed = gradients([MicroBatch()])
     assert again == whole
     assert all(torch.equal(checkpointed[name], value) for name, value in by_name.items())
     stage.close()

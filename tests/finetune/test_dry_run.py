@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from finetune.__main__ import main
-from finetune.average import Average
 from finetune.dry_run import ClipSize, describe, estimate
+from finetune.ema import Ema
 from finetune.loop import make_optimizer
 from finetune.loop_config import LoopConfig
 from mv3d.model.conditioning import Conditions
@@ -60,7 +60,7 @@ def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, 
     """All that torch allocates for network, optimizer, averages and two whole steps, when most of it is there."""
     with torch.profiler.profile(profile_memory=True) as profiler:
         unet = make_unet(width)
-        optimizer, average = make_optimizer(unet, LOOP), Average(unet)
+        optimizer, ema = make_optimizer(unet, LOOP), Ema(unet)
         for _ in range(2):
             given = Conditions(
                 torch.zeros(2, 4, side, side), torch.zeros(2, 1, 16), torch.zeros(2, 3), torch.zeros(2, frames, 2)
@@ -69,7 +69,7 @@ def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, 
             Denoiser(unet).loss(latents, torch.ones(2), torch.randn_like(latents), given).mean().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            average.update(0.99)
+            ema.update(0.99)
     told = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = np.cumsum([event.nbytes() for event in sorted(told, key=lambda event: event.start_ns())]).max()
     # Gradients appear while activations go, so the two peaks do not quite meet.
@@ -102,7 +102,7 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
         assert "GB suffice, " in found["card"]
 
 
-def test_lpips_critic_and_decoder_count():
+def test_lpips_discriminator_and_decoder_count():
     from finetune.read_config import load_config
 
     def described(*settings: str) -> dict:
@@ -110,7 +110,7 @@ def test_lpips_critic_and_decoder_count():
 
     plain, sharp = described(), described("lpips_weight=1")
     along = described("lpips_weight=1", "train_decoder=true")
-    judged = described("lpips_weight=1", "train_decoder=true", "critic_weight=0.1")
+    judged = described("lpips_weight=1", "train_decoder=true", "discriminator_weight=0.1")
     activations = [step["memory_gib"]["activations"] for step in (plain, sharp, along, judged)]
     assert activations[0] < activations[1] <= activations[2] < activations[3]
     assert plain["tera_flop_per_step"] < sharp["tera_flop_per_step"]

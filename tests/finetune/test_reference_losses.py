@@ -48,7 +48,7 @@ def check(found: list[float], expected: list[float]) -> None:
 MINI = {
     "edm": ("lpips_weight=0", "condition_dropout=0.5"),
     "decoded": (
-        "lpips_weight=0.5", "pixel_weight=2", "critic_weight=0.15", "train_decoder=true", "lpips_frames=3",
+        "lpips_weight=0.5", "pixel_weight=2", "discriminator_weight=0.15", "train_decoder=true", "lpips_frames=3",
         "inputs_per_orbit=2",
     ),
 }  # fmt: skip
