@@ -114,15 +114,15 @@ def _train(config: RunConfig, names: Sequence[StageName], deadline: float, proce
     """Train stage after stage until one is stopped; what was stopped is continued."""
     from finetune.data import packed, used_orbits
 
-    told: set[Path] = set()
+    reported: set[Path] = set()
     for name in names:
         pack = None
         if config.base is None:
             size_px, data = config.frames_px(name), config.data_of(name)
             folder = config.run / (f"pack-{size_px}" if data is config.data else f"pack-{name}")
             pack = packed(data, folder, size_px, processes)
-            if processes.is_main and folder not in told:
-                told.add(folder)
+            if processes.is_main and folder not in reported:
+                reported.add(folder)
                 _note(config.run, data, used_orbits(pack, config.validation_objects))
         if not _train_stage(name, config, pack, deadline, processes):
             break
@@ -156,7 +156,7 @@ def _note(run: Path, data: Sequence[Path], used: UsedOrbits) -> None:
     """Say which orbits are used, and remember whose they are."""
     from finetune.export import note_objects
 
-    used.tell()
+    used.report()
     note_objects(run, data, (entry.object_id for entry in used.training))
 
 

@@ -26,7 +26,7 @@ class UsedOrbits:
     left_out: Mapping[str, str]
     """Why orbits, by their folder, are not used."""
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Say on stderr how many they are, and why others are left out."""
         objects = len({entry.object_id for entry in self.training})
         count = self.num_validation

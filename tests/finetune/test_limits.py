@@ -61,6 +61,24 @@ OUT_OF_BOUNDS = [
     (DEBUG, "diffusion.sigma_max=0.001", "sigma_min 0.02 is not below sigma_max 0.001"),
     (DEBUG, "diffusion.sampling_steps=0", "sampling_steps is 0"),
 ]
+NOT_TOGETHER = [
+    (LORA, "loop.steps=3", "unknown key 'loop'; did you mean 'diffusion.loop'?"),
+    (LORA, "num_views=~", "missing num_views: say it of what is made of mini"),
+    (LORA, "model_name=mini", "missing model_name"),
+    (LORA, "licence=CC0-1.0", "licence: that comes from the base, mini; leave it out"),
+    (LORA, "volume={loop: {steps: 1, batch_size: 1, learning_rate: 1}}", "volume: mini has its own; leave it out"),
+    (
+        LORA,
+        "diffusion.channels=[64, 64, 64]",
+        "diffusion.channels: mini has its own; leave it out, or begin with a new",
+    ),
+    (LORA, "diffusion.lpips_weight=1", "diffusion.lpips_weight: that is for a new model, without a base"),
+    (LORA, "base=~", "a new model needs its stages autoencoder and volume; or name a base"),
+    (DEBUG, "init=base", "init: base: name the base"),
+    (DEBUG, "diffusion.lora={rank: 4}", "diffusion.lora: that is for a base; name one, or leave it out"),
+    (DEBUG, "diffusion.cache.flip=true", "diffusion.cache: that is for a base"),
+    (DEBUG, "turns=false", "turns: that is for a base"),
+]
 NO_VALUES = [
     (LORA, "a=[8", "--set a=[8: the value is no readable YAML"),
     (LORA, "seed=2026-13-45", "no readable YAML"),
@@ -74,7 +92,7 @@ NO_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NO_VALUES)
+@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
 def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, told):
     with pytest.raises(Mv3dError) as caught:
         load_config(config, [override])

@@ -1,0 +1,31 @@
+"""What a run has made becomes a model again from its checkpoints alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune.__main__ import main
+from finetune.export import export_model
+from finetune.read_config import load_config
+from tests.finetune.test_adapt import LORA
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("more", "made"), [("", "model"), (LORA, "lora")])
+def test_neither_data_nor_cache_is_needed_to_export_what_is_made_of_a_base(write_recipe, tmp_path, more, made):
+    recipe = write_recipe(more=more)
+    assert export_model(load_config(recipe)) is None  # nothing is trained yet
+    assert main([str(recipe), "--set", "diffusion.loop.steps=1"]) == 0
+    before = contents(tmp_path / "run" / made)
+    for folder in (tmp_path / "run" / made, *(tmp_path / "run").glob("latents-*")):
+        shutil.rmtree(folder)
+    place = export_model(load_config(recipe, [f"data={tmp_path}/nowhere"]))
+    assert place is not None
+    assert place.is_relative_to(tmp_path / "run" / made)
+    assert contents(tmp_path / "run" / made) == before
