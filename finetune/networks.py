@@ -121,6 +121,12 @@ def _levels(config: DiffusionStage) -> dict[str, Any]:
     }
 
 
+def _sampling(config: DiffusionStage) -> dict[str, Any]:
+    """How a UNet of random weights is sampled once it is trained."""
+    levels = {"sigma_min": config.sigma_min, "sigma_max": config.sigma_max, "num_steps": config.sampling_steps}
+    return levels | {"guidance_low": 1.0, "guidance_high": config.guidance_high}
+
+
 def make_image_encoder(config: DiffusionStage, picture_px: int) -> CLIPVisionModelWithProjection:
     """Make a vision transformer of CLIP's architecture small enough to learn beside the UNet."""
     vision = CLIPVisionConfig(
@@ -154,12 +160,8 @@ def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
         resolution_px=config.encoded_px,
         num_views=pack.frames.shape[1],
         added_time_ids=(stage.cond_aug,),
-        sigma_min=stage.sigma_min,
-        sigma_max=stage.sigma_max,
-        num_steps=stage.sampling_steps,
         guidance="triangle",
-        guidance_low=1.0,
-        guidance_high=stage.guidance_high,
+        **_sampling(stage),
     )
     return Trainee(OrbitModel(unet, vae, image_encoder, volume, facts), networks, facts)
 
@@ -211,15 +213,7 @@ def _with_new_unet(base: OrbitModel, config: RunConfig, device: torch.device) ->
         torch.manual_seed(config.seed)
         unet = OrbitUNet(**new_unet_config(known, wanted))
     torch.nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
-    facts = replace(
-        base.facts,
-        num_steps=wanted.sampling_steps,
-        sigma_min=wanted.sigma_min,
-        sigma_max=wanted.sigma_max,
-        guidance="constant",
-        guidance_low=1.0,
-        guidance_high=wanted.guidance_high,
-    )
+    facts = replace(base.facts, guidance="constant", **_sampling(wanted))
     return replace(base, unet=unet, volume=None, facts=facts)
 
 
