@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from finetune.data import UsedOrbits
 from finetune.pictures import to_tensor
-from finetune.processes import WHOLE, MicroBatch
 from mv3d.cameras import Camera, turned_to_front
 from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
@@ -59,29 +56,6 @@ class ClipBatch:
     """(B, F, 4, S, S), straight, of the size that the model gives; where something is trained that sees frames."""
     views: Tensor | None = None
     """(B, F, 6, S, S), the coarse views, see `mv3d.model.drawing`; for a decoder that sees them."""
-
-
-class Clips(Protocol):
-    """Where the diffusion stage has its clips from."""
-
-    used: UsedOrbits
-    num_views: int
-
-    def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:
-        """A part of a step's clips; ``generator`` moves on as far whichever part is wanted."""
-        ...
-
-    def object_ids(self, step: int) -> list[str]:
-        """Which objects a step's whole batch shows."""
-        ...
-
-    def validation(self) -> Iterator[OrbitFrames]:
-        """The orbits to validate with, each from its first view."""
-        ...
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        ...
 
 
 def batch_of(clips: Sequence[ClipBatch]) -> ClipBatch:

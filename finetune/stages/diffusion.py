@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
-from finetune.clips import ClipBatch, Clips
+from finetune.clips import ClipBatch
 from finetune.config import RunConfig
 from finetune.consistency import Distiller
 from finetune.decoded_loss import DecodedLoss
@@ -52,11 +52,9 @@ class DiffusionTraining:
         self._distiller = None
         if config.diffusion.distillation is not None:
             self._distiller = Distiller(trainee.model, trainee.base_facts, config)
-        self.clips: Clips
-        if pack is None:
-            self.clips = ShardedClips(config, trainee.model, processes)
-        else:
-            self.clips = PackedClips(config, trainee.model, pack)
+        self.clips = (
+            ShardedClips(config, self.model, processes) if pack is None else PackedClips(config, self.model, pack)
+        )
         self.images_per_sample = self.clips.num_views
         decodes = bool(self._stage.lpips_weight or self._stage.pixel_weight)
         needed = decodes or self.clips.used.num_validation
