@@ -32,6 +32,7 @@ from finetune.diffusion_config import Cache, DiffusionStage
 from finetune.ema import Ema
 from finetune.loop import make_optimizer
 from finetune.loop_config import LoopConfig
+from finetune.sharded_clips import ShardedClips
 from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import static_orbit
@@ -80,6 +81,7 @@ def _compare(config: RunConfig, repeats: int) -> dict[str, float]:
 
 
 def _load(stage: DiffusionTraining, step: int) -> None:
+    assert isinstance(stage.clips, ShardedClips)
     for raw in stage.clips._stream.batch(step):
         decoded(raw)
 
@@ -102,7 +104,8 @@ def _plain_step(model: OrbitModel, config: RunConfig) -> Callable[[int], None]:
     stage, unet, scale = config.diffusion, model.unet, model.vae.config["scaling_factor"]
     mean = stage.cond_noise_mean
     assert mean is not None
-    assert config.num_views is not None
+    num_views = config.num_views
+    assert num_views is not None
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.diffusion.loop.learning_rate)
     ema = {name: value.clone() for name, value in unet.state_dict().items()}
     orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(config.data).orbits]
@@ -110,7 +113,7 @@ def _plain_step(model: OrbitModel, config: RunConfig) -> Callable[[int], None]:
     def run(step: int) -> None:
         generator = torch.Generator().manual_seed(step)
         size = config.diffusion.loop.batch_size
-        chosen = [begun_at(orbits[(step * size + k) % len(orbits)], k, config.num_views) for k in range(size)]
+        chosen = [begun_at(orbits[(step * size + k) % len(orbits)], k, num_views) for k in range(size)]
         with torch.no_grad():
             latents = torch.stack([encode_frames(model.vae, orbit.rgba) for orbit in chosen])
             pictures = to_autoencoder(torch.stack([orbit.rgba[0] for orbit in chosen]), 3)
