@@ -127,6 +127,7 @@ class RunConfig:
     seed: Seed = 0
     start_from: Path | None = None
     """A model folder whose weights the stages of a new model begin with instead of random ones."""
+    validation_split: Literal["train", "val", "test"] = "val"
     validation_objects: CountOrNone = 8
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
@@ -144,8 +145,9 @@ class RunConfig:
             raise Mv3dError("a new model needs its stages autoencoder and volume; or name a base")
         if self.init != "random":
             raise Mv3dError("init: base: name the base")
-        _refuse(self, ("num_views", "turns", "category"), "", "that is for a base; name one, or leave it out")
-        _refuse(self.diffusion, _OF_A_BASE, "diffusion.", "that is for a base; name one, or leave it out")
+        why = "that is for a base; name one, or leave it out"
+        _refuse(self, ("num_views", "turns", "category", "validation_split"), "", why)
+        _refuse(self.diffusion, _OF_A_BASE, "diffusion.", why)
         if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
             raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
         _check_volume(self.volume.network, self.encoded_px)

@@ -91,7 +91,7 @@ def choose_validation(
     chosen: dict[str, ListedOrbit] = {}
     left_out = {}
     for entry in sorted(entries, key=lambda entry: entry.object_id):
-        if entry.split != "val" or entry.object_id in chosen:
+        if entry.split != config.validation_split or entry.object_id in chosen:
             continue
         if len(chosen) == config.validation_objects:
             break
