@@ -24,16 +24,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.encode import OrbitFrames, load_frames
+from finetune.clips import OrbitFrames, load_frames
 from finetune.pictures import save_rows, shrunk
 from mv3d.cameras import Camera
 from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from mv3d.generate import GenerateSettings, make_conditions, sample_views
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.lora import parse_lora, with_loras
+from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
 from render.camera_paths import FARTHEST, MOTIONS, Motion
 
 _LEAST_CHANGE = 0.01  # mean squared error between the picture and a view from the side, under which it tells nothing
@@ -110,7 +110,7 @@ def held_out(data: Path, count: int, size_px: int) -> list[tuple[OrbitFrames, Or
 def make_clip(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     """Frames (F, 4, S, S) of a clip that begins with a picture (4, S, S)."""
     conditions = make_conditions(model, picture, (), seed)
-    frames = sample_views(model, conditions, GenerateSettings(num_views=model.facts.num_views, seed=seed))
+    frames = sample_views(model, conditions, SampleSettings(num_views=model.facts.num_views, seed=seed))
     return shrunk(frames, picture.shape[-1])
 
 

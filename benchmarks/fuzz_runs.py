@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.fuzz import MUTATIONS  # noqa: E402
 from eval.metrics.lpips import Lpips  # noqa: E402
 from finetune import __main__ as finetune  # noqa: E402
-from finetune.config import load_config  # noqa: E402
-from finetune.stages import adapt, autoencoder, diffusion, volume  # noqa: E402
+from finetune.read_config import load_config  # noqa: E402
+from finetune.stages import autoencoder, diffusion, volume  # noqa: E402
 from mv3d import cli  # noqa: E402
 from tests.finetune.conftest import ADAPT_CONFIG, LOOP, TOY_CONFIG, make_rendered  # noqa: E402
 from tests.tiny import make_svd  # noqa: E402
@@ -53,7 +53,7 @@ OVERRIDES = (
     "=3",
     ".=1",
     "loop=",
-    "loop.steps.x=1",
+    "diffusion.loop.steps.x=1",
     "data={",
     "run=\t",
     "seed=2026-13-45",
@@ -89,7 +89,7 @@ class Place:
         for config in ("toy", "adapt"):
             if finetune.main([str(self.root / f"{config}.yaml")]):
                 raise SystemExit(f"the good {config} run does not run")
-        for folder in (self.root / "toy/volume", self.root / "adapt/adapt"):
+        for folder in (self.root / "toy/volume", self.root / "adapt/diffusion"):
             for name in NOTES:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text("mine")
@@ -102,7 +102,7 @@ class Place:
 
     def train(self, config: str, *more: str) -> list[str]:
         """A command that continues a run for a step."""
-        loops = ("volume.loop", "diffusion.loop", "autoencoder.loop") if config == "toy" else ("loop",)
+        loops = ("volume.loop", "diffusion.loop", "autoencoder.loop") if config == "toy" else ("diffusion.loop",)
         steps = [word for loop in loops for word in ("--set", f"{loop}.steps=5")]
         return [str(self.root / f"{config}.yaml"), "--minutes", "1", *steps, *more]
 
@@ -144,11 +144,11 @@ def run_folder(place: Place, rng: np.random.Generator) -> Case:
         "config.json",
         ".lock",
         "model",
-        "adapt",
+        "diffusion",
         "volume",
         "volume/log.jsonl",
         "volume/sheets",
-        "adapt/log.jsonl",
+        "diffusion/log.jsonl",
     ]
     path = run / str(rng.choice([name for name in names if name == "" or (run / name).exists() or name == "model"]))
     told = _replace(path, rng)
@@ -157,7 +157,7 @@ def run_folder(place: Place, rng: np.random.Generator) -> Case:
 
 def checkpoint(place: Place, rng: np.random.Generator) -> Case:
     """A file of a checkpoint, or of both, is damaged, gone, or another one's."""
-    config, stage = ("toy", "volume") if rng.random() < 0.5 else ("adapt", "adapt")
+    config, stage = ("toy", "volume") if rng.random() < 0.5 else ("adapt", "diffusion")
     folders = sorted(path for path in (place.root / config / stage).glob("step-???????"))
     chosen = folders if rng.random() < 0.2 else [folders[-1] if rng.random() < 0.8 else folders[0]]
     name = str(rng.choice(["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]))
@@ -320,7 +320,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=900.0, help="seconds after which a case hangs")
     options = parser.parse_args()
     lpips = Lpips("alex")  # of random weights, so that none need be fetched
-    for stage in (autoencoder, volume, diffusion, adapt):
+    for stage in (autoencoder, volume, diffusion):
         vars(stage)["load_lpips"] = lambda net: lpips
     kinds = {make.__name__: make for make in CASES}
     ends: Counter[str] = Counter()

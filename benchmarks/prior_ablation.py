@@ -1,7 +1,8 @@
 """Whether a video model is the better start for multi-view than an image model: SVD's claim (Blattmann et al. 2023).
 
     python -m benchmarks.prior_ablation --out runs/prior_ablation
-    python -m benchmarks.prior_ablation --out runs/trial --pretrain loop.steps=20 --finetune loop.steps=20  # shorter
+
+Add ``--pretrain diffusion.loop.steps=20 --finetune diffusion.loop.steps=20`` to try it.
 
 The renderings it trains on are named in docs/prior-ablation.md. Pretrains one network on clips of a moving camera
 (configs/motion_base.yaml) and one on their single frames (configs/prior_image.yaml), then fine-tunes both, and one of
@@ -27,7 +28,13 @@ from mv3d.files import whole_file
 
 _PRIORS = ("video", "image", "scratch")
 _PRETRAINING = {"video": "motion_base", "image": "prior_image"}
-_NETWORK = "network={channels: [64, 128], heads: [2, 4]}"
+_NEW = (
+    "base=mini",
+    "init=random",
+    "diffusion.channels=[64, 128]",
+    "diffusion.heads=[2, 4]",
+    "diffusion.sampling_steps=25",
+)
 _SCORES = {"val_psnr": "PSNR, dB", "val_lpips": "LPIPS (AlexNet)"}
 _STYLE = "<style>text{font:12px sans-serif}.grid{stroke:#ddd}.title{font-weight:bold}.end{text-anchor:end}</style>"
 
@@ -50,10 +57,10 @@ def main() -> int:
     for seed in range(options.seeds):
         for prior in _PRIORS:
             run = options.out / f"{prior}-{seed}"
-            start = [_NETWORK, "base=mini"] if prior == "scratch" else [f"base={options.out}/pretrained-{prior}/model"]
+            start = _NEW if prior == "scratch" else (f"base={options.out}/pretrained-{prior}/model",)
             if not _trained("configs/prior_orbits.yaml", run, [*start, f"seed={seed}", *options.finetune]):
                 return 2
-            curves[prior].append(_read_curve(run / "adapt" / "log.jsonl"))
+            curves[prior].append(_read_curve(run / "diffusion" / "log.jsonl"))
     _save(curves, options.out)
     return 0
 
@@ -63,8 +70,8 @@ def _trained(config: str, run: Path, overrides: list[str]) -> bool:
     words = [word for text in (f"run={run}", *overrides) for word in ("--set", text)]
     if train([config, *words]):
         return False
-    wanted = json.loads((run / "config.json").read_text())["loop"]["steps"]
-    last = latest_checkpoint(run / "adapt")
+    wanted = json.loads((run / "config.json").read_text())["diffusion"]["loop"]["steps"]
+    last = latest_checkpoint(run / "diffusion")
     return last is not None and json.loads((last / "state.json").read_text())["step"] >= wanted
 
 

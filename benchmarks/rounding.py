@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.training import prepare
-from finetune.processes import WHOLE, Part
-from finetune.recipe import Recipe
-from finetune.stages.adapt import AdaptTraining
+from finetune.config import RunConfig
+from finetune.processes import WHOLE, MicroBatch
+from finetune.stages.diffusion import DiffusionTraining
 
 STEPS = 4
 RATE = 1e-3
-HALVES = (Part(0, 2), Part(1, 2))
+HALVES = (MicroBatch(0, 2), MicroBatch(1, 2))
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="side of the frames in pixels")
     size_px = parser.parse_args().size
     with tempfile.TemporaryDirectory() as folder:
-        recipe = prepare(Path(folder), size_px, 4)
-        plain = [_train(recipe, parts) for parts in ((WHOLE,), HALVES)]
-        sure = [_train(recipe, parts, without_unsure=True) for parts in ((WHOLE,), HALVES)]
-        damped = [_train(recipe, parts, epsilon=1e-4) for parts in ((WHOLE,), HALVES)]
+        config = prepare(Path(folder), size_px, 4)
+        plain = [_train(config, parts) for parts in ((WHOLE,), HALVES)]
+        sure = [_train(config, parts, without_unsure=True) for parts in ((WHOLE,), HALVES)]
+        damped = [_train(config, parts, epsilon=1e-4) for parts in ((WHOLE,), HALVES)]
     moved = plain[0].weights - plain[1].weights
     unsure = _unsure(plain[0].gradient, plain[1].gradient)
     found = {
@@ -65,12 +65,14 @@ def main() -> None:
     print(json.dumps(found, indent=1))
 
 
-def _train(recipe: Recipe, parts: tuple[Part, ...], *, without_unsure: bool = False, epsilon: float = 1e-8) -> _Run:
-    stage = AdaptTraining(recipe)
+def _train(
+    config: RunConfig, parts: tuple[MicroBatch, ...], *, without_unsure: bool = False, epsilon: float = 1e-8
+) -> _Run:
+    stage = DiffusionTraining(config)
     trained: list[Tensor] = [*stage.network.train().parameters()]
     optimizer = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.99), eps=epsilon, weight_decay=0.0)
 
-    def gradients(step: int, parts: tuple[Part, ...]) -> tuple[float, list[Tensor]]:
+    def gradients(step: int, parts: tuple[MicroBatch, ...]) -> tuple[float, list[Tensor]]:
         stage.network.zero_grad()
         total = 0.0
         for part in parts:

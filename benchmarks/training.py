@@ -26,12 +26,15 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from finetune.average import Average
-from finetune.encode import begun_at, load_frames
+from finetune.clips import begun_at, load_frames
+from finetune.config import RunConfig
+from finetune.diffusion_config import Cache, DiffusionStage
+from finetune.ema import Ema
 from finetune.loop import make_optimizer
-from finetune.recipe import Cache, LoopConfig, Noise, Recipe
+from finetune.loop_config import LoopConfig
+from finetune.sharded_clips import ShardedClips
 from finetune.shards import decoded
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import static_orbit
 from mv3d.dataset import list_orbits
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
@@ -50,14 +53,14 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = prepare(Path(folder), options.size, options.views)
-        print(json.dumps(_compare(recipe, options.repeats), indent=1))
+        config = prepare(Path(folder), options.size, options.views)
+        print(json.dumps(_compare(config, options.repeats), indent=1))
 
 
-def _compare(recipe: Recipe, repeats: int) -> dict[str, float]:
-    stage = AdaptTraining(recipe)
+def _compare(config: RunConfig, repeats: int) -> dict[str, float]:
+    stage = DiffusionTraining(config)
     plain_model = copy.deepcopy(stage.model)
-    ours, plain = _our_step(stage, recipe), _plain_step(plain_model, recipe)
+    ours, plain = _our_step(stage, config), _plain_step(plain_model, config)
     seconds: dict[str, list[float]] = {}
     for step in range(repeats + 1):
         for name, run in (("load", lambda k: _load(stage, k)), ("ours", ours), ("plain", plain)):
@@ -68,7 +71,7 @@ def _compare(recipe: Recipe, repeats: int) -> dict[str, float]:
         print(f"step {step}: ours {seconds['ours_s'][-1]:.3f} s, plain {seconds['plain_s'][-1]:.3f} s", file=sys.stderr)
     stage.close()
     median = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    images = recipe.loop.batch_size * recipe.num_views
+    images = config.diffusion.loop.batch_size * stage.images_per_sample
     return {name: round(value, 4) for name, value in median.items()} | {
         "ratio": round(median["plain_s"] / median["ours_s"], 2),
         "cpu_ratio": round(median["plain_cpu_s"] / median["ours_cpu_s"], 2),
@@ -77,41 +80,45 @@ def _compare(recipe: Recipe, repeats: int) -> dict[str, float]:
     }
 
 
-def _load(stage: AdaptTraining, step: int) -> None:
-    for raw in stage._stream.batch(step):
+def _load(stage: DiffusionTraining, step: int) -> None:
+    assert isinstance(stage.clips, ShardedClips)
+    for raw in stage.clips._stream.batch(step):
         decoded(raw)
 
 
-def _our_step(stage: AdaptTraining, recipe: Recipe) -> Callable[[int], None]:
-    optimizer = make_optimizer(stage.network, recipe.loop)
-    average = Average(stage.network)
+def _our_step(stage: DiffusionTraining, config: RunConfig) -> Callable[[int], None]:
+    optimizer = make_optimizer(stage.network, config.diffusion.loop)
+    ema = Ema(stage.network)
 
     def run(step: int) -> None:
         loss, _ = stage.loss(step, torch.Generator().manual_seed(step))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        average.update(0.999)
+        ema.update(0.999)
 
     return run
 
 
-def _plain_step(model: OrbitModel, recipe: Recipe) -> Callable[[int], None]:
-    unet, scale, mean = model.unet, model.vae.config["scaling_factor"], recipe.noise.cond_noise_mean
+def _plain_step(model: OrbitModel, config: RunConfig) -> Callable[[int], None]:
+    stage, unet, scale = config.diffusion, model.unet, model.vae.config["scaling_factor"]
+    mean = stage.cond_noise_mean
     assert mean is not None
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.loop.learning_rate)
-    average = {name: value.clone() for name, value in unet.state_dict().items()}
-    orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(recipe.data).orbits]
+    num_views = config.num_views
+    assert num_views is not None
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.diffusion.loop.learning_rate)
+    ema = {name: value.clone() for name, value in unet.state_dict().items()}
+    orbits = [load_frames(entry, model.facts.resolution_px) for entry in list_orbits(config.data).orbits]
 
     def run(step: int) -> None:
         generator = torch.Generator().manual_seed(step)
-        size = recipe.loop.batch_size
-        chosen = [begun_at(orbits[(step * size + k) % len(orbits)], k, recipe.num_views) for k in range(size)]
+        size = config.diffusion.loop.batch_size
+        chosen = [begun_at(orbits[(step * size + k) % len(orbits)], k, num_views) for k in range(size)]
         with torch.no_grad():
             latents = torch.stack([encode_frames(model.vae, orbit.rgba) for orbit in chosen])
             pictures = to_autoencoder(torch.stack([orbit.rgba[0] for orbit in chosen]), 3)
             embedding = embed_image(model.image_encoder, pictures / 2 + 0.5)
-            cond_aug = (mean + recipe.noise.cond_noise_std * torch.randn(size, generator=generator)).exp()
+            cond_aug = (mean + stage.cond_noise_std * torch.randn(size, generator=generator)).exp()
             noise = torch.randn(pictures.shape, generator=generator)
             noisy = encode(model.vae, pictures + cond_aug.view(-1, 1, 1, 1) * noise).mode()
         ids = torch.tensor([model.facts.added_time_ids] * size)
@@ -123,19 +130,19 @@ def _plain_step(model: OrbitModel, recipe: Recipe) -> Callable[[int], None]:
             poses=torch.stack([poses_of(orbit.cameras) for orbit in chosen]),
         )
         conditions = drop_conditions(conditions, torch.rand(size, generator=generator) < 0.1)
-        sigma = sample_sigmas(size, recipe.noise.p_mean, recipe.noise.p_std, generator)
+        sigma = sample_sigmas(size, stage.p_mean, stage.p_std, generator)
         noise = torch.randn(latents.shape, generator=generator)
         Denoiser(unet, scale).loss(latents * scale, sigma, noise, conditions).mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, value in unet.state_dict().items():
-                average[name].mul_(0.999).add_(value, alpha=0.001)
+                ema[name].mul_(0.999).add_(value, alpha=0.001)
 
     return run
 
 
-def prepare(folder: Path, size_px: int, num_views: int) -> Recipe:
+def prepare(folder: Path, size_px: int, num_views: int) -> RunConfig:
     """A tiny model of SVD's kind, with its autoencoder's proportions, and four orbits of noise."""
     torch.manual_seed(0)
     unet = OrbitUNet(
@@ -171,14 +178,22 @@ def prepare(folder: Path, size_px: int, num_views: int) -> Recipe:
         save_orbit(orbit, folder / f"orbits/o{k}/0", for_people=False)
         lines.append(json.dumps({"object_id": f"o{k}", "split": "train", "orbits": 1}))
     (folder / "orbits/manifest.jsonl").write_text("\n".join(lines) + "\n")
-    return Recipe(
-        base=str(folder / "base"),
+    stage = DiffusionStage(
+        loop=LoopConfig(steps=100, batch_size=2, learning_rate=1e-5, adam_betas=(0.9, 0.999)),
+        p_mean=0.7,
+        p_std=1.6,
+        condition_dropout=0.1,
+        cond_noise_mean=-3.0,
+        cond_noise_std=0.5,
+        cache=Cache(samples_per_shard=4),
+    )
+    return RunConfig(
         data=(folder / "orbits",),
         run=folder / "run",
+        diffusion=stage,
+        base=str(folder / "base"),
+        init="base",
         model_name="tiny",
-        loop=LoopConfig(steps=100, batch_size=2, learning_rate=1e-5, adam_betas=(0.9, 0.999)),
-        noise=Noise(p_mean=0.7, p_std=1.6, condition_dropout=0.1, cond_noise_mean=-3.0, cond_noise_std=0.5),
-        cache=Cache(samples_per_shard=4),
         num_views=num_views,
         validation_objects=0,
     )

@@ -1,4 +1,4 @@
-"""``python -m finetune CONFIG``: train a model's stages, or adapt a model, continuing where the last leg stopped.
+"""``python -m finetune CONFIG``: train a new model's stages, or adapt a base, continuing where it stopped.
 
 Several processes: ``torchrun --nproc-per-node N -m finetune CONFIG``, or ``accelerate launch -m finetune CONFIG``.
 """
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,11 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 
 if TYPE_CHECKING:
-    from finetune.config import RunConfig
+    from finetune.config import RunConfig, StageName
+    from finetune.data import UsedOrbits
     from finetune.log import TrainingLog
     from finetune.processes import Processes
-    from finetune.recipe import Recipe
+    from mv3d.pack import Pack
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ def _is_lack_of_memory(error: Exception) -> bool:
 
 
 def _run(options: TrainVerb) -> int:
-    from finetune.config import load_config
-    from finetune.recipe import Recipe
+    from finetune.read_config import load_config
 
     if not options.minutes >= 0:
         raise Mv3dError(f"--minutes {options.minutes}: give 0 or more")
@@ -89,8 +90,9 @@ def _run(options: TrainVerb) -> int:
         raise Mv3dError("--processes is for --dry-run; torchrun --nproc-per-node starts so many")
     deadline = time.monotonic() + 60 * options.minutes
     config = load_config(options.config, options.set)
-    if isinstance(config, Recipe) and options.stage:
-        raise Mv3dError(f"--stage {options.stage}: {options.config} adapts a model and has no stages")
+    if options.stage and options.stage not in config.stages:
+        known = ", ".join(config.stages)
+        raise Mv3dError(f"--stage {options.stage}: {options.config} has no such stage; it has {known}")
     resolved = dataclasses.asdict(config)
     if options.dry_run:
         from finetune.dry_run import describe
@@ -107,85 +109,72 @@ def _run(options: TrainVerb) -> int:
         if processes.is_main:
             with whole_file(config.run / "config.json") as partial:
                 partial.write_text(json.dumps(resolved, indent=1, default=str) + "\n")
-        processes.wait()  # until what killed legs left is gone
-        if isinstance(config, Recipe):
-            _adapt(config, deadline, processes)
-        else:
-            _train_stages(config, (options.stage,) if options.stage else None, deadline, processes)
+        processes.wait()  # until what killed processes left is gone
+        _train(config, (options.stage,) if options.stage else config.stages, deadline, processes)
+        if processes.is_main:
+            from finetune.export import export_model
+
+            made = export_model(config, processes.device)
+            if made is not None:
+                print(made)
     return 0
 
 
-def _train_stages(config: RunConfig, names: tuple[str, ...] | None, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import assemble_model, note_objects
-    from finetune.checkpoint import latest_checkpoint
-    from finetune.data import packed, tell_orbits, validation_orbits
-    from finetune.loop import train
-    from finetune.stages import STAGES
+def _train(config: RunConfig, names: Sequence[StageName], deadline: float, processes: Processes) -> None:
+    """Train stage after stage until one is stopped; what was stopped is continued."""
+    from finetune.data import packed, used_orbits
 
-    told: set[Path] = set()
-    for name in names or tuple(STAGES):
-        if getattr(config, name) is None:
-            continue
-        size_px, data = config.frames_px(name), config.data_of(name)
-        folder = config.run / (f"pack-{size_px}" if data is config.data else f"pack-{name}")
-        pack = packed(data, folder, size_px, processes)
-        if processes.is_main and folder not in told:
-            told.add(folder)
-            training = [pack.entries[k] for k in pack.indices("train")]
-            tell_orbits(training, len(validation_orbits(pack, config.validation_objects)), pack.left_out)
-            note_objects(config.run, data, (entry.object_id for entry in training))
-        stage = STAGES[name](config, pack, processes.device)
-        if config.start_from is not None and latest_checkpoint(config.run / name) is None:
-            stage.start_from(config.start_from)
-        loop = getattr(config, name).loop
-        log = _open_log(config, config.run / name, processes)
-        try:
-            done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
-        finally:
-            log.close()
-        if not done:
-            _say_stopped(name, loop.steps, processes)
+    reported: set[Path] = set()
+    for name in names:
+        pack = None
+        if config.base is None:
+            size_px, data = config.frames_px(name), config.data_of(name)
+            folder = config.run / (f"pack-{size_px}" if data is config.data else f"pack-{name}")
+            pack = packed(data, folder, size_px, processes)
+            if processes.is_main and folder not in reported:
+                reported.add(folder)
+                _note(config.run, data, used_orbits(pack, config.validation_objects))
+        if not _train_stage(name, config, pack, deadline, processes):
             break
-    if processes.is_main:
-        assemble_model(config, processes.device)
 
 
-def _adapt(recipe: Recipe, deadline: float, processes: Processes) -> None:
-    from finetune.assemble import note_objects, save_adaptation
-    from finetune.data import tell_orbits
+def _train_stage(name: StageName, config: RunConfig, pack: Pack | None, deadline: float, processes: Processes) -> bool:
+    from finetune.checkpoint import latest_checkpoint
     from finetune.loop import train
-    from finetune.stages.adapt import AdaptTraining
+    from finetune.stages import DiffusionTraining, make_stage
 
-    stage = AdaptTraining(recipe, processes)
-    if processes.is_main:
-        tell_orbits(stage.training, stage.num_validation, stage.left_out)
-        note_objects(recipe.run, recipe.data, stage.trained_on)
-        print(f"finetune: licence of {recipe.base}: {stage.model.facts.licence}", file=sys.stderr)
-    run = recipe.run / "adapt"
-    log = _open_log(recipe, run, processes)
+    stage = make_stage(name, config, pack, processes)
+    if isinstance(stage, DiffusionTraining) and pack is None and processes.is_main:
+        _note(config.run, config.data, stage.clips.used)
+        print(f"finetune: licence of {config.base}: {stage.model.facts.licence}", file=sys.stderr)
+    if config.start_from is not None and latest_checkpoint(config.run / name) is None:
+        stage.start_from(config.start_from)
+    loop = getattr(config, name).loop
+    log = _open_log(config, config.run / name, processes)
     try:
-        if not train(stage, recipe.loop, run, log, seed=recipe.seed, deadline=deadline, processes=processes):
-            _say_stopped("adapt", recipe.loop.steps, processes)
+        done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
     finally:
-        stage.close()
         log.close()
-    if not processes.is_main:
-        return
-    if recipe.loop.shard and processes.count > 1:  # this process holds slices only: put it together from the files
-        stage = AdaptTraining(recipe, dataclasses.replace(processes, count=1))
-    print(save_adaptation(recipe, stage))
+        if isinstance(stage, DiffusionTraining):
+            stage.close()
+    if not done and processes.is_main:
+        print(f"finetune: {name} stopped before step {loop.steps}; the same command continues it", file=sys.stderr)
+    return done
 
 
-def _open_log(config: RunConfig | Recipe, run: Path, processes: Processes) -> TrainingLog:
+def _note(run: Path, data: Sequence[Path], used: UsedOrbits) -> None:
+    """Say which orbits are used, and remember whose they are."""
+    from finetune.export import note_objects
+
+    used.report()
+    note_objects(run, data, (entry.object_id for entry in used.training))
+
+
+def _open_log(config: RunConfig, run: Path, processes: Processes) -> TrainingLog:
     from finetune.log import TrainingLog
 
     settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return TrainingLog(run, wandb_project=config.wandb_project, config=settings, enabled=processes.is_main)
-
-
-def _say_stopped(name: str, steps: int, processes: Processes) -> None:
-    if processes.is_main:
-        print(f"finetune: {name} stopped before step {steps}; the same command continues it", file=sys.stderr)
 
 
 def _stop(*_: object) -> None:

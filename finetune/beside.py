@@ -6,15 +6,14 @@ from math import prod
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eval.metrics.lpips import Lpips
 from finetune.config import RunConfig
-from finetune.critic import PatchCritic, balance
-from finetune.stages.autoencoder import make_autoencoder
-from finetune.stages.diffusion import make_image_encoder
+from finetune.decoded_loss import DecodedLoss
+from finetune.discriminator import PatchDiscriminator
+from finetune.networks import make_autoencoder, make_image_encoder
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import decode, sees_views
 from mv3d.model.checkpoints import resolve_model
@@ -44,23 +43,26 @@ class Beside(nn.Module):
 
 
 class BesideDiffusion(Beside):
-    """The mini model's image encoder, LPIPS, critic and decoder: see `finetune.stages.diffusion`."""
+    """The mini model's image encoder, LPIPS, discriminator and decoder: see `finetune.stages.diffusion`."""
 
     def __init__(self, run: RunConfig) -> None:
         """Make all without storage if this is called with the meta device as torch's default."""
         config = run.diffusion
-        encoder, critic = make_image_encoder(config, run.resolution_px), PatchCritic()
+        assert run.autoencoder is not None
+        assert run.volume is not None
+        encoder, discriminator = make_image_encoder(config, run.encoded_px), PatchDiscriminator()
         vae, lpips = make_autoencoder(run.autoencoder).requires_grad_(False), Lpips("alex")
         along: list[nn.Module] = [encoder]
         if config.train_decoder:
             along.append(vae.decoder.requires_grad_(True))
-        if config.critic_weight:
-            along.append(critic)
+        if config.discriminator_weight:
+            along.append(discriminator)
         volume = CoarseVolume(run.volume.network).requires_grad_(False)
         frozen = [p for network in (vae, lpips, volume) for p in network.parameters()]
         super().__init__(nn.ModuleList(along), sum(p.numel() for p in frozen if not p.requires_grad))
-        self._config, self._picture_px = config, run.resolution_px
-        self._encoder, self._critic, self._vae, self._lpips = encoder, critic, vae, lpips
+        self._config, self._picture_px = config, run.encoded_px
+        self._encoder, self._vae = encoder, vae
+        self._decoded_loss = DecodedLoss(config, vae, lpips, discriminator if config.discriminator_weight else None)
 
     def embedding(self, batch: int) -> Tensor:
         """Of pictures on the meta device."""
@@ -77,16 +79,8 @@ class BesideDiffusion(Beside):
         if sees_views(self._vae):
             views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px, device="meta")
         output = decode(self._vae, latents, views).float() / 2 + 0.5
-        truth = torch.empty_like(output)
-        seen = output.new_zeros(())
-        if config.lpips_weight:
-            seen = seen + config.lpips_weight * self._lpips(output[:, :3], truth[:, :3]).mean()
-        if config.pixel_weight:
-            seen = seen + config.pixel_weight * F.mse_loss(output, truth)
-        if config.critic_weight:
-            doubt = self._critic.doubt(output)
-            return seen + self._critic.lesson(output, truth) + balance(seen, doubt, output) * doubt
-        return seen
+        found = self._decoded_loss.of_frames(output, torch.empty_like(output))
+        return found.frames if found.discriminator is None else found.frames + found.discriminator
 
 
 def parameters_beside(base: str) -> int:

@@ -1,4 +1,4 @@
-"""What a leg of training leaves for the next one: run/step-0000200/{network,ema,optimizer}.safetensors and state.json.
+"""What training leaves to continue from: run/step-0000200/{network,ema,optimizer}.safetensors and state.json.
 
 A folder that has the name is whole, unless the disk spoils it: its files' checksums are in state.json, and where one is
 not as it was, the checkpoint before counts. Only what is trained is in it: frozen weights are where the run got them
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from finetune.average import Average
+from finetune.ema import Ema
 from finetune.processes import Processes, local, sliced_like, whole
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
@@ -80,7 +80,7 @@ def _checkpoints(run: Path) -> list[Path]:
 def save_checkpoint(
     run: Path,
     network: nn.Module,
-    average: Average,
+    ema: Ema,
     optimizer: torch.optim.Optimizer,
     state: TrainingState,
     processes: Processes | None = None,
@@ -92,7 +92,7 @@ def save_checkpoint(
     """
     files = {
         "network": _trained(network),
-        "ema": _trained(network) | average.values,
+        "ema": _trained(network) | ema.values,
         "optimizer": _optimizer_tensors(optimizer),
     }
     # Slices are put together one by one on every process, since that takes them all.
@@ -126,7 +126,7 @@ def save_checkpoint(
 def load_checkpoint(
     run: Path,
     network: nn.Module,
-    average: Average,
+    ema: Ema,
     optimizer: torch.optim.Optimizer,
     processes: Processes | None = None,
 ) -> TrainingState | None:
@@ -157,7 +157,7 @@ def load_checkpoint(
                 "optimizer, or begin another run with start_from or base"
             )
         _fill(_trained(network), files["network"], folder)
-        _fill(_trained(network) | average.values, files["ema"], folder, only=average.values)
+        _fill(_trained(network) | ema.values, files["ema"], folder, only=ema.values)
         _fill_optimizer(optimizer, files["optimizer"], folder)
         return state
     _refuse_if_all_damaged(run, damage)

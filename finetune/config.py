@@ -1,53 +1,40 @@
-"""What a training run is: typed dataclasses filled 1:1 from YAML; an unknown key is an error with a suggestion."""
+"""What a training run is: a model made anew, stage by stage, or a base that is adapted; one config for all sizes."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import reprlib
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
-from finetune.limits import (
-    Count,
-    CountOrNone,
-    EmbeddingWidth,
-    LayersPerBlock,
-    LogSigma,
-    NumViews,
-    Positive,
-    ResolutionPx,
-    SamplingSteps,
-    Seed,
-    Share,
-    SmallWidth,
-    Spread,
-    UNetWidth,
-    Weight,
-    Within,
-    check_heads,
-    check_sigmas,
-)
-from finetune.recipe import LoopConfig, Recipe
+from finetune.diffusion_config import DiffusionStage
+from finetune.limits import Count, CountOrNone, NumViews, ResolutionPx, Seed, SmallWidth, Weight, Within
+from finetune.loop_config import LoopConfig
 from mv3d.errors import Mv3dError
 from mv3d.model.coarse import CoarseConfig
 from mv3d.model.volume import CoarseVolumeConfig
 
 StageName = Literal["autoencoder", "volume", "coarse", "diffusion"]
 
-_SHORTLY = reprlib.Repr()  # YAML's aliases make values that are told without end
-_SHORTLY.maxlevel = 2
+_RESOLUTION_PX = 128
+_OF_A_NEW_UNET = (
+    "channels",
+    "heads",
+    "layers_per_block",
+    "cond_aug",
+    "sampling_steps",
+    "sigma_min",
+    "sigma_max",
+    "guidance_high",
+)
+_OF_DECODED_FRAMES = ("lpips_weight", "pixel_weight", "inputs_per_orbit")
+_OF_A_BASE = ("lora", "distillation", "cache", "cond_noise_mean")
 
 
 @dataclass(frozen=True)
 class AutoencoderStage:
-    """The mini model's autoencoder: RGB on white and alpha, 8 times down (Rombach et al. 2022, without the critic)."""
+    """The mini model's autoencoder: RGB on white and alpha, 8 times down (Rombach et al. 2022, no discriminator)."""
 
     loop: LoopConfig
     channels: tuple[SmallWidth, ...] = (24, 48, 96, 128)
@@ -112,86 +99,106 @@ class CoarseStage:
 
 
 @dataclass(frozen=True)
-class DiffusionStage:
-    """The video diffusion model on cached latents (EDM, Karras et al. 2022; SVD and SV3D for the conditions)."""
-
-    loop: LoopConfig
-    channels: tuple[UNetWidth, ...] = (64, 128, 192)
-    heads: tuple[Count, ...] = (2, 4, 6)
-    layers_per_block: LayersPerBlock = 1
-    cross_attention_dim: Annotated[int, Within(1, 8192)] = 128
-    id_embed_dim: EmbeddingWidth = 64
-    pose_embed_dim: EmbeddingWidth = 128
-    p_mean: LogSigma = 0.7
-    """Mean of ln sigma (SVD, appendix D.2)."""
-    p_std: Spread = 1.6
-    condition_dropout: Share = 0.1
-    cond_aug: Weight = 1e-5
-    lpips_weight: Weight = 0.0
-    """Of the decoded estimate's LPIPS beside EDM's loss: few steps of sampling then give sharp frames."""
-    pixel_weight: Weight = 0.0
-    """Of the decoded estimate's mean squared error, colours on white and alpha in [0, 1]: what PSNR and IoU measure."""
-    critic_weight: Weight = 0.0
-    """Of what a critic, trained along, says of the decoded estimate: how long its gradient is beside that of LPIPS and
-    pixels together (`finetune.critic`)."""
-    lpips_frames: NumViews = 2
-    """Frames of each clip that are decoded for these three, at the size the model gives."""
-    train_decoder: bool = False
-    """Train the autoencoder's decoder along, by these three: it learns to show what the UNet is unsure of."""
-    inputs_per_orbit: NumViews = 1
-    """How many views of each orbit serve as the input picture; their coarse latents are cached."""
-    sampling_steps: SamplingSteps = 10
-    sigma_min: Positive = 0.02
-    sigma_max: Positive = 80.0
-    guidance_high: Weight = 1.0
-
-    def __post_init__(self) -> None:
-        check_heads(self.channels, self.heads, "diffusion")
-        check_sigmas(self.sigma_min, self.sigma_max, "diffusion")
-        compared = self.lpips_weight or self.pixel_weight
-        if self.train_decoder and not compared:
-            raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")
-        if self.critic_weight and not compared:
-            raise Mv3dError("diffusion.critic_weight is a share, of a lpips_weight or a pixel_weight; give one")
-
-
-@dataclass(frozen=True)
 class RunConfig:
-    """One model: where its data is, where it grows, and its stages in the order they are trained."""
+    """One model: where its data is, where it grows, what it begins with, and its stages in the order of training."""
 
     data: tuple[Path, ...]
     """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
     run: Path
-    """Caches, checkpoints, logs and the assembled model; a leg of any length continues here."""
-    autoencoder: AutoencoderStage
-    volume: VolumeStage
+    """Caches, checkpoints, logs and the model; a run that was stopped continues here."""
     diffusion: DiffusionStage
+    base: str | None = None
+    """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub. All but its UNet stay as
+    they are; without one, autoencoder and volume are the run's own stages."""
+    init: Literal["random", "base"] = "random"
+    """What the UNet begins with: weights of the base, which is understood where there is one, or random ones."""
+    autoencoder: AutoencoderStage | None = None
+    volume: VolumeStage | None = None
     coarse: CoarseStage | None = None
-    resolution_px: ResolutionPx = 128
+    num_views: NumViews | None = None
+    """Frames of a clip of a base; an orbit of more views is thinned evenly, beginning at any of them. A new model's
+    clips are whole orbits."""
+    turns: bool = True
+    """The data are orbits, which close; false for clips of a moving camera, whose last frame no first one follows."""
+    category: str | None = None
+    """Only objects that the manifest puts into this category."""
+    resolution_px: ResolutionPx | None = None
+    """Of the frames that are encoded: the base's own, or 128, unless given."""
     seed: Seed = 0
     start_from: Path | None = None
-    """A model folder whose weights the stages begin with instead of random ones."""
+    """A model folder whose weights the stages of a new model begin with instead of random ones."""
+    validation_split: Literal["train", "val", "test"] = "val"
     validation_objects: CountOrNone = 8
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
+    """Of a new model; what is made of a base has the base's."""
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
+        if self.base is None:
+            self._check_new()
+        else:
+            self._check_based()
+
+    def _check_new(self) -> None:
+        if self.autoencoder is None or self.volume is None:
+            raise Mv3dError("a new model needs its stages autoencoder and volume; or name a base")
+        if self.init != "random":
+            raise Mv3dError("init: base: name the base")
+        why = "that is for a base; name one, or leave it out"
+        _refuse(self, ("num_views", "turns", "category", "validation_split"), "", why)
+        _refuse(self.diffusion, _OF_A_BASE, "diffusion.", why)
         if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
             raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
-        _check_volume(self.volume.network, self.resolution_px)
+        _check_volume(self.volume.network, self.encoded_px)
         if self.autoencoder.decoder_only and self.start_from is None:
             raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
+
+    def _check_based(self) -> None:
+        for name in ("num_views", "model_name"):
+            if getattr(self, name) == _default(self, name):
+                raise Mv3dError(f"missing {name}: say it of what is made of {self.base}")
+        _refuse(self, ("autoencoder", "volume", "coarse"), "", f"{self.base} has its own; leave it out")
+        _refuse(self, ("start_from", "licence"), "", f"that comes from the base, {self.base}; leave it out")
+        _refuse(self.diffusion, _OF_DECODED_FRAMES, "diffusion.", "that is for a new model, without a base")
+        if self.init == "base":
+            why = f"{self.base} has its own; leave it out, or begin with a new UNet by init: random"
+            _refuse(self.diffusion, _OF_A_NEW_UNET, "diffusion.", why)
+
+    @property
+    def encoded_px(self) -> int:
+        """The side of the frames that a new model encodes."""
+        assert self.base is None, "a base tells it"
+        return self.resolution_px or _RESOLUTION_PX
+
+    @property
+    def stages(self) -> tuple[StageName, ...]:
+        """The stages that are trained, in this order."""
+        names: tuple[StageName, ...] = ("autoencoder", "volume", "coarse", "diffusion")
+        return tuple(name for name in names if getattr(self, name) is not None)
 
     def frames_px(self, stage: str) -> int:
         """The size of a stage's frames: where the autoencoder enlarges, what decodes is compared with what it gives."""
         if stage == "coarse" and self.coarse is not None:
             return self.coarse.network.picture_px
-        return self.resolution_px * (self.autoencoder.upscale_factor if stage != "volume" else 1)
+        assert self.autoencoder is not None, "a base's frames are of its own size"
+        return self.encoded_px * (self.autoencoder.upscale_factor if stage != "volume" else 1)
 
     def data_of(self, stage: str) -> tuple[Path, ...]:
         """The rendered folders that a stage learns from."""
         return self.coarse.data if stage == "coarse" and self.coarse is not None else self.data
+
+
+def _default(config: Any, name: str) -> Any:
+    known = next(f for f in dataclasses.fields(config) if f.name == name)
+    return known.default if known.default_factory is dataclasses.MISSING else known.default_factory()
+
+
+def _refuse(config: Any, names: Sequence[str], where: str, why: str) -> None:
+    """Refuse what would be read and not heeded."""
+    for name in names:
+        if getattr(config, name) != _default(config, name):
+            raise Mv3dError(f"{where}{name}: {why}")
 
 
 def _check_volume(network: CoarseVolumeConfig, resolution_px: int) -> None:
@@ -210,103 +217,3 @@ def _check_volume(network: CoarseVolumeConfig, resolution_px: int) -> None:
             f"resolution_px {resolution_px} is halved once for each of volume.network's {len(image)} image_channels; "
             f"give a multiple of {2 ** len(image)}"
         )
-
-
-def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig | Recipe:
-    """Read a YAML file; ``overrides`` are ``section.key=value`` with YAML values.
-
-    With a ``base`` it is a `Recipe`, which adapts a model that there is; else a `RunConfig`, which trains a new one.
-
-    Raises:
-        Mv3dError: for a file that is no YAML mapping, an unknown key, a missing key or a value of another type.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise Mv3dError(f"{path} is no file; name a YAML file, such as the presets in configs/")
-        tree = _parse(path.read_text(), f"{path} is")
-    except FileNotFoundError:
-        raise Mv3dError(f"{path} does not exist; presets are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Mv3dError(f"{path} is no readable YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise Mv3dError(f"{path} must hold keys and values, not {type(tree).__name__}")
-    for override in overrides or []:
-        name, equals, value = override.partition("=")
-        if not equals:
-            raise Mv3dError(f"--set wants key=value, got {override!r}")
-        _put(tree, name.split("."), _parse(value, f"--set {override[:60]}: the value is"))
-    return _build(Recipe if "base" in tree else RunConfig, tree, str(path))
-
-
-def _parse(text: str, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # some numbers and dates are none
-        told = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise Mv3dError(f"{what} no readable YAML: {told}") from None
-
-
-def _put(tree: dict, names: list[str], value: Any) -> None:
-    for name in names[:-1]:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise Mv3dError(f"--set: {'.'.join(names)} goes through {name}, which is a value")
-    tree[names[-1]] = value
-
-
-def _build(kind: type, tree: dict, where: str) -> Any:
-    hints = typing.get_type_hints(kind, include_extras=True)
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key in tree:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(known)}"
-            raise Mv3dError(f"{where}: unknown key {_SHORTLY.repr(key)}{hint}")
-    required = [n for n, f in known.items() if f.default is f.default_factory is dataclasses.MISSING and n not in tree]
-    if required:
-        raise Mv3dError(f"{where}: missing {', '.join(required)}")
-    return kind(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in tree.items()})
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise Mv3dError(f"{where} must hold keys and values, got {_SHORTLY.repr(value)}")
-        return _build(kind, value, where)
-    origin = typing.get_origin(kind)
-    if origin is Annotated:
-        plain, limits = typing.get_args(kind)
-        checked = _convert(plain, value, where)
-        limits.check(checked, where)
-        return checked
-    if origin in (typing.Union, types.UnionType):
-        kinds = [k for k in typing.get_args(kind) if k is not type(None)]
-        return None if value is None else _convert(kinds[0], value, where)
-    if origin is tuple:
-        kind = typing.get_args(kind)[0]
-        if kind is Path and isinstance(value, str):  # one folder needs no brackets
-            value = [value]
-        if not isinstance(value, list) or not value:
-            raise Mv3dError(f"{where} must be a list of one or more, got {_SHORTLY.repr(value)}")
-        return tuple(_convert(kind, v, where) for v in value)
-    if origin is Literal:
-        if value in typing.get_args(kind):
-            return value
-        known = ", ".join(map(str, typing.get_args(kind)))
-        raise Mv3dError(f"{where} must be one of {known}, got {_SHORTLY.repr(value)}")
-    if kind is Path and isinstance(value, str) and value and "\0" not in value:
-        try:
-            return Path(value).expanduser()
-        except RuntimeError as error:  # the home of nobody that is known
-            raise Mv3dError(f"{where} is {value}: {error}") from None
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            number = float(value)  # YAML reads 1e-4 as a string
-        except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number):
-            return number
-    if type(value) is kind and kind is not float:
-        return value
-    wanted = {float: "a finite number", Path: "a path"}.get(kind) or getattr(kind, "__name__", kind)
-    raise Mv3dError(f"{where} must be {wanted}, got {_SHORTLY.repr(value)}")

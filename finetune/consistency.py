@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.recipe import Conditions as WantedConditions
-from finetune.recipe import Recipe
+from finetune.config import RunConfig
+from finetune.diffusion_config import Conditioning
 from mv3d.errors import Mv3dError
-from mv3d.generate import guidance_scales
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
+from mv3d.model.pipeline import guidance_scales
 from mv3d.model.sampling import Denoise, euler_step, guided, karras_sigmas
 from mv3d.model.unet import OrbitUNet
 
@@ -62,19 +62,19 @@ def consistency_loss(
     return (squared + _HUBER**2).sqrt() - _HUBER
 
 
-def sampling_facts(facts: ModelFacts, recipe: Recipe) -> dict[str, Any]:
-    """How a recipe's result is sampled where that is not as its base: by a distillation, or as orbits and no clips.
+def sampling_facts(facts: ModelFacts, config: RunConfig) -> dict[str, Any]:
+    """How what is made of a base is sampled, where not as the base: by a distillation, or as orbits and no clips.
 
     Raises:
         Mv3dError: if the base is distilled already, or steps are asked for that are none, or other conditions, which a
             teacher has not learnt.
     """
-    wanted = recipe.distillation
+    wanted = config.diffusion.distillation
     if wanted is None:
-        return {} if recipe.turns == facts.turns else {"turns": recipe.turns}
+        return {} if config.turns == facts.turns else {"turns": config.turns}
     if facts.teacher_steps is not None:
         raise Mv3dError(f"{facts.name} is distilled already; distil the model that it was made of")
-    if recipe.conditions != WantedConditions():
+    if config.diffusion.conditions != Conditioning():
         raise Mv3dError("distillation: a model is distilled with the conditions that it has; leave out conditions")
     if not 1 <= wanted.num_steps <= wanted.teacher_steps:
         raise Mv3dError(f"distillation: num_steps {wanted.num_steps}: give 1 to teacher_steps, {wanted.teacher_steps}")
@@ -90,19 +90,23 @@ def sampling_facts(facts: ModelFacts, recipe: Recipe) -> dict[str, Any]:
 
 
 class Distiller:
-    """The teacher of a recipe: its base, guided as it is sampled.
+    """The teacher: the base, guided as it is sampled.
 
     A LoRA's teacher is the network with the LoRA switched off; otherwise it is a copy, which takes its memory.
     """
 
-    def __init__(self, base: OrbitModel, recipe: Recipe) -> None:
-        """Take the base before it is trained or given a LoRA."""
-        assert recipe.distillation is not None
-        facts = base.facts
-        self.sigmas = karras_sigmas(recipe.distillation.teacher_steps, facts.sigma_min, facts.sigma_max)
-        self._scales = guidance_scales(facts, recipe.num_views)
-        self._latent_scale = base.vae.config["scaling_factor"]
-        self._copy = copy.deepcopy(base.unet).requires_grad_(False) if recipe.lora is None else None
+    def __init__(self, student: OrbitModel, facts: ModelFacts, config: RunConfig) -> None:
+        """Take a student that has learnt nothing yet, and the facts by which its base, the teacher, is sampled."""
+        wanted = config.diffusion.distillation
+        assert wanted is not None
+        self.sigmas = karras_sigmas(wanted.teacher_steps, facts.sigma_min, facts.sigma_max)
+        self._scales = guidance_scales(facts, student.facts.num_views)
+        self._latent_scale = student.vae.config["scaling_factor"]
+        self._copy = copy.deepcopy(student.unet).requires_grad_(False) if config.diffusion.lora is None else None
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """At which of the teacher's steps so many clips are, (count,)."""
+        return torch.randint(len(self.sigmas) - 1, (count,), generator=generator)
 
     def loss(self, unet: OrbitUNet, clean: Tensor, noise: Tensor, at: Tensor, conditions: Conditions) -> Tensor:
         """`consistency_loss` of a student, (B,); conditions as for EDM's loss."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,34 @@ from mv3d.errors import Mv3dError
 from mv3d.pack import Pack, open_pack, pack_orbits
 
 _TOLD_AT_MOST = 10  # orbits that are left out, one a line
+
+
+@dataclass(frozen=True)
+class UsedOrbits:
+    """Which orbits a run trains on and validates with."""
+
+    training: Sequence[ListedOrbit]
+    num_validation: int
+    left_out: Mapping[str, str]
+    """Why orbits, by their folder, are not used."""
+
+    def report(self) -> None:
+        """Say on stderr how many they are, and why others are left out."""
+        objects = len({entry.object_id for entry in self.training})
+        count = self.num_validation
+        scored = f"{count} to validate with" if count else "none to validate with, so nothing is scored"
+        told = f"{len(self.training)} orbits of {objects} objects to train on, {scored}, {len(self.left_out)} left out"
+        lines = [told, *(f"{orbit} is left out: {reason}" for orbit, reason in self.left_out.items())]
+        if len(lines) > 1 + _TOLD_AT_MOST:
+            more = len(lines) - 1 - _TOLD_AT_MOST
+            lines[1 + _TOLD_AT_MOST :] = [f"{more} more are left out"]
+        print("".join(f"finetune: {line}\n" for line in lines), end="", file=sys.stderr)
+
+
+def used_orbits(pack: Pack, num_objects: int) -> UsedOrbits:
+    """Those of a pack, of which so many objects at most validate."""
+    training = [pack.entries[k] for k in pack.indices("train")]
+    return UsedOrbits(training, len(validation_orbits(pack, num_objects)), pack.left_out)
 
 
 def packed(collections: Sequence[Path], folder: Path, size_px: int, processes: Processes) -> Pack:
@@ -35,18 +64,6 @@ def validation_orbits(pack: Pack, num_objects: int) -> list[int]:
     """One orbit of each of the first validation objects."""
     first = {pack.entries[k].object_id: k for k in reversed(pack.indices("val"))}
     return sorted(first.values())[:num_objects]
-
-
-def tell_orbits(training: Sequence[ListedOrbit], num_validation: int, left_out: Mapping[str, str]) -> None:
-    """Say on stderr how many orbits a run uses, how many it leaves out, and why."""
-    objects = len({entry.object_id for entry in training})
-    scored = f"{num_validation} to validate with" if num_validation else "none to validate with, so nothing is scored"
-    told = f"{len(training)} orbits of {objects} objects to train on, {scored}, {len(left_out)} left out"
-    lines = [told, *(f"{orbit} is left out: {reason}" for orbit, reason in left_out.items())]
-    if len(lines) > 1 + _TOLD_AT_MOST:
-        more = len(lines) - 1 - _TOLD_AT_MOST
-        lines[1 + _TOLD_AT_MOST :] = [f"{more} more are left out"]
-    print("".join(f"finetune: {line}\n" for line in lines), end="", file=sys.stderr)
 
 
 def draw(count: int, population: int, seed: int, step: int) -> np.ndarray:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.metrics.lpips import Lpips
-from finetune.base import new_unet_config
 from finetune.beside import Beside, BesideDiffusion, count_parameters, parameters_beside
 from finetune.config import RunConfig
-from finetune.recipe import LoopConfig, Lora, Recipe
+from finetune.diffusion_config import DiffusionStage
+from finetune.loop_config import LoopConfig
+from finetune.networks import make_unet, new_unet_config
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
@@ -36,7 +37,7 @@ _SPARE = (1.1, 1.0)
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipSize:
     """The sizes of one sample of the diffusion stage."""
 
     num_views: int
@@ -54,18 +55,18 @@ class Estimate:
     """Of networks that are only used: autoencoder, image encoder, LPIPS."""
     gradients: int
     moments: int
-    average: int
+    ema: int
     activations: int
     flops: int
 
     @property
     def memory(self) -> int:
         """All of it; moments and gradients stand beside the activations' peak."""
-        return self.weights + self.beside + self.gradients + self.moments + self.average + self.activations
+        return self.weights + self.beside + self.gradients + self.moments + self.ema + self.activations
 
 
 def estimate(
-    unet: OrbitUNet, clip: Clip, loop: LoopConfig, processes: int = 1, beside: Beside | None = None
+    unet: OrbitUNet, clip: ClipSize, loop: LoopConfig, processes: int = 1, beside: Beside | None = None
 ) -> Estimate:
     """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones.
 
@@ -87,18 +88,19 @@ def estimate(
         beside=4 * beside.frozen,
         gradients=4 * trained * exchanged // shards,
         moments=_MOMENT_BYTES[loop.optimizer] * trained // shards,
-        average=4 * trained // shards,
+        ema=4 * trained // shards,
         activations=saved,
         flops=flops * loop.accumulate,
     )
 
 
-def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
+def describe(config: RunConfig, processes: int = 1) -> dict[str, Any]:
     """What ``--dry-run`` prints of a config besides itself."""
-    unet, beside, clip, loop, source = _plan(config)
+    loop = config.diffusion.loop
+    unet, beside, clip, source = _new(config) if config.base is None else _based(config, config.base)
     found = estimate(unet, clip, loop, processes, beside)
-    if isinstance(config, Recipe) and config.distillation is not None:
-        found = _with_teacher(found, config)
+    if config.diffusion.distillation is not None:
+        found = _with_teacher(found, config.diffusion)
     rate, device = _measured_rate(loop.bfloat16)
     seconds = found.flops / (_USED_RATE * rate)
     return {
@@ -107,7 +109,7 @@ def describe(config: RunConfig | Recipe, processes: int = 1) -> dict[str, Any]:
         "trained_million": round(found.trained / 1e6, 2),
         "memory_gib": {
             name: round(getattr(found, name) / _GIB, 3)
-            for name in ("weights", "beside", "gradients", "moments", "average", "activations", "memory")
+            for name in ("weights", "beside", "gradients", "moments", "ema", "activations", "memory")
         },
         "card": _card(found.memory, processes),
         "tera_flop_per_step": round(found.flops / 1e12, 4),
@@ -126,42 +128,38 @@ def _card(memory: int, processes: int) -> str:
     return f"{enough} GB suffice{each}, {needed:.1f} GiB are needed with some to spare"
 
 
-def _plan(config: RunConfig | Recipe) -> tuple[OrbitUNet, Beside, Clip, LoopConfig, str]:
+def _new(config: RunConfig) -> tuple[OrbitUNet, Beside, ClipSize, str]:
     with torch.device("meta"):
-        if isinstance(config, RunConfig):
-            from finetune.stages.diffusion import make_unet
+        size = ClipSize(21, config.encoded_px // 8)
+        return make_unet(config), BesideDiffusion(config), size, "diffusion stage"
 
-            unet = make_unet(config)
-            clip = Clip(21, config.resolution_px // 8)
-            return unet, BesideDiffusion(config), clip, config.diffusion.loop, "diffusion stage"
-        known, source, size_px = _base_config(config.base)
-        if config.network is not None:
-            known = new_unet_config(known, config.network)
-        wanted = config.conditions
-        if not known.get("coarse_channels") and config.distillation is None:
-            width = known.get("addition_time_embed_dim", 256)
-            known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if wanted.poses else 0
-            known["input_last"] = wanted.input_last
-            if wanted.cond_aug_only:
-                known["projection_class_embeddings_input_dim"] = width
+
+def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, str]:
+    stage, num_views = config.diffusion, config.num_views
+    assert num_views is not None
+    known, source, size_px = _base_config(base)
+    if config.init == "random":
+        known = new_unet_config(known, stage)
+    if not known.get("coarse_channels") and stage.distillation is None:
+        width = known.get("addition_time_embed_dim", 256)
+        known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if stage.conditions.poses else 0
+        known["input_last"] = stage.conditions.input_last
+        if stage.conditions.cond_aug_only:
+            known["projection_class_embeddings_input_dim"] = width
+    with torch.device("meta"):
         unet = OrbitUNet(**known)
-    if config.lora is not None:
-        _add_adapters(unet, config.lora)
-    with torch.device("meta"):
         lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
-    beside = Beside(frozen=parameters_beside(config.base) + lpips)
-    return unet, beside, Clip(config.num_views, (config.resolution_px or size_px) // 8), config.loop, source
+    if stage.lora is not None:
+        add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets)
+    beside = Beside(frozen=parameters_beside(base) + lpips)
+    return unet, beside, ClipSize(num_views, (config.resolution_px or size_px) // 8), source
 
 
-def _with_teacher(found: Estimate, recipe: Recipe) -> Estimate:
+def _with_teacher(found: Estimate, stage: DiffusionStage) -> Estimate:
     """Add a teacher's two estimates, as it is guided, and the target's one; a copy of the weights unless by LoRA."""
-    forward = found.flops // (4 if recipe.loop.checkpointing else 3)  # the way back takes two, or three with all anew
-    copied = 0 if recipe.lora is not None else found.weights
+    forward = found.flops // (4 if stage.loop.checkpointing else 3)  # the way back takes two, or three with all anew
+    copied = 0 if stage.lora is not None else found.weights
     return replace(found, weights=found.weights + copied, flops=found.flops + 3 * forward)
-
-
-def _add_adapters(unet: OrbitUNet, lora: Lora) -> None:
-    add_lora(unet, lora.rank, lora.alpha, lora.targets)
 
 
 def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
@@ -176,7 +174,7 @@ def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
     return {k: v for k, v in config.items() if not k.startswith("_")}, str(base), facts.get("resolution_px", 576)
 
 
-def _measure(unet: OrbitUNet, clip: Clip, batch: int, loop: LoopConfig, beside: Beside) -> tuple[int, int]:
+def _measure(unet: OrbitUNet, clip: ClipSize, batch: int, loop: LoopConfig, beside: Beside) -> tuple[int, int]:
     """Bytes kept for the way back at their peak, and operations there and back."""
     nn.Module.to(unet, "meta")  # the class annotates its own `to` wrongly
     layers = [
@@ -229,7 +227,7 @@ def _input_bytes(layer: nn.Module, frames: int, latent_px: int, unet: OrbitUNet)
     return 4 * frames * channels * (latent_px // 2**level) ** 2
 
 
-def _loss(unet: OrbitUNet, clip: Clip, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
+def _loss(unet: OrbitUNet, clip: ClipSize, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
     config, size = unet.config, clip.latent_px
     channels = config["out_channels"]
 

@@ -1,7 +1,7 @@
 """Orbits to shards of latents: what the autoencoder and the image encoder make of every frame, computed once.
 
 Per sample: ``latents`` (F, C, h, w), unscaled, the posterior's mode; ``embedding`` (F, D) of the image encoder;
-``noisy`` (F, C, h, w), of frames with noise added, where the recipe adds noise to the input picture; ``coarse``
+``noisy`` (F, C, h, w), of frames with noise added, where noise is added to the input picture; ``coarse``
 (F, C, h, w) of a base with a coarse volume, and then the orbit begins at the view that the volume was made from.
 """
 
@@ -10,20 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from finetune.cache import weights_digest
-from finetune.pictures import recoloured, to_tensor
+from finetune.clips import OrbitFrames, begun_at, load_frames
+from finetune.config import RunConfig
+from finetune.pictures import recoloured
 from finetune.processes import Processes
-from finetune.recipe import Recipe
 from finetune.shards import LeftOut, Sample, remove_shards, shard_path, write_shard
-from mv3d.cameras import Camera, turned_to_front
 from mv3d.conventions import to_nerfstudio
 from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
@@ -31,50 +30,22 @@ from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
-from mv3d.orbit import load_orbit, to_uint8
 
 _CHUNK = 8  # frames encoded together
 _FORMAT = 2  # of what a sample tells
 
 
-@dataclass(frozen=True)
-class OrbitFrames:
-    """One orbit's pictures (F, 4, S, S) in [0, 1], straight alpha, and cameras, in order."""
-
-    rgba: Tensor
-    cameras: tuple[Camera, ...]
-
-
-def load_frames(entry: ListedOrbit, size_px: int) -> OrbitFrames:
-    """Read an orbit folder at one size."""
-    orbit = load_orbit(Path(entry.orbit))
-    orbit = orbit if orbit.frames.shape[1:3] == (size_px, size_px) else orbit.resized(size_px)
-    return OrbitFrames(to_tensor(to_uint8(orbit.frames)), orbit.cameras)
-
-
-def begun_at(frames: OrbitFrames, start: int, num_views: int) -> OrbitFrames:
-    """Thin an orbit evenly, beginning at one of its views, and turn it so that this one stands at azimuth 0.
-
-    Raises:
-        Mv3dError: if it does not divide by ``num_views``.
-    """
-    total = len(frames.cameras)
-    if total % num_views:
-        raise Mv3dError(f"an orbit of {total} views cannot be thinned to {num_views}; render or ask for another number")
-    chosen = [(start + k * (total // num_views)) % total for k in range(num_views)]
-    return OrbitFrames(frames.rgba[chosen], turned_to_front([frames.cameras[k] for k in chosen]))
-
-
 def encode_orbits(
-    model: OrbitModel, recipe: Recipe, entries: list[ListedOrbit], folder: Path, processes: Processes
+    model: OrbitModel, config: RunConfig, entries: list[ListedOrbit], folder: Path, processes: Processes
 ) -> Path:
-    """Write all shards of a recipe below ``folder``, those that are missing or of other orbits; returns where they are.
+    """Write all shards of a run below ``folder``, those that are missing or of other orbits; returns where they are.
 
     The shards' folder is named after the weights that encode and the settings, so others are never mistaken for them;
     each shard knows its orbits by what is in their folders.
     """
-    settings = asdict(recipe.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": recipe.seed}
-    settings |= {"cond": [recipe.noise.cond_noise_mean, recipe.noise.cond_noise_std], "views": recipe.num_views}
+    stage = config.diffusion
+    settings = asdict(stage.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": config.seed}
+    settings |= {"cond": [stage.cond_noise_mean, stage.cond_noise_std], "views": config.num_views}
     told = json.dumps([_FORMAT, settings], sort_keys=True)
     networks = [model.vae, model.image_encoder, *([model.volume] if model.volume is not None else [])]
     digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
@@ -83,9 +54,9 @@ def encode_orbits(
     if processes.count == 1:
         for partial in shards.glob(".partial-*"):  # what a killed run was writing
             partial.unlink()
-    work = [(k, variant) for k in range(len(entries)) for variant in range(recipe.cache.variants)]
-    mixed = np.random.default_rng([recipe.seed, len(work)]).permutation(len(work))
-    size = recipe.cache.samples_per_shard
+    work = [(k, variant) for k in range(len(entries)) for variant in range(stage.cache.variants)]
+    mixed = np.random.default_rng([config.seed, len(work)]).permutation(len(work))
+    size = stage.cache.samples_per_shard
     if processes.is_main:
         remove_shards(shards, -(-len(work) // size))
     numbers = range(processes.rank, -(-len(work) // size), processes.count)
@@ -93,39 +64,41 @@ def encode_orbits(
         chosen = [work[i] for i in mixed[number * size : (number + 1) * size]]
         made_of = json.dumps([(*which, asdict(entries[which[0]])) for which in chosen])
         key = hashlib.sha256(made_of.encode()).hexdigest()
-        write_shard(shard_path(shards, number), key, _samples(model, recipe, entries, chosen))
+        write_shard(shard_path(shards, number), key, _samples(model, config, entries, chosen))
     return shards
 
 
 def _samples(
-    model: OrbitModel, recipe: Recipe, entries: list[ListedOrbit], chosen: list[tuple[int, int]]
+    model: OrbitModel, config: RunConfig, entries: list[ListedOrbit], chosen: list[tuple[int, int]]
 ) -> Iterator[Sample | LeftOut]:
     for k, variant in chosen:
         try:
             frames = load_frames(entries[k], model.facts.resolution_px)
-            yield encode_orbit(model, recipe, frames, entries[k].object_id, (k, variant))
+            yield encode_orbit(model, config, frames, entries[k].object_id, (k, variant))
         except Mv3dError as error:  # one orbit that cannot be used does not stop the others
             yield LeftOut(entries[k].orbit, str(error))
 
 
 @torch.no_grad()
 def encode_orbit(
-    model: OrbitModel, recipe: Recipe, frames: OrbitFrames, object_id: str, which: tuple[int, int]
+    model: OrbitModel, config: RunConfig, frames: OrbitFrames, object_id: str, which: tuple[int, int]
 ) -> Sample:
     """Encode one variant of an orbit; equal arguments give equal arrays."""
-    rng = np.random.default_rng([recipe.seed, *which])
+    stage = config.diffusion
+    rng = np.random.default_rng([config.seed, *which])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     variant = which[1]
     start = 0
     if model.volume is not None:
+        assert config.num_views is not None
         start = int(rng.integers(len(frames.cameras)))
-        frames = begun_at(frames, start, recipe.num_views)
+        frames = begun_at(frames, start, config.num_views)
     rgba, cameras = frames.rgba, frames.cameras
-    if variant and recipe.cache.recolour:
+    if variant and stage.cache.recolour:
         rgba = recoloured(rgba, generator)
-    if variant % 2 and recipe.cache.flip:
+    if variant % 2 and stage.cache.flip:
         rgba, cameras = rgba.flip(-1), tuple(camera.mirrored() for camera in cameras)
-    if variant and recipe.cache.backgrounds and model.vae.config["in_channels"] == 3:
+    if variant and stage.cache.backgrounds and model.vae.config["in_channels"] == 3:
         colour = torch.rand(3, 1, 1, generator=generator)
         rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])
         rgba = torch.cat([rgb, torch.ones_like(rgba[:, 3:])], dim=1)
@@ -139,10 +112,9 @@ def encode_orbit(
     }
     whole = [to_nerfstudio(camera) for camera in cameras]
     facts = {"object_id": object_id, "variant": variant, "cameras": whole, "start": start}
-    if recipe.noise.cond_noise_mean is not None:
-        sigma = (recipe.noise.cond_noise_mean + recipe.noise.cond_noise_std * rng.standard_normal(len(rgba))).astype(
-            "f4"
-        )
+    if stage.cond_noise_mean is not None:
+        normal = rng.standard_normal(len(rgba))
+        sigma = (stage.cond_noise_mean + stage.cond_noise_std * normal).astype("f4")
         np.exp(sigma, out=sigma)
         seen = to_autoencoder(rgba, model.vae.config["in_channels"])
         noise = torch.randn(seen.shape, generator=generator)

@@ -1,4 +1,4 @@
-"""The folder of a run: held by one process at a time, or one group of them, and free of what killed legs left."""
+"""The folder of a run: held by one process at a time, or one group of them, and free of what killed ones left."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ class TrainingLog:
                 raise Mv3dError(f"{self._path} is no file, where the run's log belongs; move it away")
         self._wandb = _start_wandb(run, wandb_project, config or {}) if wandb_project and enabled else None
 
-    def write(self, *, step: int, **figures: float) -> None:
-        """Record the figures of a step."""
+    def write(self, *, step: int, **metrics: float) -> None:
+        """Record the metrics of a step."""
         if not self._enabled:
             return
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **figures, "time": round(time.time())}) + "\n")
+            file.write(json.dumps({"step": step, **metrics, "time": round(time.time())}) + "\n")
         if self._wandb is not None:
-            self._wandb.log({"step": step, **figures})
+            self._wandb.log({"step": step, **metrics})
 
     def show(self, *, step: int, sheet: Path) -> None:
         """Send a validation's sheet, and the video that lies beside it (truth left, model's views right), to wandb."""
@@ -56,13 +56,13 @@ def _start_wandb(run: Path, project: str, config: dict):
     from accelerate.tracking import WandBTracker
 
     PartialState()  # accelerate's own log asks who this process is
-    # The same id brings a resumed leg into the same run on the server.
+    # The same id brings a resumed run into the same one on the server.
     identity = run / "wandb_id.txt"
     if not identity.exists():
         identity.write_text(f"{run.name}-{time.time_ns():x}")
     tracker = WandBTracker(project, id=identity.read_text(), dir=str(run), resume="allow")
     tracker.start()
-    # Our own count of steps: wandb's only grows, and would refuse what a killed leg had sent and this one sends again.
+    # Our own count of steps: wandb's only grows, and would refuse what a killed run had sent and this one sends again.
     tracker.run.define_metric("*", step_metric="step")
     tracker.store_init_configuration(config)
     return tracker

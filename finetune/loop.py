@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from finetune.average import Average
 from finetune.checkpoint import (
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
+from finetune.ema import Ema
 from finetune.log import TrainingLog
+from finetune.loop_config import LoopConfig
 from finetune.muon import Muon
-from finetune.processes import WHOLE, Part, Processes, shard_parameters, whole
-from finetune.recipe import LoopConfig
+from finetune.processes import WHOLE, MicroBatch, Processes, shard_parameters, whole
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
 
@@ -43,10 +43,10 @@ class Stage(Protocol):
     divisible: bool
     """Whether `loss` can be asked for parts of a batch."""
     images_per_sample: int
-    """For figures of throughput."""
+    """For the throughput."""
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
-        """The mean loss of one part of a batch, and figures worth logging."""
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
+        """The mean loss of one part of a batch, and metrics for the log."""
         ...
 
     def object_ids(self, step: int) -> list[str]:
@@ -78,15 +78,15 @@ def train(
     processes = processes or Processes()
     parts = _parts(stage, loop, processes)
 
-    # ---- State: new, or where the last leg stopped.
+    # ---- State: new, or where it was stopped.
     network = stage.network
     if loop.checkpointing:
         _checkpoint_activations(network)
     if loop.shard and processes.count > 1:
         shard_parameters(network, processes)
     optimizer = make_optimizer(network, loop)
-    average = Average(network)
-    state = load_checkpoint(run, network, average, optimizer, processes) or TrainingState()
+    ema = Ema(network)
+    state = load_checkpoint(run, network, ema, optimizer, processes) or TrainingState()
     saved = state.step  # counted by every process, which looking at the files would not be
     objective: nn.Module = _Objective(stage, seed, loop)
     if loop.compile:
@@ -105,10 +105,10 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(loop, state.step)
             try:
-                loss, figures = _backward(objective, state.step, parts, processes)
+                loss, metrics = _backward(objective, state.step, parts, processes)
             except Mv3dError:
                 if state.step != saved:
-                    save_checkpoint(run, network, average, optimizer, state, processes)
+                    save_checkpoint(run, network, ema, optimizer, state, processes)
                 raise
             trained = [p for p in network.parameters() if p.requires_grad]
             norm = whole(nn.utils.clip_grad_norm_(trained, loop.max_grad_norm))
@@ -120,12 +120,12 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             state.step += 1
-            average.update(min(loop.ema_decay, (1 + state.step) / (10 + state.step)))
+            ema.update(min(loop.ema_decay, (1 + state.step) / (10 + state.step)))
             bar.update()
 
             # ---- Side doors: log, checkpoint, validation.
             state.seconds = time.monotonic() - started
-            window.append({"loss": found["loss"], "grad_norm": found["gradient"], **figures})
+            window.append({"loss": found["loss"], "grad_norm": found["gradient"], **metrics})
             if state.step % loop.log_every == 0:
                 mean = {key: sum(line[key] for line in window) / len(window) for key in window[0]}
                 images = len(window) * loop.batch_size * stage.images_per_sample
@@ -142,15 +142,15 @@ def train(
                 window, window_started = [], time.monotonic()
             if state.step % loop.validate_every == 0 and (processes.is_main or loop.shard):
                 sheet = run / "sheets" / f"{state.step:07d}.jpg"
-                with average.applied(network):
+                with ema.applied(network):
                     scores = stage.validate(network, sheet)
                 log.write(step=state.step, **{f"val_{key}": value for key, value in scores.items()})
                 log.show(step=state.step, sheet=sheet)
             if state.step % loop.save_every == 0:
-                save_checkpoint(run, network, average, optimizer, state, processes)
+                save_checkpoint(run, network, ema, optimizer, state, processes)
                 saved = state.step
     if state.step != saved or state.step == 0:
-        save_checkpoint(run, network, average, optimizer, state, processes)
+        save_checkpoint(run, network, ema, optimizer, state, processes)
     if stop_requested() and state.step < loop.steps:
         raise KeyboardInterrupt
     return state.step >= loop.steps
@@ -193,27 +193,27 @@ class _Objective(nn.Module):
         self._seed = seed
         self._bfloat16 = loop.bfloat16
 
-    def forward(self, step: int, part: Part) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, step: int, part: MicroBatch) -> tuple[Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
         device = next(self.network.parameters()).device.type
         with torch.autocast(device, torch.bfloat16, enabled=self._bfloat16):
             return self._loss(step, generator, part)
 
 
-def _parts(stage: Stage, loop: LoopConfig, processes: Processes) -> list[Part]:
+def _parts(stage: Stage, loop: LoopConfig, processes: Processes) -> list[MicroBatch]:
     """The parts of every batch that are this process's."""
     count = processes.count * loop.accumulate
     if count > 1 and not stage.divisible:
         raise Mv3dError("this stage trains whole batches in one process: start it without torchrun, accumulate: 1")
     loop.part_size(processes.count)
-    return [Part(processes.rank * loop.accumulate + k, count) for k in range(loop.accumulate)]
+    return [MicroBatch(processes.rank * loop.accumulate + k, count) for k in range(loop.accumulate)]
 
 
 def _backward(
-    objective: nn.Module, step: int, parts: list[Part], processes: Processes
+    objective: nn.Module, step: int, parts: list[MicroBatch], processes: Processes
 ) -> tuple[Tensor, dict[str, float]]:
-    """Gradients of a whole batch, part after part; returns its loss and its first part's figures."""
-    total, figures = torch.zeros((), device=processes.device), {}
+    """Gradients of a whole batch, part after part; returns its loss and its first part's metrics."""
+    total, metrics = torch.zeros((), device=processes.device), {}
     for k, part in enumerate(parts):
         more = k < len(parts) - 1
         waiting = objective.no_sync() if more and isinstance(objective, DistributedDataParallel) else nullcontext()
@@ -221,8 +221,8 @@ def _backward(
             loss, found = objective(step, part)
             (loss if len(parts) == 1 else loss / len(parts)).backward()
         total = total + loss.detach().float().to(total.device) / len(parts)
-        figures = figures or found
-    return processes.mean(total), figures
+        metrics = metrics or found
+    return processes.mean(total), metrics
 
 
 def _not_finite(name: str, value: float, stage: Stage, step: int, run: Path) -> str:

@@ -20,7 +20,7 @@ from mv3d.errors import Mv3dError
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """One of ``count`` equal parts of a batch: every ``count``-th sample, beginning at number ``index``."""
 
     index: int = 0
@@ -32,7 +32,7 @@ class Part:
         return slice(self.index, None, self.count)
 
 
-WHOLE = Part()
+WHOLE = MicroBatch()
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def shard_parameters(network: nn.Module, processes: Processes) -> None:
     blocks = [module for module in network.modules() if type(module).__name__.endswith("SpatioTemporal")]
     for block in blocks:
         fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    for part in network.children():  # of a stage, whose container is never called itself
+        fully_shard(part, mesh=mesh)
 
 
 def whole(value: Tensor) -> Tensor:

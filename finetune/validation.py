@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from eval.metrics.images import psnr, ssim
-from finetune.encode import OrbitFrames
+from finetune.clips import OrbitFrames
 from finetune.pictures import save_rows, save_rows_video, shrunk
-from mv3d.generate import GenerateSettings, make_conditions, sample_views
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def score_sampled(
     for orbit in orbits:
         truth = orbit.rgba
         conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
-        settings = GenerateSettings(num_views=len(truth))
+        settings = SampleSettings(num_views=len(truth))
         output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
         a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))

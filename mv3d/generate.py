@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,29 +15,12 @@ from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.clip import Clip
 from mv3d.errors import Mv3dError
 from mv3d.mesh import Mesh
-from mv3d.model.autoencoder import (
-    encode,
-    encode_frames,
-    from_autoencoder,
-    sees_views,
-    to_autoencoder,
-)
-from mv3d.model.checkpoints import ModelFacts, OrbitModel
-from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
-from mv3d.model.conditioning import Conditions, embed_image, poses_of
-from mv3d.model.decoding import check_finite, decode_clip
-from mv3d.model.denoiser import Denoiser
-from mv3d.model.sampling import (
-    consistency_sigmas,
-    from_sv3d_order,
-    guidance_per_frame,
-    guided,
-    karras_sigmas,
-    sample_consistency,
-    sample_euler,
-)
+from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
+from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.coarse_stage import make_coarse_orbit
+from mv3d.model.decoding import check_finite
+from mv3d.model.pipeline import SampleSettings, is_told_cameras, make_conditions, sample_views
 from mv3d.orbit import Facts, Frames, Orbit
-from mv3d.pixels import resize
 
 MAX_VIEWS = 200
 DEFAULT_ELEVATION_DEG = 10.0
@@ -84,6 +67,11 @@ class GenerateSettings:
             raise Mv3dError(f"--steps {self.steps} is outside 1 to 1000")
         if self.decode_chunk is not None and self.decode_chunk < 1:
             raise Mv3dError(f"--decode-chunk {self.decode_chunk} frames is none; give 1 or more")
+
+    @property
+    def sampling(self) -> SampleSettings:
+        """What the diffusion stage needs to know."""
+        return SampleSettings(self.num_views, self.steps, self.guidance, self.seed, self.decode_chunk)
 
     @property
     def is_level_turn(self) -> bool:
@@ -162,7 +150,7 @@ def generate(
         frames, stages = from_autoencoder(coarse.views[:, :4]), "coarse surface"
     else:
         conditions = make_conditions(model, given, cameras, settings.seed, coarse)
-        frames = sample_views(model, conditions, settings, on_step)
+        frames = sample_views(model, conditions, settings.sampling, on_step)
         stages = "diffusion" if coarse is None else "coarse surface and diffusion"
         seconds["diffusion"] = time.perf_counter() - started - seconds["coarse"]
     check_finite(frames, "views")
@@ -196,7 +184,7 @@ def generate_clip(
         raise Mv3dError(f"{model.facts.name} makes orbits, not clips; ask it for one")
     started = time.perf_counter()
     conditions = make_conditions(model, given, settings.cameras(model.output_px), settings.seed)
-    frames = sample_views(model, conditions, settings, on_step).float().cpu()
+    frames = sample_views(model, conditions, settings.sampling, on_step).float().cpu()
     frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), model.vae.config["in_channels"]))[0]
     facts = _facts(
         model, "diffusion: a clip of no known cameras", settings.seed, {"all": time.perf_counter() - started}
@@ -220,88 +208,3 @@ def _facts(model: OrbitModel, stages: str, seed: int, seconds: dict[str, float])
         seed=seed,
         seconds={key: round(value, 2) for key, value in seconds.items()},
     )
-
-
-def is_told_cameras(model: OrbitModel) -> bool:
-    """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
-    return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
-
-
-def make_conditions(
-    model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0, coarse: CoarseOrbit | None = None
-) -> Conditions:
-    """Everything the model is told about one object: a batch of one clip.
-
-    ``picture`` is (4, S, S) straight RGBA, best of the model's ``output_px``; the first camera is the picture's;
-    ``seed`` draws the noise that SVD adds; ``coarse`` is made here where it is needed and not given.
-    """
-    seen = resized(picture, model.facts.resolution_px)
-    latents = None
-    if model.unet.config["coarse_channels"]:
-        if model.volume is None:
-            raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
-        coarse = coarse or make_coarse_orbit(model.volume, picture, cameras, model.output_px)
-        latents = coarse.latents(model.vae, model.facts.resolution_px)[None]
-    ids = torch.tensor([model.facts.added_time_ids], device=picture.device)
-    return Conditions(
-        image_latents=_picture_latents(model, seen, seed),
-        image_embedding=embed_image(model.image_encoder, to_autoencoder(seen[None], 3) / 2 + 0.5),
-        added_time_ids=ids,
-        poses=poses_of(cameras)[None].to(picture.device) if model.unet.config["pose_embed_dim"] else None,
-        coarse_latents=latents,
-        coarse_views=coarse.views[None] if coarse is not None and sees_views(model.vae) else None,
-    )
-
-
-def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
-    """Latents of the input picture with the noise that the model is told of (SVD, appendix D; SV3D: nearly none).
-
-    The mini model's autoencoder, which carries alpha, was trained beside a UNet that saw pictures without noise.
-    """
-    if model.vae.config["in_channels"] == 4:
-        return encode_frames(model.vae, picture[None])
-    seen = to_autoencoder(picture[None], 3)
-    noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
-    return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
-
-
-def resized(picture: Tensor, size_px: int) -> Tensor:
-    """`mv3d.pixels.resize` of a picture (4, S, S) to a square, on its device."""
-    if picture.shape[-1] == size_px:
-        return picture
-    small = resize(picture.permute(1, 2, 0).cpu().numpy(), size_px, size_px)
-    return torch.from_numpy(small).permute(2, 0, 1).contiguous().to(picture.device)
-
-
-def guidance_scales(facts: ModelFacts, num_frames: int, high: float | None = None) -> Tensor:
-    """Guidance of each frame (F,) in an orbit's order; ``high`` in place of the model's own highest."""
-    high = facts.guidance_high if high is None else high
-    scales = guidance_per_frame(facts.guidance, min(facts.guidance_low, high), high, num_frames)
-    return from_sv3d_order(scales) if facts.guidance == "triangle" else scales
-
-
-def sample_views(
-    model: OrbitModel,
-    conditions: Conditions,
-    settings: GenerateSettings,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1], S the model's ``output_px``."""
-    facts = model.facts
-    frames = settings.num_views
-    channels, height, width = conditions.image_latents.shape[1:]
-    # Drawn on the CPU, so that a seed means the same noise on every device.
-    generator = torch.Generator().manual_seed(settings.seed)
-    noise = torch.randn(1, frames, channels, height, width, generator=generator).to(conditions.image_latents.device)
-    steps, levels = settings.steps or facts.num_steps, (facts.sigma_min, facts.sigma_max)
-    denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
-    mean = denoiser.mean(conditions)
-    denoise = guided(denoiser, conditions, guidance_scales(facts, frames, settings.guidance))
-    if facts.teacher_steps is None:
-        latents = sample_euler(denoise, noise, karras_sigmas(steps, *levels), on_step, mean=mean)
-    else:
-        sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
-        latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
-    latents = (latents[0] / model.vae.config["scaling_factor"]).to(model.vae.dtype)
-    views = None if conditions.coarse_views is None else conditions.coarse_views[0]
-    return decode_clip(model.vae, latents, views, settings.decode_chunk)

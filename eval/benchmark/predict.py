@@ -58,7 +58,7 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
 
 def check_asked(predictor: Predictor, protocol: Protocol) -> None:
     """Raise `Mv3dError` if the protocol asks for views that the model does not make."""
-    from mv3d.generate import is_told_cameras
+    from mv3d.model.pipeline import is_told_cameras
 
     if not predictor.model.facts.turns:
         raise Mv3dError(f"{predictor.name} makes clips of no known cameras, not orbits: there is nothing to score")

@@ -1,4 +1,4 @@
-"""The stages of the mini model, in the order they are trained."""
+"""The stages of a model: of a new one all that its config has, of a base's the diffusion stage alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Protocol
 
 import torch
 
-from finetune.config import RunConfig
+from finetune.config import RunConfig, StageName
 from finetune.loop import Stage
+from finetune.processes import Processes
 from finetune.stages.autoencoder import AutoencoderTraining
 from finetune.stages.coarse import CoarseTraining
 from finetune.stages.diffusion import DiffusionTraining
@@ -18,16 +19,23 @@ from mv3d.pack import Pack
 
 
 class NewStage(Stage, Protocol):
-    """A stage of a model that is made anew."""
+    """A stage that may begin with weights that are there."""
 
     def start_from(self, model: Path) -> None:
         """Take the initial weights from a model folder."""
         ...
 
 
-STAGES: dict[str, Callable[[RunConfig, Pack, torch.device], NewStage]] = {
+_OF_FRAMES: dict[StageName, Callable[[RunConfig, Pack, torch.device], NewStage]] = {
     "autoencoder": AutoencoderTraining,
     "volume": VolumeTraining,
     "coarse": CoarseTraining,
-    "diffusion": DiffusionTraining,
 }
+
+
+def make_stage(name: StageName, config: RunConfig, pack: Pack | None, processes: Processes) -> NewStage:
+    """Make a stage; a new model's are given the pack of their orbits."""
+    if name == "diffusion":
+        return DiffusionTraining(config, pack, processes)
+    assert pack is not None
+    return _OF_FRAMES[name](config, pack, processes.device)

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
-from finetune.config import AutoencoderStage, RunConfig
+from finetune.config import RunConfig
 from finetune.data import draw, validation_orbits
+from finetune.networks import make_autoencoder
 from finetune.pictures import augmented, save_rows, shrunk, to_tensor
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -29,16 +30,6 @@ from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
 
 
-def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
-    """Make the untrained autoencoder; its scaling factor is measured once it is trained."""
-    return RgbaAutoencoder(
-        config.channels,
-        config.latent_channels,
-        upscale_factor=config.upscale_factor,
-        decoder_sees_views=config.decoder_sees_views,
-    )
-
-
 class AutoencoderTraining:
     """Single frames of the training orbits in, themselves out."""
 
@@ -47,13 +38,14 @@ class AutoencoderTraining:
 
     def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.autoencoder
+        assert config is not None
         torch.manual_seed(run.seed)  # initial weights only
         self._autoencoder = make_autoencoder(config)
         nn.Module.to(self._autoencoder, device)  # the class annotates its own `to` wrongly
         self.network: nn.Module = self._autoencoder
         self._config = config
         self._device = device
-        self._encoded_px = run.resolution_px
+        self._encoded_px = run.encoded_px
         self._pack = pack
         self._seed = run.seed
         self._orbits = pack.indices("train")
@@ -67,7 +59,7 @@ class AutoencoderTraining:
         fitting = {k: v for k, v in given.items() if k not in decoder or v.shape == decoder[k].shape}
         load_strict(self._autoencoder, decoder | fitting, str(model / "vae"))
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Reconstruction of a batch of frames, each of another orbit."""
         views = self._pack.frames.shape[1]
         frames = np.stack([self._pack.frames[self._orbits[k // views], k % views] for k in self._chosen(step)])

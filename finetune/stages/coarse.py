@@ -15,7 +15,7 @@ from finetune.backbone import load_imagenet_weights
 from finetune.config import RunConfig
 from finetune.data import draw, validation_orbits
 from finetune.pictures import save_rows
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from finetune.scenes import Scene, draw_scene
 from mv3d.errors import Mv3dError
 from mv3d.model.coarse import (
@@ -90,7 +90,7 @@ class CoarseTraining:
     def _draw(self, step: int) -> np.ndarray:
         return draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Overlap and cross-entropy of occupancy, of each picture alone and of all together; geometry and colour."""
         config, net = self._config, self._net
         counts = self._pictures_per_object(generator)

@@ -14,7 +14,7 @@ from eval.metrics.lpips import load_lpips
 from finetune.config import RunConfig
 from finetune.data import draw, validation_orbits
 from finetune.pictures import recoloured, save_rows, to_tensor
-from finetune.processes import WHOLE, Part
+from finetune.processes import WHOLE, MicroBatch
 from finetune.space import SeenSpace
 from mv3d.errors import Mv3dError
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
@@ -56,6 +56,7 @@ class VolumeTraining:
 
     def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.volume
+        assert config is not None
         torch.manual_seed(run.seed)  # initial weights only
         self._volume = CoarseVolume(config.network).to(device)
         self.network: nn.Module = self._volume
@@ -73,7 +74,7 @@ class VolumeTraining:
         """Take the initial weights from a model folder."""
         load_strict(self._volume, load_weights(model / "volume", torch.float32), str(model / "volume"))
 
-    def loss(self, step: int, generator: torch.Generator, part: Part = WHOLE) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
         """Rendered views against true ones, and the field itself against what the orbit shows of space."""
         config, volume = self._config, self._volume
         chosen = draw(config.loop.batch_size, len(self._orbits), self._seed, step)

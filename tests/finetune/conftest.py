@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -103,23 +104,33 @@ run: {run}
 num_views: 4
 resolution_px: 32
 validation_objects: {validation_objects}
-conditions: {conditions}
-noise: {{p_mean: 0.7, p_std: 1.6, condition_dropout: 0.2, cond_noise_mean: -3.0, cond_noise_std: 0.5}}
-cache: {{variants: 3, backgrounds: true, flip: true, recolour: true, samples_per_shard: 2, buffer_shards: 2}}
-loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_every: 1, save_every: 2,
-       validate_every: 4}}
+diffusion:
+  conditions: {conditions}
+  p_mean: 0.7
+  p_std: 1.6
+  condition_dropout: 0.2
+  cond_noise_mean: -3.0
+  cond_noise_std: 0.5
+  cache: {{variants: 3, backgrounds: true, flip: true, recolour: true, samples_per_shard: 2, buffer_shards: 2}}
+  loop: {{steps: 4, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 1, log_every: 1, save_every: 2,
+         validate_every: 4}}
 """
 
 
 @pytest.fixture
 def write_recipe(rendered: Path, svd_folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the YAML of an adaptation of the tiny SVD; without validation, which takes time."""
+    """Writes the YAML of an adaptation of the tiny SVD; without validation, which takes time.
 
-    def write(run: str = "run", more: str = "", conditions: str = "{}", validation_objects: int = 0) -> Path:
+    ``more`` stands in the diffusion stage's section, ``top`` beside it.
+    """
+
+    def write(
+        run: str = "run", more: str = "", conditions: str = "{}", validation_objects: int = 0, top: str = ""
+    ) -> Path:
         path = tmp_path / f"{run}.yaml"
         given = {"base": svd_folder, "data": rendered, "run": tmp_path / run}
         text = ADAPT_CONFIG.format(**given, conditions=conditions, validation_objects=validation_objects)
-        path.write_text(text + more)
+        path.write_text(text + textwrap.indent(more, "  ") + top)
         return path
 
     return write

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
-from finetune.config import load_config
-from finetune.processes import Part
+from finetune.processes import MicroBatch
+from finetune.read_config import load_config
 from finetune.shards import decoded
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
@@ -27,13 +27,13 @@ LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = latest_checkpoint(run / "adapt")
+    folder = latest_checkpoint(run / "diffusion")
     files = {name: load_file(folder / f"{name}.safetensors") for name in ("network", "ema", "optimizer")}
     return {f"{name}.{key}": value for name, content in files.items() for key, value in content.items()}
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "adapt" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "diffusion" / "log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -45,14 +45,14 @@ def test_svd_becomes_a_model_that_makes_orbits(write_recipe, tmp_path, svd_folde
     once = write_recipe("once", validation_objects=1)
     assert main([str(once)]) == 0
     assert "licence of" in capsys.readouterr().err
-    lines = [json.loads(line) for line in (tmp_path / "once/adapt/log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "once/diffusion/log.jsonl").read_text().splitlines()]
     assert {"val_psnr", "val_ssim", "val_lpips"} <= lines[-1].keys()
     assert all("images_per_s" in line for line in lines if "loss" in line)
-    assert (tmp_path / "once/adapt/sheets/0000004.mp4").is_file()
+    assert (tmp_path / "once/diffusion/sheets/0000004.mp4").is_file()
 
     # Two steps, then two more: the same, bit for bit, and validating in between changes nothing.
     twice = write_recipe("twice")
-    assert main([str(twice), "--set", "loop.steps=2"]) == 0
+    assert main([str(twice), "--set", "diffusion.loop.steps=2"]) == 0
     assert main([str(twice)]) == 0
     assert equal(weights(tmp_path / "once"), weights(tmp_path / "twice"))
 
@@ -72,7 +72,7 @@ def test_svd_becomes_a_model_that_makes_orbits(write_recipe, tmp_path, svd_folde
 
 def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(write_recipe):
     """Defects of others: frames per second one apart, the picture's latents scaled, a batch of one only."""
-    stage = AdaptTraining(load_config(write_recipe(more="seed: 3\n")))
+    stage = DiffusionTraining(load_config(write_recipe(top="seed: 3\n")))
     seen = []
     stage.model.unet.register_forward_pre_hook(lambda module, args: seen.append(args))
     stage.loss(0, torch.Generator().manual_seed(0))
@@ -80,7 +80,7 @@ def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(writ
     assert sample.shape[:2] == (2, 4)
     assert timestep.shape == (2,)  # one noise level per clip
     assert ids[:, :2].tolist() == [list(stage.model.facts.added_time_ids[:2])] * 2
-    samples = [decoded(raw) for raw in stage._stream.batch(0)]
+    samples = [decoded(raw) for raw in stage.clips._stream.batch(0)]
     starts = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(0)) % 4
     for k, (clip, start) in enumerate(zip(samples, starts.tolist(), strict=True)):
         assert ids[k, 2].item() == pytest.approx(clip.facts["cond_aug"][start])
@@ -94,8 +94,8 @@ def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(writ
 
 
 def test_a_mirrored_variant_turns_the_other_way(write_recipe):
-    stage = AdaptTraining(load_config(write_recipe()))
-    samples = [decoded(raw) for step in range(12) for raw in stage._stream.batch(step)]
+    stage = DiffusionTraining(load_config(write_recipe()))
+    samples = [decoded(raw) for step in range(12) for raw in stage.clips._stream.batch(step)]
     stage.close()
     by_name = {
         (s.facts["object_id"], s.facts["variant"]): [from_nerfstudio(camera) for camera in s.facts["cameras"]]
@@ -111,9 +111,9 @@ def test_a_mirrored_variant_turns_the_other_way(write_recipe):
 
 @pytest.mark.parametrize("more", ["", LORA])
 def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
-    stage = AdaptTraining(load_config(write_recipe(more=more)))
+    stage = DiffusionTraining(load_config(write_recipe(more=more)))
 
-    def gradients(parts: list[Part]) -> tuple[float, dict[str, torch.Tensor]]:
+    def gradients(parts: list[MicroBatch]) -> tuple[float, dict[str, torch.Tensor]]:
         stage.network.zero_grad()
         total = 0.0
         for part in parts:
@@ -122,14 +122,14 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
             total += loss.item() / len(parts)
         return total, {name: p.grad.clone() for name, p in stage.network.named_parameters() if p.grad is not None}
 
-    whole, by_name = gradients([Part()])
-    divided, parts = gradients([Part(0, 2), Part(1, 2)])
+    whole, by_name = gradients([MicroBatch()])
+    divided, parts = gradients([MicroBatch(0, 2), MicroBatch(1, 2)])
     assert divided == pytest.approx(whole, rel=1e-5)
     assert by_name.keys() == parts.keys()
     for name, value in by_name.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-3, atol=1e-5)
-    stage.network.enable_gradient_checkpointing()
-    again, checkpointed = gradients([Part()])
+    stage.networks.unet.enable_gradient_checkpointing()
+    again, checkpointed = gradients([MicroBatch()])
     assert again == whole
     assert all(torch.equal(checkpointed[name], value) for name, value in by_name.items())
     stage.close()
@@ -139,10 +139,10 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
 def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
     # At a fine-tuner's learning rate. AdamW steps as far where a gradient is rounding alone as elsewhere: at 1e-3 the
     # curves are 1e-4 apart after four steps (benchmarks/rounding.py).
-    more = ["--set", "loop.batch_size=4", "--set", "loop.learning_rate=2e-5"]
+    more = ["--set", "diffusion.loop.batch_size=4", "--set", "diffusion.loop.learning_rate=2e-5"]
     assert main([str(write_recipe("alone")), *more]) == 0
     recipe = str(write_recipe(how))
-    shard = ["--set", f"loop.shard={str(how == 'fsdp').lower()}"]
+    shard = ["--set", f"diffusion.loop.shard={str(how == 'fsdp').lower()}"]
     port = str(20000 + os.getpid() % 20000)
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     children = [fork(lambda: main([recipe, *more, *shard]), RANK=str(k), LOCAL_RANK=str(k), **shared) for k in range(2)]
@@ -168,7 +168,7 @@ def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_fol
     assert all("lora" in key or "add_embedding.linear_1.weight" in key for key in saved if key.startswith("ema."))
 
     # What was trained is what the file gives back: the averages in the trained network, and the file on a fresh base.
-    stage = AdaptTraining(load_config(tmp_path / "run.yaml"))
+    stage = DiffusionTraining(load_config(tmp_path / "run.yaml"))
     state = {key.removeprefix("ema."): value for key, value in saved.items() if key.startswith("ema.")}
     stage.network.load_state_dict(state, strict=False)
     fresh = with_loras(load_model(svd_folder), [LoraUse(path)])
@@ -181,7 +181,7 @@ def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_fol
         torch.rand(1, 4, 2, generator=generator),
     )
     with torch.no_grad():
-        trained, loaded = stage.network(*inputs), fresh.unet(*inputs)
+        trained, loaded = stage.networks.unet(*inputs), fresh.unet(*inputs)
         untouched = load_model(svd_folder).unet(*inputs)
     torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-5)
     assert (trained - untouched).abs().max() > 1e-4
@@ -190,7 +190,7 @@ def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_fol
 
 def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):
     conditions = "{cond_aug_only: true, poses: true, input_last: true}"
-    stage = AdaptTraining(load_config(write_recipe(conditions=conditions)))
+    stage = DiffusionTraining(load_config(write_recipe(conditions=conditions)))
     unet, facts = stage.model.unet, stage.model.facts
     assert tuple(unet.add_embedding.linear_1.weight.shape) == (128, 8 + 2 * 512)
     stock = load_model(svd_folder).unet
@@ -209,13 +209,13 @@ def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "loop.accumulate=3"], "batch_size 2 is no multiple of 3"),
+        (["--set", "diffusion.loop.accumulate=3"], "batch_size 2 is no multiple of 3"),
         (["--set", "num_views=3"], "an orbit of 4 views cannot be thinned to 3"),
-        (["--set", "lora={targets: everything}"], "must be one of temporal_attention, attention, all"),
-        (["--set", "lora={ranc: 3}"], "did you mean 'rank'"),
+        (["--set", "diffusion.lora={targets: everything}"], "must be one of temporal_attention, attention, all"),
+        (["--set", "diffusion.lora={ranc: 3}"], "did you mean 'rank'"),
         (["--set", "category=Chairs"], "no rendered orbit in there of category Chairs"),
         (["--set", "base=nowhere"], "there is no model nowhere"),
-        (["--stage", "volume"], "adapts a model and has no stages"),
+        (["--stage", "volume"], "has no such stage; it has diffusion"),
     ],
 )
 def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):
@@ -227,4 +227,6 @@ def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):
 def test_trained_poses_are_not_thrown_away(write_recipe, tmp_path):
     assert main([str(write_recipe())]) == 0
     with pytest.raises(Mv3dError, match="its trained poses"):
-        AdaptTraining(load_config(write_recipe("next", conditions="{poses: false}"), [f"base={tmp_path}/run/model"]))
+        DiffusionTraining(
+            load_config(write_recipe("next", conditions="{poses: false}"), [f"base={tmp_path}/run/model"])
+        )

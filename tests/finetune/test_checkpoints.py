@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from finetune.average import Average
 from finetune.checkpoint import (
     TrainingState,
     checkpoint_folder,
@@ -21,6 +20,7 @@ from finetune.checkpoint import (
     load_ema,
     save_checkpoint,
 )
+from finetune.ema import Ema
 from finetune.muon import Muon
 from mv3d.errors import Mv3dError
 
@@ -36,7 +36,7 @@ class Run:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.network = nn.Linear(3, 2)
-        self.average = Average(self.network)
+        self.ema = Ema(self.network)
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.1, fused=True)
 
     def train(self, *steps: int) -> dict[int, torch.Tensor]:
@@ -45,13 +45,13 @@ class Run:
         for step in steps:
             self.network(torch.ones(3)).sum().backward()
             self.optimizer.step()
-            self.average.update(0.5)
-            save_checkpoint(self.folder, self.network, self.average, self.optimizer, TrainingState(step))
+            self.ema.update(0.5)
+            save_checkpoint(self.folder, self.network, self.ema, self.optimizer, TrainingState(step))
             weights[step] = self.network.weight.detach().clone()
         return weights
 
     def load(self) -> TrainingState | None:
-        return load_checkpoint(self.folder, self.network, self.average, self.optimizer)
+        return load_checkpoint(self.folder, self.network, self.ema, self.optimizer)
 
 
 def steps_in(folder: Path) -> list[str]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from finetune.__main__ import main
-from finetune.config import load_config
 from finetune.consistency import consistency_loss
-from finetune.stages.adapt import AdaptTraining
+from finetune.read_config import load_config
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.generate import GenerateSettings, generate_clip
 from mv3d.model.checkpoints import load_model
 from mv3d.model.lora import LORA_FILE, LoraUse, read_lora, with_loras
@@ -83,13 +83,13 @@ def test_at_the_least_noise_the_teachers_last_step_is_the_answer():
 
 @pytest.mark.parametrize("more", ["", LORA])
 def test_the_teacher_stays_as_it_was_and_only_the_student_learns(write_recipe, more):
-    stage = AdaptTraining(load_config(write_recipe(more=more + DISTILL)))
+    stage = DiffusionTraining(load_config(write_recipe(more=more + DISTILL)))
     distiller, unet = stage._distiller, stage.model.unet
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if parameter.requires_grad and (not more or "lora_B" in name):
                 parameter.add_(0.1 * torch.randn_like(parameter))  # as if it had learnt something
-    base = load_model(stage._recipe.base).unet
+    base = load_model(stage._config.base).unet
     inputs = (
         torch.randn(1, 4, 8, 4, 4),
         torch.zeros(1),
@@ -115,7 +115,7 @@ def test_a_distilled_model_says_how_it_is_sampled(write_recipe, tmp_path):
     assert main([str(once)]) == 0
     # Two steps, then two more: the same, bit for bit.
     twice = write_recipe("twice", more=DISTILL)
-    assert main([str(twice), "--set", "loop.steps=2"]) == 0
+    assert main([str(twice), "--set", "diffusion.loop.steps=2"]) == 0
     assert main([str(twice)]) == 0
     assert equal(weights(tmp_path / "once"), weights(tmp_path / "twice"))
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from finetune import encode
-from finetune.config import load_config
+from finetune.clips import load_frames
+from finetune.read_config import load_config
 from finetune.shards import decoded
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.orbit import load_orbit
 
@@ -25,13 +26,13 @@ def seen(write_recipe):
     """Makes a stage and gives what its network is asked in one step: sample, poses, and the batch's samples."""
 
     def see(*settings: str) -> tuple[torch.Tensor, torch.Tensor, list]:
-        stage = AdaptTraining(load_config(write_recipe(), list(settings)))
+        stage = DiffusionTraining(load_config(write_recipe(), list(settings)))
         asked = []
         stage.model.unet.register_forward_pre_hook(lambda module, args: asked.append(args))
         loss, _ = stage.loss(0, torch.Generator().manual_seed(0))
         loss.backward()
         assert all(p.grad is not None for p in stage.network.parameters())  # all weights are trained where all are said
-        samples = [decoded(raw) for raw in stage._stream.batch(0)]
+        samples = [decoded(raw) for raw in stage.clips._stream.batch(0)]
         stage.close()
         sample, _, _, _, poses = asked[0]
         return sample, poses, samples
@@ -49,18 +50,18 @@ def test_each_clip_is_told_its_own_elevation(seen, rendered):
 
 @pytest.mark.parametrize(("dropout", "hidden"), [("0.0", 0), ("1.0", 2)])
 def test_the_picture_is_hidden_as_often_as_asked(seen, dropout, hidden):
-    sample, poses, _ = seen(f"noise.condition_dropout={dropout}")
+    sample, poses, _ = seen(f"diffusion.condition_dropout={dropout}")
     assert sum(not clip[:, 4:].any() for clip in sample) == hidden
     assert poses[:, 1:].any()  # what is asked for stays
 
 
 def test_the_pictures_noise_is_gaussian_of_the_level_that_is_told(write_recipe, monkeypatch):
-    recipe = load_config(write_recipe(), ["noise.cond_noise_mean=-1.0", "noise.cond_noise_std=0.5"])
-    stage = AdaptTraining(recipe)
+    recipe = load_config(write_recipe(), ["diffusion.cond_noise_mean=-1.0", "diffusion.cond_noise_std=0.5"])
+    stage = DiffusionTraining(recipe)
     stage.close()
     given, really_encode = [], encode.encode
     monkeypatch.setattr(encode, "encode", lambda vae, pictures: given.append(pictures) or really_encode(vae, pictures))
-    frames = encode.load_frames(stage.entries[0], 32)
+    frames = load_frames(stage.clips.used.training[0], 32)
     samples = [encode.encode_orbit(stage.model, recipe, frames, "toy", (k, 0)) for k in range(8)]
     level = torch.tensor([sigma for sample in samples for sigma in sample.facts["cond_aug"]])
     noise = (torch.cat(given) - to_autoencoder(frames.rgba, 3).repeat(8, 1, 1, 1)) / level.view(-1, 1, 1, 1)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from finetune import decoded_loss
 from finetune.__main__ import main
-from finetune.config import load_config
 from finetune.pictures import to_tensor
-from finetune.stages import diffusion
+from finetune.read_config import load_config
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.pack import pack_orbits
@@ -25,7 +25,7 @@ class Decoding:
         self.latents: list[Tensor] = []
         self.made: list[Tensor] = []
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        decode = diffusion.decode
+        decode = decoded_loss.decode
 
         def remembered(vae, latents, views):
             self.latents.append(latents)
@@ -39,8 +39,8 @@ class Decoding:
                 pairs.append((output, truth))
                 return (output - truth).abs().mean(dim=(1, 2, 3))
 
-        monkeypatch.setattr(diffusion, "decode", remembered)
-        monkeypatch.setattr(diffusion, "load_lpips", lambda _: Distance())
+        monkeypatch.setattr(decoded_loss, "decode", remembered)
+        monkeypatch.setattr("finetune.stages.diffusion.load_lpips", lambda _: Distance())
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def make_stage(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     config = load_config(config_file)
     pack = pack_orbits(config.data, config.run / "pack-32", 32)
     make.decoding = decoding = Decoding(monkeypatch)
+    make.pack = pack
     return make
 
 
@@ -82,8 +83,8 @@ def test_pixels_and_alpha_count_on_the_frames_that_lpips_sees(make_stage):
 
     # The truth is frames of the batch's own orbits, on white.
     shown = set(stage.object_ids(0))
-    orbits = [k for k, entry in enumerate(stage._pack.entries) if entry.object_id in shown]
-    frames = torch.from_numpy(np.concatenate([stage._pack.frames[k] for k in orbits])).movedim(-1, 1) / 255
+    orbits = [k for k, entry in enumerate(make_stage.pack.entries) if entry.object_id in shown]
+    frames = torch.from_numpy(np.concatenate([make_stage.pack.frames[k] for k in orbits])).movedim(-1, 1) / 255
     with_alpha = to_autoencoder(frames, 4) / 2 + 0.5
     apart = (with_alpha[None, :, :3] - truth[:, None]).abs().amax(dim=(2, 3, 4))
     assert apart.amin(dim=1).max() < 1e-6
@@ -111,13 +112,14 @@ def test_decoded_frames_are_compared_at_the_size_the_model_gives(config_file: Pa
         assert main([str(config_file), "--stage", stage, *(w for s in settings for w in ("--set", s))]) == 0
     config = load_config(config_file, enlarging)
     decoding = Decoding(monkeypatch)
-    stage = DiffusionTraining(config, pack_orbits(config.data, config.run / "pack-64", 64))
+    pack = pack_orbits(config.data, config.run / "pack-64", 64)
+    stage = DiffusionTraining(config, pack)
     decoding.latents.clear()
     loss_of(stage)
     assert decoding.latents[0].shape[-1] == 4
     output, truth = decoding.pairs[0]
     assert output.shape == truth.shape == (2 * 2, 3, 64, 64)
-    frames = to_tensor(stage._pack.frames[stage._pack.indices("train")]).flatten(0, 1)
+    frames = to_tensor(pack.frames[pack.indices("train")]).flatten(0, 1)
     on_white = to_autoencoder(frames, 3) / 2 + 0.5
     assert all((on_white - frame).abs().amax(dim=(1, 2, 3)).min() < 1e-6 for frame in truth)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from finetune.__main__ import main
-from finetune.average import Average
-from finetune.dry_run import Clip, describe, estimate
+from finetune.dry_run import ClipSize, describe, estimate
+from finetune.ema import Ema
 from finetune.loop import make_optimizer
-from finetune.recipe import LoopConfig
+from finetune.loop_config import LoopConfig
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
 from mv3d.model.unet import OrbitUNet
@@ -31,7 +31,7 @@ def make_unet(width: int) -> OrbitUNet:
 
 @pytest.mark.parametrize(("width", "frames", "side"), [(32, 3, 4), (64, 5, 8)])
 def test_activations_are_those_that_a_real_step_keeps(width, frames, side):
-    found = estimate(make_unet(width), Clip(frames, side), LOOP)
+    found = estimate(make_unet(width), ClipSize(frames, side), LOOP)
     unet = make_unet(width)
     own = {p.untyped_storage().data_ptr() for p in unet.parameters()}
     kept = {}
@@ -60,7 +60,7 @@ def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, 
     """All that torch allocates for network, optimizer, averages and two whole steps, when most of it is there."""
     with torch.profiler.profile(profile_memory=True) as profiler:
         unet = make_unet(width)
-        optimizer, average = make_optimizer(unet, LOOP), Average(unet)
+        optimizer, ema = make_optimizer(unet, LOOP), Ema(unet)
         for _ in range(2):
             given = Conditions(
                 torch.zeros(2, 4, side, side), torch.zeros(2, 1, 16), torch.zeros(2, 3), torch.zeros(2, frames, 2)
@@ -69,18 +69,18 @@ def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, 
             Denoiser(unet).loss(latents, torch.ones(2), torch.randn_like(latents), given).mean().backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            average.update(0.99)
+            ema.update(0.99)
     told = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     peak = np.cumsum([event.nbytes() for event in sorted(told, key=lambda event: event.start_ns())]).max()
     # Gradients appear while activations go, so the two peaks do not quite meet.
-    assert peak < estimate(make_unet(width), Clip(frames, side), LOOP).memory < 1.25 * peak
+    assert peak < estimate(make_unet(width), ClipSize(frames, side), LOOP).memory < 1.25 * peak
 
 
 def test_less_memory_where_it_is_saved():
-    plain = estimate(make_unet(32), Clip(5, 8), LOOP)
-    checkpointed = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, checkpointing=True))
-    divided = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, accumulate=2))
-    sharded = estimate(make_unet(32), Clip(5, 8), LoopConfig(1, 2, 1e-3, shard=True), processes=2)
+    plain = estimate(make_unet(32), ClipSize(5, 8), LOOP)
+    checkpointed = estimate(make_unet(32), ClipSize(5, 8), LoopConfig(1, 2, 1e-3, checkpointing=True))
+    divided = estimate(make_unet(32), ClipSize(5, 8), LoopConfig(1, 2, 1e-3, accumulate=2))
+    sharded = estimate(make_unet(32), ClipSize(5, 8), LoopConfig(1, 2, 1e-3, shard=True), processes=2)
     assert checkpointed.activations < 0.7 * plain.activations
     assert checkpointed.flops > plain.flops
     assert divided.activations < 0.6 * plain.activations
@@ -102,15 +102,15 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
         assert "GB suffice, " in found["card"]
 
 
-def test_lpips_critic_and_decoder_count():
-    from finetune.config import load_config
+def test_lpips_discriminator_and_decoder_count():
+    from finetune.read_config import load_config
 
     def described(*settings: str) -> dict:
         return describe(load_config(Path("configs/debug.yaml"), [f"diffusion.{text}" for text in settings]))
 
     plain, sharp = described(), described("lpips_weight=1")
     along = described("lpips_weight=1", "train_decoder=true")
-    judged = described("lpips_weight=1", "train_decoder=true", "critic_weight=0.1")
+    judged = described("lpips_weight=1", "train_decoder=true", "discriminator_weight=0.1")
     activations = [step["memory_gib"]["activations"] for step in (plain, sharp, along, judged)]
     assert activations[0] < activations[1] <= activations[2] < activations[3]
     assert plain["tera_flop_per_step"] < sharp["tera_flop_per_step"]
@@ -118,7 +118,7 @@ def test_lpips_critic_and_decoder_count():
 
 
 def test_what_is_beside_the_unet_is_what_a_run_has_on_the_device():
-    from finetune.config import load_config
+    from finetune.read_config import load_config
     from mv3d.model.checkpoints import load_model
 
     found = describe(load_config(Path("configs/mini_lora.yaml")))
@@ -146,10 +146,11 @@ def test_the_card_is_one_that_holds_it_and_processes_share_the_batch(capsys):
 
 
 def test_a_teacher_costs_its_weights_and_its_estimates():
-    from finetune.config import load_config
+    from finetune.read_config import load_config
 
     distilled = load_config(Path("configs/mini_4steps.yaml"))
-    found, plain = (describe(config) for config in (distilled, replace(distilled, distillation=None)))
+    alone = replace(distilled, diffusion=replace(distilled.diffusion, distillation=None))
+    found, plain = (describe(config) for config in (distilled, alone))
     assert found["memory_gib"]["weights"] == pytest.approx(2 * plain["memory_gib"]["weights"], abs=2e-3)
     # The way there and back is three passes; the teacher with and without the picture, and the target, are three more.
     assert found["tera_flop_per_step"] == pytest.approx(2 * plain["tera_flop_per_step"], rel=1e-3)
@@ -157,7 +158,7 @@ def test_a_teacher_costs_its_weights_and_its_estimates():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_loads(name):
-    from finetune.config import load_config
+    from finetune.read_config import load_config
 
     config = load_config(Path("configs") / name)
     assert config.run == Path("runs") / name.removesuffix(".yaml")
@@ -165,21 +166,22 @@ def test_every_preset_loads(name):
 
 def test_the_recipes_are_the_published_ones():
     """SVD-MV: 12k steps of 16, 1e-5; camera LoRAs: rank 16; SV3D: 55k and 50k steps of 64, its three conditions."""
-    from finetune.config import load_config
+    from finetune.read_config import load_config
 
     svd_mv, lora, static, dynamic = (
         load_config(Path(f"configs/{name}.yaml")) for name in ("svd_mv", "svd_mv_lora", "sv3d_u", "sv3d_p")
     )
-    assert (svd_mv.loop.steps, svd_mv.loop.batch_size, svd_mv.loop.learning_rate) == (12000, 16, 1e-5)
-    assert (svd_mv.noise.cond_noise_mean, svd_mv.noise.cond_noise_std) == (-3.0, 0.5)
-    assert (lora.lora.rank, lora.lora.targets, lora.loop.steps) == (16, "temporal_attention", 5000)
-    assert [(r.loop.steps, r.loop.batch_size, r.loop.ema_decay) for r in (static, dynamic)] == [
+    loops = [config.diffusion.loop for config in (svd_mv, lora, static, dynamic)]
+    assert (loops[0].steps, loops[0].batch_size, loops[0].learning_rate) == (12000, 16, 1e-5)
+    assert (svd_mv.diffusion.cond_noise_mean, svd_mv.diffusion.cond_noise_std) == (-3.0, 0.5)
+    adapter = lora.diffusion.lora
+    assert adapter is not None
+    assert (adapter.rank, adapter.targets, loops[1].steps) == (16, "temporal_attention", 5000)
+    assert [(loop.steps, loop.batch_size, loop.ema_decay) for loop in loops[2:]] == [
         (55000, 64, 0.9999),
         (50000, 64, 0.9999),
     ]
-    assert [(r.conditions.cond_aug_only, r.conditions.poses, r.conditions.input_last) for r in (static, dynamic)] == [
-        (True, False, True),
-        (True, True, True),
-    ]
+    conditions = [config.diffusion.conditions for config in (static, dynamic)]
+    assert [(c.cond_aug_only, c.poses, c.input_last) for c in conditions] == [(True, False, True), (True, True, True)]
     assert dynamic.base == "runs/sv3d_u/model"
     assert {r.num_views for r in (svd_mv, lora, static, dynamic)} == {21}

@@ -133,7 +133,7 @@ def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
         (["autoencoder.decoder_only=true"], "name a model folder"),
         (["diffusion.train_decoder=true", "diffusion.lpips_weight=0"], "needs a lpips_weight or a pixel_weight"),
         (["autoencoder.decoder_sees_views=true"], "decoder_sees_views needs diffusion.train_decoder"),
-        (["diffusion.critic_weight=0.1", "diffusion.lpips_weight=0"], "critic_weight is a share"),
+        (["diffusion.discriminator_weight=0.1", "diffusion.lpips_weight=0"], "discriminator_weight is a share"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(config_file, tmp_path, rendered, large, capsys, settings, message):

@@ -15,20 +15,20 @@ from safetensors.torch import load_file
 
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
-from finetune.config import load_config
+from finetune.read_config import load_config
 
 KILLS = 20
 LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    folder = latest_checkpoint(run / "adapt")
+    folder = latest_checkpoint(run / "diffusion")
     files = {name: load_file(folder / f"{name}.safetensors") for name in ("network", "ema", "optimizer")}
     return {f"{name}.{key}": value for name, content in files.items() for key, value in content.items()}
 
 
 def step_of(run: Path) -> int:
-    folder = latest_checkpoint(run / "adapt")
+    folder = latest_checkpoint(run / "diffusion")
     return int(folder.name.removeprefix("step-")) if folder else 0
 
 
@@ -43,7 +43,7 @@ def wait_for_step(child: int, run: Path, step: int) -> bool:
 
 def test_an_interrupted_run_saves_its_step_and_fails(write_recipe, tmp_path, fork, capfd):
     recipe = str(write_recipe("run", LORA))
-    child = fork(lambda: main([recipe, "--set", "loop.steps=100000", "--set", "loop.save_every=2"]))
+    child = fork(lambda: main([recipe, "--set", "diffusion.loop.steps=100000", "--set", "diffusion.loop.save_every=2"]))
     assert wait_for_step(child, tmp_path / "run", 2), "ended by itself"
     os.kill(child, signal.SIGINT)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
@@ -56,7 +56,7 @@ def test_an_interrupted_run_saves_its_step_and_fails(write_recipe, tmp_path, for
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_recipe, tmp_path, fork):
-    steps = ["--set", f"loop.steps={5 * KILLS}", "--set", "loop.save_every=1"]
+    steps = ["--set", f"diffusion.loop.steps={5 * KILLS}", "--set", "diffusion.loop.save_every=1"]
     calm, killed = str(write_recipe("calm", LORA)), str(write_recipe("killed", LORA))
     assert main([calm, *steps]) == 0
     run, moments = tmp_path / "killed", random.Random(1)
@@ -67,7 +67,7 @@ def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_rec
         time.sleep(moments.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
-        folder = latest_checkpoint(run / "adapt") if (run / "adapt").is_dir() else None
+        folder = latest_checkpoint(run / "diffusion") if (run / "diffusion").is_dir() else None
         if folder is not None:  # whatever has the name is whole
             names = {path.name for path in folder.iterdir()}
             assert names == {"network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"}
@@ -79,12 +79,12 @@ def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_rec
     lora = "lora/pytorch_lora_weights.safetensors"
     ours, theirs = load_file(run / lora), load_file(tmp_path / "calm" / lora)
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
-    assert not list((run / "adapt").glob(".partial-*"))
+    assert not list((run / "diffusion").glob(".partial-*"))
 
 
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(write_recipe, tmp_path, fork, capfd):
     recipe = str(write_recipe())
-    assert main([recipe, "--set", "loop.steps=2"]) == 0
+    assert main([recipe, "--set", "diffusion.loop.steps=2"]) == 0
     before = weights(tmp_path / "run")
     capfd.readouterr()
 
@@ -100,16 +100,16 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(write_recipe, tmp_pat
     assert "MiB beside the older ones. Free space and run again: it goes on from step-0000002" in message
     after = weights(tmp_path / "run")
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    assert [path.name for path in (tmp_path / "run/adapt").glob("*step-*")] == ["step-0000002"]
+    assert [path.name for path in (tmp_path / "run/diffusion").glob("*step-*")] == ["step-0000002"]
     assert main([recipe]) == 0
     assert step_of(tmp_path / "run") == 4
 
 
 def test_a_loss_that_is_no_number_names_the_objects_and_keeps_the_checkpoint(write_recipe, tmp_path, capsys):
     recipe = str(write_recipe())
-    assert main([recipe, "--set", "loop.steps=2"]) == 0
+    assert main([recipe, "--set", "diffusion.loop.steps=2"]) == 0
     before = weights(tmp_path / "run")
-    assert main([recipe, "--set", "loop.learning_rate=1e30"]) == 2
+    assert main([recipe, "--set", "diffusion.loop.learning_rate=1e30"]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "is nan at step 3" in message or "is inf at step 3" in message
     assert "toy/ball-" in message
@@ -119,9 +119,9 @@ def test_a_loss_that_is_no_number_names_the_objects_and_keeps_the_checkpoint(wri
 
 def test_a_damaged_shard_stops_the_run_saved_and_is_made_again(write_recipe, tmp_path, capsys):
     calm, damaged = str(write_recipe("calm")), str(write_recipe("damaged"))
-    steps = ["--set", "loop.steps=9", "--set", "loop.save_every=100"]
+    steps = ["--set", "diffusion.loop.steps=9", "--set", "diffusion.loop.save_every=100"]
     assert main([calm, *steps]) == 0
-    assert main([damaged, "--set", "loop.steps=1"]) == 0
+    assert main([damaged, "--set", "diffusion.loop.steps=1"]) == 0
     (shards,) = (tmp_path / "damaged").glob("latents-*")
     for path in shards.glob("*.tar"):
         path.write_bytes(path.read_bytes()[:3000])
@@ -141,7 +141,7 @@ def test_an_orbit_that_cannot_be_read_is_left_out_and_the_rest_is_trained_on(wri
     shutil.copytree(rendered, folder)
     (folder / "toy/ball-1/0/frames/002.png").write_bytes(b"nothing")
     recipe = str(write_recipe())
-    assert main([recipe, "--set", f"data={folder}", "--set", "loop.steps=1"]) == 0
+    assert main([recipe, "--set", f"data={folder}", "--set", "diffusion.loop.steps=1"]) == 0
     told = (tmp_path / "run/model/ATTRIBUTION.txt").read_text()
     assert len(told.splitlines()) == 2
-    assert load_config(tmp_path / "run.yaml").cache.variants == 3
+    assert load_config(tmp_path / "run.yaml").diffusion.cache.variants == 3

@@ -19,7 +19,7 @@ EVERYTHING = [
     "volume.render_px=16",
     "volume.lpips_weight=0.1",
     "diffusion.pixel_weight=1.0",
-    "diffusion.critic_weight=0.1",
+    "diffusion.discriminator_weight=0.1",
     "diffusion.train_decoder=true",
     "autoencoder.decoder_sees_views=true",
     *(f"{stage}.loop.{key}=1" for stage in STAGES[:2] for key in ("steps", "validate_every")),
@@ -36,7 +36,7 @@ def any_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.manual_seed(1)
             return Lpips(net)
 
-    for stage in (*STAGES, "adapt"):
+    for stage in STAGES:
         monkeypatch.setattr(f"finetune.stages.{stage}.load_lpips", load)
 
 

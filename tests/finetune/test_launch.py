@@ -20,13 +20,13 @@ LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
 
 
 def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "adapt" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "diffusion" / "log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
 
 @pytest.mark.slow
 def test_accelerates_launcher_starts_two_processes_that_train_as_one(write_recipe, tmp_path):
-    rate = ["--set", "loop.learning_rate=2e-5", "--set", "loop.steps=3"]
+    rate = ["--set", "diffusion.loop.learning_rate=2e-5", "--set", "diffusion.loop.steps=3"]
     assert main([str(write_recipe("alone", LORA)), *rate]) == 0
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--main_process_port", str(20000 + os.getpid() % 20000), "-m", "finetune"]
@@ -52,10 +52,10 @@ def test_a_step_is_traced_for_the_compiler_and_has_the_eager_loss(write_recipe, 
         return graph.forward
 
     monkeypatch.setattr(OrbitUNet, "compile", partialmethod(nn.Module.compile, backend=backend))
-    step = ["--set", "loop.steps=1"]
+    step = ["--set", "diffusion.loop.steps=1"]
     assert main([str(write_recipe("eager")), *step]) == 0
     assert not graphs
-    assert main([str(write_recipe("compiled")), *step, "--set", "loop.compile=true"]) == 0
+    assert main([str(write_recipe("compiled")), *step, "--set", "diffusion.loop.compile=true"]) == 0
     operations = [node for graph in graphs for node in graph.graph.nodes if node.op.startswith("call")]
     assert len(operations) > 100
     np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "eager"), rtol=1e-5)

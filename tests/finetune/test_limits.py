@@ -7,44 +7,44 @@ from pathlib import Path
 import pytest
 
 from finetune.__main__ import main
-from finetune.config import load_config
+from finetune.read_config import load_config
 from mv3d.errors import Mv3dError
 
 DEBUG, LORA = Path("configs/debug.yaml"), Path("configs/mini_lora.yaml")
 
 OUT_OF_BOUNDS = [
-    (LORA, "loop.batch_size=0", "loop: batch_size is 0; give from 1 to 65536"),
-    (LORA, "loop.batch_size=-2", "batch_size is -2"),
-    (LORA, "loop.steps=-1", "steps is -1"),
-    (LORA, "loop.learning_rate=0", "learning_rate is 0; give above 0"),
-    (LORA, "loop.learning_rate=.nan", "learning_rate must be a finite number"),
-    (LORA, "loop.learning_rate=.inf", "learning_rate must be a finite number"),
-    (LORA, "loop.learning_rate=1" + "0" * 400, "learning_rate must be a finite number"),
-    (LORA, "loop.max_grad_norm=0", "max_grad_norm is 0"),
-    (LORA, "loop.decay_after_steps=0", "decay_after_steps is 0"),
-    (LORA, "loop.ema_decay=1.5", "ema_decay is 1.5; give from 0 to 1"),
-    (LORA, "loop.adam_betas=[0.9, 1]", "adam_betas is 1; give from 0 to 0.999999"),
-    (LORA, "loop.adam_betas=[0.9]", "adam_betas [0.9]: give two"),
-    (LORA, "loop.accumulate=0", "accumulate is 0"),
-    (LORA, "loop.accumulate=3", "batch_size 2 is no multiple of 3 = 1 processes x 3 accumulated parts"),
-    (LORA, "loop.save_every=0", "save_every is 0"),
-    (LORA, "loop.log_every=0", "log_every is 0"),
-    (LORA, "loop.validate_every=-5", "validate_every is -5"),
-    (LORA, "noise.p_mean=1e6", "p_mean is 1e+06; give from -20 to 20"),
-    (LORA, "noise.condition_dropout=-0.1", "condition_dropout is -0.1"),
-    (LORA, "noise.cond_noise_mean=.nan", "cond_noise_mean must be a finite number"),
-    (LORA, "lora.rank=0", "rank is 0"),
-    (LORA, "lora.alpha=-1", "alpha is -1"),
-    (LORA, "cache.samples_per_shard=0", "samples_per_shard is 0"),
-    (LORA, "cache.buffer_shards=0", "buffer_shards is 0"),
+    (LORA, "diffusion.loop.batch_size=0", "loop: batch_size is 0; give from 1 to 65536"),
+    (LORA, "diffusion.loop.batch_size=-2", "batch_size is -2"),
+    (LORA, "diffusion.loop.steps=-1", "steps is -1"),
+    (LORA, "diffusion.loop.learning_rate=0", "learning_rate is 0; give above 0"),
+    (LORA, "diffusion.loop.learning_rate=.nan", "learning_rate must be a finite number"),
+    (LORA, "diffusion.loop.learning_rate=.inf", "learning_rate must be a finite number"),
+    (LORA, "diffusion.loop.learning_rate=1" + "0" * 400, "learning_rate must be a finite number"),
+    (LORA, "diffusion.loop.max_grad_norm=0", "max_grad_norm is 0"),
+    (LORA, "diffusion.loop.decay_after_steps=0", "decay_after_steps is 0"),
+    (LORA, "diffusion.loop.ema_decay=1.5", "ema_decay is 1.5; give from 0 to 1"),
+    (LORA, "diffusion.loop.adam_betas=[0.9, 1]", "adam_betas is 1; give from 0 to 0.999999"),
+    (LORA, "diffusion.loop.adam_betas=[0.9]", "adam_betas [0.9]: give two"),
+    (LORA, "diffusion.loop.accumulate=0", "accumulate is 0"),
+    (LORA, "diffusion.loop.accumulate=3", "batch_size 2 is no multiple of 3 = 1 processes x 3 accumulated parts"),
+    (LORA, "diffusion.loop.save_every=0", "save_every is 0"),
+    (LORA, "diffusion.loop.log_every=0", "log_every is 0"),
+    (LORA, "diffusion.loop.validate_every=-5", "validate_every is -5"),
+    (LORA, "diffusion.p_mean=1e6", "p_mean is 1e+06; give from -20 to 20"),
+    (LORA, "diffusion.condition_dropout=-0.1", "condition_dropout is -0.1"),
+    (LORA, "diffusion.cond_noise_mean=.nan", "cond_noise_mean must be a finite number"),
+    (LORA, "diffusion.lora.rank=0", "rank is 0"),
+    (LORA, "diffusion.lora.alpha=-1", "alpha is -1"),
+    (LORA, "diffusion.cache.samples_per_shard=0", "samples_per_shard is 0"),
+    (LORA, "diffusion.cache.buffer_shards=0", "buffer_shards is 0"),
     (LORA, "num_views=0", "num_views is 0; give from 1 to 200"),
     (LORA, "resolution_px=63", "resolution_px is 63; give a multiple of 8 from 32 to 4096"),
     (LORA, "seed=-1", "seed is -1"),
     (LORA, "data=[]", "data must be a list of one or more"),
-    (LORA, "network={channels: [48, 96], heads: [2, 4]}", "channels is 48; give a multiple of 32"),
-    (LORA, "network={channels: [64], heads: [2, 4]}", "1 channels and 2 heads; give one of each per level"),
-    (LORA, "network={channels: [64, 96], heads: [2, 5]}", "96 channels cannot be divided among 5 heads"),
-    (LORA, "network={sigma_min: 5, sigma_max: 2}", "sigma_min 5 is not below sigma_max 2"),
+    (LORA, "diffusion.channels=[48, 96]", "channels is 48; give a multiple of 32"),
+    (LORA, "diffusion.channels=[64]", "1 channels and 3 heads; give one of each per level"),
+    (LORA, "diffusion.heads=[2, 4, 5]", "192 channels cannot be divided among 5 heads"),
+    (LORA, "diffusion.sigma_min=100", "sigma_min 100 is not below sigma_max 80"),
     (DEBUG, "resolution_px=63", "resolution_px is 63; give a multiple of 8"),
     (DEBUG, "autoencoder.channels=[8, 8, 8]", "3 levels; give 4"),
     (DEBUG, "autoencoder.channels=[8, 8, 12, 16]", "channels is 12; give a multiple of 8"),
@@ -61,6 +61,24 @@ OUT_OF_BOUNDS = [
     (DEBUG, "diffusion.sigma_max=0.001", "sigma_min 0.02 is not below sigma_max 0.001"),
     (DEBUG, "diffusion.sampling_steps=0", "sampling_steps is 0"),
 ]
+NOT_TOGETHER = [
+    (LORA, "loop.steps=3", "unknown key 'loop'; did you mean 'diffusion.loop'?"),
+    (LORA, "num_views=~", "missing num_views: say it of what is made of mini"),
+    (LORA, "model_name=mini", "missing model_name"),
+    (LORA, "licence=CC0-1.0", "licence: that comes from the base, mini; leave it out"),
+    (LORA, "volume={loop: {steps: 1, batch_size: 1, learning_rate: 1}}", "volume: mini has its own; leave it out"),
+    (
+        LORA,
+        "diffusion.channels=[64, 64, 64]",
+        "diffusion.channels: mini has its own; leave it out, or begin with a new",
+    ),
+    (LORA, "diffusion.lpips_weight=1", "diffusion.lpips_weight: that is for a new model, without a base"),
+    (LORA, "base=~", "a new model needs its stages autoencoder and volume; or name a base"),
+    (DEBUG, "init=base", "init: base: name the base"),
+    (DEBUG, "diffusion.lora={rank: 4}", "diffusion.lora: that is for a base; name one, or leave it out"),
+    (DEBUG, "diffusion.cache.flip=true", "diffusion.cache: that is for a base"),
+    (DEBUG, "turns=false", "turns: that is for a base"),
+]
 NO_VALUES = [
     (LORA, "a=[8", "--set a=[8: the value is no readable YAML"),
     (LORA, "seed=2026-13-45", "no readable YAML"),
@@ -74,7 +92,7 @@ NO_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NO_VALUES)
+@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
 def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, told):
     with pytest.raises(Mv3dError) as caught:
         load_config(config, [override])
@@ -94,7 +112,7 @@ def test_what_expands_without_end_is_told_shortly():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--set", "loop.batch_size=0"], "batch_size is 0"),
+        (["--set", "diffusion.loop.batch_size=0"], "batch_size is 0"),
         (["--set", "a=[8"], "no readable YAML"),
         (["--minutes", "nan"], "--minutes nan: give 0 or more"),
         (["--minutes=-1"], "--minutes -1.0: give 0 or more"),

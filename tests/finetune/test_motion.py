@@ -8,10 +8,10 @@ import torch
 
 from benchmarks.camera_motion import estimate_motions, wanted_motion
 from finetune.__main__ import main
-from finetune.config import load_config
-from finetune.encode import OrbitFrames
+from finetune.clips import OrbitFrames
+from finetune.read_config import load_config
 from finetune.shards import decoded
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
@@ -20,12 +20,13 @@ from mv3d.model.lora import LORA_FILE, LoraUse, with_loras
 from render.camera_paths import FARTHEST, MOTIONS, Motion
 from tests.finetune.test_adapt import LORA
 
-CLIPS = "turns: false\nnetwork: {channels: [32, 32], heads: [1, 1], sampling_steps: 3}\n"
+NEW_UNET = "channels: [32, 32]\nheads: [1, 1]\nsampling_steps: 3\n"
+CLIPS = "turns: false\n"
 SIZE_PX = 32
 
 
 def test_a_new_network_learns_clips_and_becomes_the_base_of_a_lora(write_recipe, tmp_path):
-    base = write_recipe("base", more=CLIPS, conditions="{poses: false}")
+    base = write_recipe("base", more=NEW_UNET, conditions="{poses: false}", top=CLIPS + "init: random\n")
     assert main([str(base)]) == 0
     model = load_model(tmp_path / "base/model")
     assert (model.facts.turns, model.facts.num_steps, model.facts.guidance_high) == (False, 3, 1.0)
@@ -34,7 +35,7 @@ def test_a_new_network_learns_clips_and_becomes_the_base_of_a_lora(write_recipe,
     with pytest.raises(Mv3dError, match="toy makes clips of a moving camera, not orbits"):
         generate_orbit(np.ones((SIZE_PX, SIZE_PX, 4), dtype=np.float32), model, GenerateSettings(4))
 
-    lora = write_recipe("lora", more=LORA + "turns: false\n", conditions="{poses: false}")
+    lora = write_recipe("lora", more=LORA, conditions="{poses: false}", top=CLIPS)
     assert main([str(lora), "--set", f"base={tmp_path}/base/model"]) == 0
     path = tmp_path / "lora/lora" / LORA_FILE
     noisy, context = torch.randn(1, 4, 8, 4, 4), torch.randn(1, 1, 16)
@@ -51,11 +52,11 @@ def test_a_new_network_learns_clips_and_becomes_the_base_of_a_lora(write_recipe,
 def test_a_clip_is_not_gone_round(write_recipe):
     def firsts(turns: bool) -> set[int]:
         recipe = write_recipe(conditions="{poses: false}")
-        stage = AdaptTraining(load_config(recipe, ["num_views=2", f"turns={str(turns).lower()}"]))
-        sample = decoded(stage._stream.batch(0)[0])
+        stage = DiffusionTraining(load_config(recipe, ["num_views=2", f"turns={str(turns).lower()}"]))
+        sample = decoded(stage.clips._stream.batch(0)[0])
         stage.close()
         latents = torch.from_numpy(sample.arrays["latents"]).float()
-        clips = [stage._clip(sample, start)[0] for start in range(8)]
+        clips = [stage.clips._clip(sample, start).latents[0] for start in range(8)]
         places = [[int((latents - frame).abs().amax(dim=(1, 2, 3)).argmin()) for frame in clip] for clip in clips]
         assert all((second - first) % 4 == 2 for first, second in places)
         return {first for first, _ in places}

@@ -54,7 +54,9 @@ def test_muon_goes_on_bit_for_bit(write_recipe, tmp_path):
 
 
 def test_muon_refuses_slices_of_matrices(write_recipe, capsys):
-    assert main([str(write_recipe()), "--set", "loop.optimizer=muon", "--set", "loop.shard=true"]) == 2
+    assert (
+        main([str(write_recipe()), "--set", "diffusion.loop.optimizer=muon", "--set", "diffusion.loop.shard=true"]) == 2
+    )
     assert "muon wants whole matrices" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
@@ -88,15 +90,15 @@ def test_muon_walks_the_same_way_in_turned_coordinates():
 
 def _trained_at_once_and_in_two_legs(optimizer, write_recipe, tmp_path):
     """Everything that four steps leave, after checking that two and two steps leave the same."""
-    chosen = ["--set", f"loop.optimizer={optimizer}"]
+    chosen = ["--set", f"diffusion.loop.optimizer={optimizer}"]
     assert main([str(write_recipe("once")), *chosen]) == 0
-    assert main([str(write_recipe("twice")), *chosen, "--set", "loop.steps=2"]) == 0
+    assert main([str(write_recipe("twice")), *chosen, "--set", "diffusion.loop.steps=2"]) == 0
     assert main([str(write_recipe("twice")), *chosen]) == 0
     once, twice = (
         {
             f"{name}.{key}": value
             for name in ("network", "ema", "optimizer")
-            for key, value in load_file(latest_checkpoint(tmp_path / run / "adapt") / f"{name}.safetensors").items()
+            for key, value in load_file(latest_checkpoint(tmp_path / run / "diffusion") / f"{name}.safetensors").items()
         }
         for run in ("once", "twice")
     )
@@ -107,7 +109,7 @@ def _trained_at_once_and_in_two_legs(optimizer, write_recipe, tmp_path):
 
 def test_without_bitsandbytes_it_is_one_line(write_recipe, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    assert main([str(write_recipe()), "--set", "loop.optimizer=adamw_8bit"]) == 2
+    assert main([str(write_recipe()), "--set", "diffusion.loop.optimizer=adamw_8bit"]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         "finetune: optimizer adamw_8bit needs bitsandbytes: pip install -e '.[adam8bit]'"
     )

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from finetune.__main__ import main
-from finetune.config import load_config
+from finetune.read_config import load_config
 from finetune.shards import decoded, list_shards
-from finetune.stages.adapt import AdaptTraining
+from finetune.stages.diffusion import DiffusionTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import read_manifest
 from mv3d.orbit import load_orbit, save_orbit
@@ -30,7 +30,7 @@ def adapt(write_recipe, orbits: Path, tmp_path: Path, capsys):
     """Encodes and trains so many steps; gives what was said of the orbits."""
 
     def run(steps: int, *settings: str) -> list[str]:
-        words = [f"data={orbits}", f"loop.steps={steps}", "cache.variants=1", *settings]
+        words = [f"data={orbits}", f"diffusion.loop.steps={steps}", "diffusion.cache.variants=1", *settings]
         assert main([str(write_recipe()), *(w for setting in words for w in ("--set", setting))]) == 0
         lines = capsys.readouterr().err.splitlines()
         return [line for line in lines if " to train on" in line or "left out" in line]
@@ -109,7 +109,7 @@ def test_changed_bytes_of_a_shard_are_no_data(adapt, orbits: Path, tmp_path: Pat
         middle = data.index(b"latents.npy") + 700  # in an array, where the tar and the array stay readable
         data[middle : middle + 8] = bytes(8)
         path.write_bytes(data)
-    words = [f"data={orbits}", "loop.steps=9", "cache.variants=1"]
+    words = [f"data={orbits}", "diffusion.loop.steps=9", "diffusion.cache.variants=1"]
     assert main([str(write_recipe()), *(w for word in words for w in ("--set", word))]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "is damaged (its bytes were changed); delete it and run the same command again" in last
@@ -120,8 +120,8 @@ def test_lens_pan_and_zoom_reach_the_shards(write_recipe, orbits: Path):
         orbit = load_orbit(path)
         cameras = tuple(MOTIONS[m].moved(orbit.cameras[0], 1.0) for m in ("still", "pan-left", "zoom-in", "zoom-out"))
         save_orbit(type(orbit)(orbit.frames, cameras, orbit.facts), path, overwrite=True, for_people=False)
-    stage = AdaptTraining(load_config(write_recipe(), [f"data={orbits}"]))
-    samples = {s.facts["variant"]: s for step in range(6) for s in map(decoded, stage._stream.batch(step))}
+    stage = DiffusionTraining(load_config(write_recipe(), [f"data={orbits}"]))
+    samples = {s.facts["variant"]: s for step in range(6) for s in map(decoded, stage.clips._stream.batch(step))}
     stage.close()
     for variant, sample in samples.items():
         still, panned, nearer, farther = (from_nerfstudio(camera) for camera in sample.facts["cameras"])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from finetune.encode import OrbitFrames
+from finetune.clips import OrbitFrames
 from finetune.validation import score_sampled
 from mv3d.cameras import static_orbit
 from mv3d.model.sampling import guidance_per_frame

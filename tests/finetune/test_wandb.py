@@ -61,15 +61,15 @@ def decoded(video: Path, width: int, height: int) -> np.ndarray:
 def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setattr("finetune.stages.adapt.load_lpips", lambda _: SquaredError())
-    recipe = str(write_recipe(more="wandb_project: toy\n", validation_objects=1))
+    monkeypatch.setattr("finetune.stages.diffusion.load_lpips", lambda _: SquaredError())
+    recipe = str(write_recipe(top="wandb_project: toy\n", validation_objects=1))
     try:
         for steps in (2, 4):
-            legs = ["--set", f"loop.steps={steps}", "--set", "loop.validate_every=2"]
+            legs = ["--set", f"diffusion.loop.steps={steps}", "--set", "diffusion.loop.validate_every=2"]
             assert main([recipe, *legs]) == 0
     finally:
         wandb.teardown()
-    run = tmp_path / "run/adapt"
+    run = tmp_path / "run/diffusion"
     first, second = sorted(run.glob("wandb/offline-run-*"))
     identity = (run / "wandb_id.txt").read_text()
     sent = []
@@ -78,7 +78,7 @@ def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe,
         by_kind = {record.WhichOneof("record_type"): record for record in records(path)}
         assert (by_kind["run"].run.run_id, by_kind["run"].run.project) == (identity, "toy")
         config = {item.key: json.loads(item.value_json) for item in by_kind["config"].config.update}
-        assert config["loop"]["learning_rate"] == 1e-3
+        assert config["diffusion"]["loop"]["learning_rate"] == 1e-3
         sent += history(path)
 
     # The figures are those of the JSON lines, by the same steps.

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mv3d.errors import Mv3dError
-from mv3d.generate import GenerateSettings, generate_orbit, make_conditions
+from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import OrbitModel, load_model
+from mv3d.model.pipeline import make_conditions
 from mv3d.model.unet import OrbitUNet
 from tests.tiny import TINY_UNET
 

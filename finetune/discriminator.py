@@ -1,6 +1,6 @@
-"""A critic of patches (Isola et al. 2017; Esser et al. 2021 for autoencoders): does a patch look like a true one?
+"""A discriminator of patches (Isola et al. 2017; Esser et al. 2021 for autoencoders): does a patch look true?
 
-LPIPS does not mind nets of fine lines, which nobody takes for a surface; a critic learns to see them.
+LPIPS does not mind nets of fine lines, which nobody takes for a surface; a discriminator learns to see them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _SLOPE = 0.2
 
 
-class PatchCritic(nn.Module):
+class PatchDiscriminator(nn.Module):
     """Frames (N, 4, S, S), RGB on white and alpha in [0, 1], to a verdict on patches of 38 pixels, (N, 1, S/8, S/8)."""
 
     def __init__(self, channels: tuple[int, int, int] = (32, 64, 128)) -> None:
@@ -34,23 +34,24 @@ class PatchCritic(nn.Module):
         """Positive where a patch is taken for a true one."""
         return self.layers(frames * 2 - 1)
 
-    def lesson(self, made: Tensor, true: Tensor) -> Tensor:
-        """What the critic minimises, the hinge loss (Lim & Ye 2017); frames get no gradients of it."""
+    def discriminator_loss(self, made: Tensor, true: Tensor) -> Tensor:
+        """What the discriminator minimises, the hinge loss (Lim & Ye 2017); frames get no gradients of it."""
         return F.relu(1 - self(true)).mean() + F.relu(1 + self(made.detach())).mean()
 
-    def doubt(self, made: Tensor) -> Tensor:
-        """What those who make the frames minimise; the critic gets no gradients of it."""
+    def generator_loss(self, made: Tensor) -> Tensor:
+        """What those who make the frames minimise; the discriminator gets no gradients of it."""
         self.requires_grad_(False)
         verdict = self(made)
         self.requires_grad_(True)
         return -verdict.mean()
 
 
-def balance(known: Tensor, doubt: Tensor, made: Tensor) -> Tensor:
-    """The weight that makes the gradient of ``doubt`` by the frames as long as that of ``known``.
+def adaptive_weight(reconstruction: Tensor, generator: Tensor, made: Tensor) -> Tensor:
+    """The weight that makes the generator loss's gradient by the frames as long as that of the reconstruction loss.
 
     After Esser et al. 2021, equation 7, there by the decoder's last layer.
-    A critic's gradient grows with its weights; in balance it never drowns what the frames are compared with.
+    A discriminator's gradient grows with its weights; so weighted it never drowns what the frames are compared with.
     """
-    by_known, by_doubt = (torch.autograd.grad(loss, made, retain_graph=True)[0] for loss in (known, doubt))
-    return (by_known.norm() / by_doubt.norm().clamp(min=1e-8)).detach()
+    losses = (reconstruction, generator)
+    norms = [torch.autograd.grad(loss, made, retain_graph=True)[0].norm() for loss in losses]
+    return (norms[0] / norms[1].clamp(min=1e-8)).detach()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetune.processes import local
 
 
-class Average:
+class Ema:
     """Averages of the trained parameters of a network, by name; frozen ones are not kept twice."""
 
     def __init__(self, network: nn.Module) -> None:

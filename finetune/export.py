@@ -1,0 +1,92 @@
+"""The averaged weights of a run become a model folder, or a LoRA, with the licences that they carry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from finetune.checkpoint import latest_checkpoint, load_ema
+from finetune.config import RunConfig
+from finetune.consistency import sampling_facts
+from finetune.networks import Trainee, make_trainee
+from mv3d.dataset import read_manifest
+from mv3d.errors import Mv3dError
+from mv3d.files import whole_file
+from mv3d.model.checkpoints import licence_files, resolve_model, save_model
+from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
+from mv3d.pack import pack_orbits
+
+_NOTED = "trained_on.json"
+
+
+def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path | None:
+    """Write what a run made so far: ``run/model`` in the diffusers layout, half precision, or ``run/lora`` with a LoRA.
+
+    ``ATTRIBUTION.txt`` beside it names every object that the run was ever trained on, with its author and licence; the
+    licence of a base lies there too.
+
+    Returns:
+        The model folder or the LoRA file; None if a stage that belongs to it has no checkpoint yet.
+    """
+    needed = [name for name in config.stages if name != "coarse"]
+    if not all(latest_checkpoint(config.run / name) for name in needed):
+        return None
+    pack = None
+    if config.base is None:
+        size_px = config.frames_px("diffusion")
+        pack = pack_orbits(config.data, config.run / f"pack-{size_px}", size_px)
+    trainee = make_trainee(config, pack, device)
+    load_ema(config.run / "diffusion", trainee.networks)
+    if config.diffusion.lora is None:
+        made = folder = config.run / "model"
+        save_model(trainee.model, folder, overwrite=True)
+    else:
+        folder = config.run / "lora"
+        made = folder / LORA_FILE
+        save_lora(trainee.model.unet, made, _lora_facts(config, trainee), pose_base=trainee.pose_base)
+    if config.base is not None:
+        for path in licence_files(resolve_model(config.base)):
+            shutil.copyfile(path, folder / path.name)
+    (folder / "ATTRIBUTION.txt").write_text(_attribution(config.run))
+    return made
+
+
+def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:
+    assert config.base is not None
+    base, lora = resolve_model(config.base), config.diffusion.lora
+    assert lora is not None
+    return LoraFacts(
+        base=base.stem if base.is_file() else base.name,
+        licence=trainee.model.facts.licence,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        targets=targets_pattern(lora.targets),
+        pose=trainee.pose_base is not None,
+        sampling=sampling_facts(trainee.base_facts, config),
+    )
+
+
+def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) -> None:
+    """Remember in a run folder whose objects it is trained on; after a stop it may be given others."""
+    manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
+    noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
+    known = _noted(run) | noted
+    with whole_file(run / _NOTED) as partial:
+        partial.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
+
+
+def _noted(run: Path) -> dict[str, str]:
+    path = run / _NOTED
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        told = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
+        raise Mv3dError(told) from error
+
+
+def _attribution(run: Path) -> str:
+    return "\n".join(_noted(run).values()) + "\n"
