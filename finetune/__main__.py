@@ -89,7 +89,7 @@ def _run(options: TrainVerb) -> int:
     if options.processes is not None and not options.dry_run:
         raise Mv3dError("--processes is for --dry-run; torchrun --nproc-per-node starts so many")
     deadline = time.monotonic() + 60 * options.minutes
-    config = load_config(options.config, options.set)
+    config = load_config(options.config, list(options.set))
     if options.stage and options.stage not in config.stages:
         known = ", ".join(config.stages)
         raise Mv3dError(f"--stage {options.stage}: {options.config} has no such stage; it has {known}")
