@@ -1,8 +1,8 @@
 """Every recipe's losses and pixels, recorded when small and large models still had trainers of their own.
 
-A refactoring changes none of these numbers. They are compared to a few units of the sixth digit, and not by their bits:
-instruction sets round sums differently. Hence the learning rate too, with which weights hardly move: Adam steps as far
-where a gradient is rounding alone as it does elsewhere.
+A refactoring changes none of these numbers. They are not compared by their bits, since instruction sets round sums
+differently: without AVX, losses are up to 6e-6 off, norms of gradients 8e-5, and pixels 2e-4. Hence the learning rate
+too, with which weights hardly move: Adam steps as far where a gradient is rounding alone as it does elsewhere.
 """
 
 from __future__ import annotations
@@ -42,8 +42,14 @@ def pixels_of(model: OrbitModel, num_views: int = NUM_VIEWS) -> list[float]:
     return [*frames[1].mean(axis=(0, 1)).tolist(), *frames[2, middle, middle].tolist()]
 
 
-def check(found: list[float], expected: list[float]) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+def check(log: Path, name: str) -> None:
+    found, expected = losses_of(log), EXPECTED[name]["losses"]
+    np.testing.assert_allclose(found[:STEPS], expected[:STEPS], rtol=3e-5, atol=1e-5)
+    np.testing.assert_allclose(found[STEPS:], expected[STEPS:], rtol=5e-4, atol=1e-5)
+
+
+def check_pixels(model: OrbitModel, name: str) -> None:
+    np.testing.assert_allclose(pixels_of(model), EXPECTED[name]["pixels"], atol=1e-3)
 
 
 MINI = {
@@ -64,8 +70,8 @@ def test_the_small_model_is_trained_as_ever(config_file: Path, tmp_path: Path, r
     settings += [f"diffusion.loop.steps={STEPS}", f"diffusion.loop.{BARELY}", "diffusion.loop.warmup_steps=1"]
     assert main([str(config_file), *(word for text in settings for word in ("--set", text))]) == 0
     run = tmp_path / "run"
-    check(losses_of(run / "diffusion/log.jsonl"), EXPECTED[name]["losses"])
-    check(pixels_of(load_model(run / "model")), EXPECTED[name]["pixels"])
+    check(run / "diffusion/log.jsonl", name)
+    check_pixels(load_model(run / "model"), name)
 
 
 LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
@@ -88,12 +94,12 @@ def test_a_base_is_adapted_as_ever(write_recipe: Callable[..., Path], svd_folder
     recipe = write_recipe(conditions=conditions, more=more, top="".join(top))
     assert main([str(recipe), *(word for text in settings for word in ("--set", text))]) == 0
     run = tmp_path / "run"
-    check(losses_of(run / "diffusion/log.jsonl"), EXPECTED[name]["losses"])
+    check(run / "diffusion/log.jsonl", name)
     if name.startswith(("distilled", "clips")):  # of the base's clips no cameras are known
         return
     lora = run / "lora" / LORA_FILE
     model = with_loras(load_model(svd_folder), [LoraUse(lora)]) if lora.is_file() else load_model(run / "model")
-    check(pixels_of(model), EXPECTED[name]["pixels"])
+    check_pixels(model, name)
 
 
 def test_the_bundled_model_is_adapted_as_ever(write_recipe: Callable[..., Path], tmp_path: Path):
@@ -107,4 +113,4 @@ def test_the_bundled_model_is_adapted_as_ever(write_recipe: Callable[..., Path],
     ]
     recipe = write_recipe(more=LORA)
     assert main([str(recipe), *(word for text in settings for word in ("--set", text))]) == 0
-    check(losses_of(tmp_path / "run/diffusion/log.jsonl"), EXPECTED["mini_lora"]["losses"])
+    check(tmp_path / "run/diffusion/log.jsonl", "mini_lora")
