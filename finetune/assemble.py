@@ -16,7 +16,7 @@ from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.dataset import read_manifest
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import read_json, whole_file
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.model.unet import OrbitUNet
@@ -84,7 +84,7 @@ def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) 
 def _noted(run: Path) -> dict[str, str]:
     path = run / _NOTED
     try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return dict(read_json(path)) if path.exists() else {}
     except (OSError, ValueError, TypeError) as error:
         told = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
         raise Mv3dError(told) from error

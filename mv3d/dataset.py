@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
 
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 
 SPLITS = ("train", "val", "test")
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.jsonl")
@@ -94,6 +95,7 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         Mv3dError: naming the line, if one is damaged.
     """
+    check_readable_file(path)
     entries = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -165,11 +167,12 @@ def _files(folder: Path, *, inside: str = "") -> Iterator[tuple[str, int, int]]:
     """Files of a folder and of those in it: name, bytes, time in ns."""
     with os.scandir(folder) as found:
         for file in sorted(found, key=lambda file: file.name):
-            if file.is_dir():
+            path = Path(file.path)  # which says of links in a circle, too, that they are no files
+            if path.is_dir():
                 if not inside:
-                    yield from _files(Path(file.path), inside=f"{file.name}/")
-            elif file.is_file() and file.name not in _FOR_PEOPLE:
-                facts = file.stat()
+                    yield from _files(path, inside=f"{file.name}/")
+            elif path.is_file() and file.name not in _FOR_PEOPLE:
+                facts = path.stat()
                 yield inside + file.name, facts.st_size, facts.st_mtime_ns
 
 

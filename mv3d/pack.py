@@ -25,7 +25,7 @@ from mv3d.cameras import Camera, turned_to_front
 from mv3d.dataset import ListedOrbit, Listing, list_orbits
 from mv3d.depth import load_depth
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
+from mv3d.files import read_json, whole_folder
 from mv3d.occupancy import OCCUPANCY_SIZE, load_occupancy
 from mv3d.orbit import Orbit, load_orbit, to_uint8
 
@@ -125,7 +125,7 @@ def _key(listing: Listing, size_px: int) -> str:
 
 def _index(pack: Path) -> dict[str, Any]:
     try:
-        index = json.loads((pack / "index.json").read_text())
+        index = read_json(pack / "index.json")
     except (OSError, ValueError) as error:
         raise _damaged(pack, error) from error
     if not isinstance(index, dict) or not isinstance(index.get("key"), str):
@@ -219,8 +219,8 @@ def _usual_num_views(listing: Listing) -> int:
 
 def _num_views(folder: Path) -> int:
     try:
-        return len(json.loads((folder / "transforms.json").read_text())["frames"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return len(read_json(folder / "transforms.json")["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0  # why it cannot be read is told when it is loaded
 
 

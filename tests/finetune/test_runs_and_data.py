@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from finetune.__main__ import main
+from finetune.assemble import note_objects
 from finetune.config import load_config
 from finetune.shards import decoded, list_shards
 from finetune.stages.adapt import AdaptTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import read_manifest
+from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit, save_orbit
 from render.paths import MOTIONS
 
@@ -86,6 +89,13 @@ def test_new_objects_are_trained_on_and_removed_ones_are_not(adapt, orbits: Path
     assert objects_in(tmp_path / "run") == {"toy/ball-2", "toy/new"}
     # The model has seen the removed ones all the same, and names their authors.
     assert len((tmp_path / "run/model/ATTRIBUTION.txt").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("[" * 100_000), os.mkfifo, Path.mkdir])
+def test_a_damaged_list_of_what_was_trained_on_is_not_begun_anew(orbits: Path, tmp_path: Path, spoil):
+    spoil(tmp_path / "trained_on.json")
+    with pytest.raises(Mv3dError, match=r"trained_on.json cannot be read .* restore it: it names the objects"):
+        note_objects(tmp_path, [orbits], ["toy/ball-0"])
 
 
 def test_other_data_are_noticed(adapt, orbits: Path, tmp_path: Path):

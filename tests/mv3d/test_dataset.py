@@ -58,6 +58,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, told: str):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_is_no_manifest(tmp_path: Path):
+    os.mkfifo(tmp_path / "manifest.jsonl")
+    with pytest.raises(Mv3dError, match=r"manifest.jsonl is a pipe or a device"):
+        read_manifest(tmp_path)
+
+
 def test_what_is_no_collection_says_how_to_make_one(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(Mv3dError, match=r"has no manifest.jsonl; make orbits with: python -m render orbits SOURCE"):
@@ -98,6 +104,8 @@ def test_a_fingerprint_changes_with_any_file_of_the_orbit(tmp_path: Path):
     (folder / "sheet.png").write_bytes(b"for people")
     assert fingerprint(folder) == seen[-1]
     assert len(set(seen)) == 4
+    (folder / "frames/001.png").symlink_to("001.png")  # a circle, which whoever reads the orbit will tell
+    assert fingerprint(folder) == seen[-1]
 
 
 def test_collections_above_and_below_a_folder_are_found(tmp_path: Path):
