@@ -14,7 +14,7 @@ from finetune.config import RunConfig
 from finetune.recipe import Recipe
 from finetune.stages.adapt import AdaptTraining
 from finetune.stages.diffusion import DiffusionTraining
-from mv3d.dataset import read_manifest
+from mv3d.dataset import collection_of, read_manifest
 from mv3d.errors import Mv3dError
 from mv3d.files import read_json, whole_file
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
@@ -72,8 +72,9 @@ def save_adaptation(recipe: Recipe, stage: AdaptTraining) -> Path:
     return made
 
 
-def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) -> None:
+def note_objects(run: Path, places: Sequence[Path], object_ids: Iterable[str]) -> None:
     """Remember in a run folder whose objects it is trained on; another leg may be given others."""
+    folders = map(collection_of, places)
     manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
     noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
     known = _noted(run) | noted

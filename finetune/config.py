@@ -160,7 +160,8 @@ class RunConfig:
     """One model: where its data is, where it grows, and its stages in the order they are trained."""
 
     data: tuple[Path, ...]
-    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them; or files in such
+    folders that name some of the objects, as ``curate`` writes them (``data/orbits/broad.txt``)."""
     run: Path
     """Caches, checkpoints, logs and the assembled model; a leg of any length continues here."""
     autoencoder: AutoencoderStage

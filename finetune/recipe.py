@@ -174,7 +174,8 @@ class Recipe:
     base: str
     """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub."""
     data: tuple[Path, ...]
-    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them; or files in such
+    folders that name some of the objects, as ``curate`` writes them (``data/orbits/broad.txt``)."""
     run: Path
     """Cache, checkpoints, logs and the result; a leg of any length continues here."""
     model_name: str
@@ -195,6 +196,6 @@ class Recipe:
     resolution_px: ResolutionPx | None = None
     """The base's own, unless given."""
     seed: Seed = 0
-    validation_split: str = "val"
+    validation_split: Literal["train", "val", "test"] = "val"
     validation_objects: CountOrNone = 8
     wandb_project: str | None = None

@@ -198,6 +198,17 @@ def test_a_continued_run_takes_other_data_and_sides(train, orbits: Path, tmp_pat
     assert "001.png is no readable picture" in said[1]
 
 
+def test_a_list_of_objects_as_curation_writes_it_is_trained_on(train, orbits: Path, tmp_path: Path):
+    (orbits / "broad.txt").write_text("toy/ball-0\ntoy/ball-3\ntoy/gone\n")
+    code, said = train(f"data={orbits / 'broad.txt'}")
+    assert (code, said[0]) == (0, "finetune: 1 orbits of 1 objects to train on, 1 to validate with, 1 left out")
+    assert said[1:] == [f"finetune: {orbits}/toy/gone is left out: broad.txt names it, and the manifest does not"]
+    assert set(json.loads((tmp_path / "run/trained_on.json").read_text())) == {"toy/ball-0"}
+    (orbits / "broad.txt").write_text("toy/ball-0\ntoy/ball-1\n")  # other rules, the same run
+    code, said = train(f"data={orbits / 'broad.txt'}", "volume.loop.steps=3")
+    assert (code, said[0].split(", ")[0]) == (0, "finetune: 2 orbits of 2 objects to train on")
+
+
 def test_nothing_to_train_on_is_one_line(train, orbits: Path, tmp_path: Path):
     sides(orbits, ball_0="val", ball_1="test")
     code, said = train()

@@ -89,6 +89,23 @@ def test_whole_orbits_are_listed_in_order_and_missing_ones_told(tmp_path: Path):
     assert [path.name for path in orbit_folders(tmp_path / "a")] == ["0", "2", "10"]
 
 
+def test_a_list_names_some_of_a_collections_objects(tmp_path: Path):
+    for name in ("a/0", "b/0", "b/1"):
+        make_orbit(tmp_path, name)
+    write(tmp_path / "manifest.jsonl", {"object_id": "a", "orbits": 1}, {"object_id": "b", "orbits": 2})
+    names = tmp_path / "broad.txt"
+    names.write_text("b\n\nc\n")
+    listing = list_orbits([names])
+    assert [entry.object_id for entry in listing.orbits] == ["b", "b"]
+    assert listing.left_out == {str(tmp_path / "c"): "broad.txt names it, and the manifest does not"}
+    names.write_text("c\n")
+    with pytest.raises(Mv3dError, match=r"broad.txt: no rendered orbit in there"):
+        list_orbits([names])
+    names.write_bytes(b"\xff")
+    with pytest.raises(Mv3dError, match=r"broad.txt cannot be read as a list of objects"):
+        list_orbits([names])
+
+
 def test_a_fingerprint_changes_with_any_file_of_the_orbit(tmp_path: Path):
     folder = make_orbit(tmp_path, "a/0")
     seen = [fingerprint(folder)]
