@@ -33,7 +33,7 @@ def two_commands() -> list[str]:
 
 @pytest.fixture
 def run_ci(tmp_path: Path):
-    """Runs .ci/run of a clone in which nothing is real but it and README; gives exit code, output and what was asked."""
+    """Runs .ci/run in a clone of it and README, with no real program: exit code, output, and what was asked of whom."""
     if os.name == "nt" or not (shutil.which("git") and shutil.which("bash")):
         pytest.skip(".ci/run needs bash and git")
     clone, home = tmp_path / "clone", tmp_path / "home"

@@ -187,6 +187,17 @@ def test_training_without_validation_works_and_says_so(train, orbits: Path, tmp_
     assert not any(key.startswith("val_") for line in lines for key in line)
 
 
+def test_no_stage_needs_an_object_to_validate_with(config_file: Path, orbits: Path, tmp_path: Path):
+    sides(orbits, ball_0="train", ball_1="train")
+    stages = ("autoencoder", "volume", "diffusion")
+    words = [f"data={orbits}", *(f"{stage}.loop.{key}=1" for stage in stages for key in ("steps", "validate_every"))]
+    assert main([str(config_file), *(w for setting in words for w in ("--set", setting))]) == 0
+    for stage in stages:
+        assert (tmp_path / f"run/{stage}/step-0000001").is_dir()
+        assert "val_" not in (tmp_path / f"run/{stage}/log.jsonl").read_text()
+    assert (tmp_path / "run/model/model_index.json").is_file()
+
+
 def test_a_continued_run_takes_other_data_and_sides(train, orbits: Path, tmp_path: Path):
     code, said = train()
     assert (code, said[0]) == (0, "finetune: 3 orbits of 3 objects to train on, 1 to validate with, 0 left out")
