@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,6 +62,7 @@ OVERRIDES = (
     "x",
     "seed=&a [*a]",
 )
+NETWORKS = ("network", "ema", "optimizer")
 NOTES = ("step-notes.txt", "step-0000001-backup/mine.txt")
 
 
@@ -250,7 +253,7 @@ def _replace(path: Path, rng: np.random.Generator) -> str:
 
 def run_case(case: Case, place: Place, patience_s: float) -> tuple[str, list[str]]:
     """Run a case in a child; returns how it ended, and what is wrong with that."""
-    before = _digests(place, case)
+    before, steps = _digests(place, case), _whole_steps(place, case)
     said = place.root.with_name("said")
     child = os.fork()
     if not child:
@@ -274,6 +277,8 @@ def run_case(case: Case, place: Place, patience_s: float) -> tuple[str, list[str
         faults.append(f"exit code 2 without one line at the end: {text.strip().splitlines()[-2:]}")
     after = _digests(place, case)
     faults += [f"changed or lost: {path}" for path, digest in before.items() if after.get(path) != digest]
+    there = _whole_steps(place)
+    faults += [f"step {step} of {stage} is lost" for stage, step in steps.items() if there.get(stage, -1) < step]
     return {0: "went on", 2: "refused"}.get(code, "broke"), faults
 
 
@@ -300,7 +305,7 @@ def _in_child(case: Case, said: Path) -> int:
 
 
 def _digests(place: Place, case: Case) -> dict[Path, str]:
-    """Of all that no command may change: data, model, notes, and the newest checkpoint that was not touched."""
+    """Of all that no command may change: data, model, notes."""
     kept = [path for folder in (place.data, place.svd) for path in folder.rglob("*")]
     kept += [path for name in NOTES for path in place.root.glob(f"*/*/{name}")]
     return {
@@ -308,6 +313,23 @@ def _digests(place: Place, case: Case) -> dict[Path, str]:
         for path in kept
         if path not in case.touched and path.is_file() and not path.is_symlink()
     }
+
+
+def _whole_steps(place: Place, case: Case | None = None) -> dict[Path, int]:
+    """The newest step that each stage has a whole checkpoint of, if that is not one that the case touches."""
+    newest: dict[Path, int] = {}
+    for folder in sorted(place.root.glob("*/*/step-???????")):
+        state, *files = (folder / name for name in ("state.json", *(f"{n}.safetensors" for n in NETWORKS)))
+        touched = set() if case is None else case.touched
+        if touched & {folder, state, *files, *folder.parents} or not all(map(Path.is_file, (state, *files))):
+            continue
+        try:
+            known = json.loads(state.read_text())["checksums"]
+            if all(zlib.crc32(path.read_bytes()) == known[path.stem] for path in files):
+                newest[folder.parent] = int(folder.name.removeprefix("step-"))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return newest
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 
 _DIGEST_BYTES = 8
 
@@ -29,6 +30,7 @@ class DiskCache:
         self._keys, self._shape = keys, shape
         self._rows, self._digests = folder / "rows.bin", folder / "digests.bin"
         for path in (self._rows, self._digests):
+            check_readable_file(path)
             path.touch()
 
     def get(self, row: int, make: Callable[[], Tensor]) -> Tensor:

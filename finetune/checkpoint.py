@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from finetune.ema import Ema
 from finetune.processes import Processes, local, sliced_like, whole
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
+from mv3d.files import read_json, whole_folder
 from mv3d.model.weights import check_fit, load_strict
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -195,11 +195,11 @@ def _read_state(folder: Path) -> TrainingState:
     path = folder / _STATE
     _check_is_file(path)
     try:
-        state = TrainingState(**json.loads(path.read_text()))
+        state = TrainingState(**read_json(path))
         known = isinstance(state.step, int) and checkpoint_folder(folder.parent, state.step) == folder
         if not (known and math.isfinite(state.seconds) and isinstance(state.checksums, dict)):
             raise ValueError("not of this step")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _Damaged(f"{path}: {error}") from error
     return state
 

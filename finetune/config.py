@@ -103,7 +103,8 @@ class RunConfig:
     """One model: where its data is, where it grows, what it begins with, and its stages in the order of training."""
 
     data: tuple[Path, ...]
-    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them."""
+    """Folders of orbit folders with their manifest.jsonl, as ``python -m render orbits`` writes them; or files in such
+    folders that name some of the objects, as ``curate`` writes them (``data/orbits/broad.txt``)."""
     run: Path
     """Caches, checkpoints, logs and the model; a run that was stopped continues here."""
     diffusion: DiffusionStage

@@ -13,9 +13,9 @@ from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.consistency import sampling_facts
 from finetune.networks import Trainee, make_trainee
-from mv3d.dataset import read_manifest
+from mv3d.dataset import collection_of, read_manifest
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import read_json, whole_file
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.pack import pack_orbits
@@ -70,8 +70,9 @@ def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:
     )
 
 
-def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) -> None:
+def note_objects(run: Path, places: Sequence[Path], object_ids: Iterable[str]) -> None:
     """Remember in a run folder whose objects it is trained on; after a stop it may be given others."""
+    folders = map(collection_of, places)
     manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
     noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
     known = _noted(run) | noted
@@ -82,7 +83,7 @@ def note_objects(run: Path, folders: Sequence[Path], object_ids: Iterable[str]) 
 def _noted(run: Path) -> dict[str, str]:
     path = run / _NOTED
     try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return dict(read_json(path)) if path.exists() else {}
     except (OSError, ValueError, TypeError) as error:
         told = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
         raise Mv3dError(told) from error

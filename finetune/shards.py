@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import queue
+import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,11 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import read_json, whole_file
 
 RawSample = dict[str, Any]
 _PREFETCHED_BATCHES = 2
+_NAME = re.compile(r"\d{6}\.tar")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def write_shard(path: Path, key: str, samples: Iterator[Sample | LeftOut]) -> No
 
 def remove_shards(folder: Path, first: int) -> None:
     """Remove those of a number from ``first`` on, which belong to data that there were once."""
-    for path in folder.glob("[0-9]*.tar"):
+    for path in _shard_paths(folder):
         if int(path.stem) >= first:
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink()
@@ -111,9 +113,9 @@ def list_shards(folder: Path) -> tuple[Shard, ...]:
         Mv3dError: if there is none, or a list is damaged.
     """
     shards = []
-    for path in sorted(folder.glob("[0-9]*.tar")):
+    for path in _shard_paths(folder):
         try:
-            listing = json.loads(path.with_suffix(".json").read_text())
+            listing = read_json(path.with_suffix(".json"))
             told = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
             shards.append(Shard(path, *told))
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -265,9 +267,14 @@ def _read(shard: Shard) -> list[RawSample]:
     return samples
 
 
+def _shard_paths(folder: Path) -> list[Path]:
+    """In order; what is only called alike (``000001-backup.tar``) is none."""
+    return sorted(path for path in folder.glob("*.tar") if _NAME.fullmatch(path.name))
+
+
 def _key_of(listing: Path) -> str | None:
     try:
-        return json.loads(listing.read_text())["key"]
+        return read_json(listing)["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

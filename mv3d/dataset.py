@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
 
 from mv3d.errors import Mv3dError
+from mv3d.files import check_readable_file
 
 SPLITS = ("train", "val", "test")
 _MANIFEST = re.compile(r"manifest(-\d+-of-\d+)?\.jsonl")
@@ -94,6 +95,7 @@ def read_entries(path: Path) -> list[Entry]:
     Raises:
         Mv3dError: naming the line, if one is damaged.
     """
+    check_readable_file(path)
     entries = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -111,19 +113,35 @@ def read_entries(path: Path) -> list[Entry]:
     return entries
 
 
-def list_orbits(collections: Sequence[Path], category: str | None = None) -> Listing:
+def collection_of(place: Path) -> Path:
+    """The folder of a collection: ``place`` itself, or where the list of some of its objects lies."""
+    return place.parent if place.is_file() else place
+
+
+def list_orbits(places: Sequence[Path], category: str | None = None) -> Listing:
     """All orbits of some collections, or those of one category; nothing but their folders is looked at.
 
     An object that is on no side of the split is one to train on.
 
+    Args:
+        places: folders of collections, or files in them that name some of their objects, an id a line, as ``render
+            curate`` writes them (``broad.txt``).
+        category: as the manifests have it.
+
     Raises:
-        Mv3dError: if there is none.
+        Mv3dError: if there is none, or a list cannot be read.
     """
     found: list[ListedOrbit] = []
     left_out, categories = {}, set()
-    for collection in collections:
-        for object_id, entry in read_manifest(collection).items():
+    for place in places:
+        collection, named = collection_of(place), _named_in(place)
+        manifest = read_manifest(collection)
+        for object_id in sorted((named or set()) - manifest.keys()):
+            left_out[str(collection / object_id)] = f"{place.name} names it, and the manifest does not"
+        for object_id, entry in manifest.items():
             categories.add(entry.category)
+            if named is not None and object_id not in named:
+                continue
             if not entry.orbits or category not in (None, entry.category):
                 continue
             folders = orbit_folders(collection / object_id)
@@ -134,8 +152,18 @@ def list_orbits(collections: Sequence[Path], category: str | None = None) -> Lis
                 left_out[str(collection / object_id)] = told
     if not found:
         known = f" of category {category}; there are {', '.join(sorted(map(str, categories)))}" if category else ""
-        raise Mv3dError(f"{', '.join(map(str, collections))}: no rendered orbit in there{known}")
+        raise Mv3dError(f"{', '.join(map(str, places))}: no rendered orbit in there{known}")
     return Listing(tuple(found), left_out)
+
+
+def _named_in(place: Path) -> set[str] | None:
+    """The objects that a list names, or None for a folder, of which all are meant."""
+    if not place.is_file():
+        return None
+    try:
+        return {name for line in place.read_text(encoding="utf-8").splitlines() if (name := line.strip())}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Mv3dError(f"{place} cannot be read as a list of objects: {error}") from error
 
 
 def orbit_folders(object_folder: Path) -> list[Path]:
@@ -165,11 +193,12 @@ def _files(folder: Path, *, inside: str = "") -> Iterator[tuple[str, int, int]]:
     """Files of a folder and of those in it: name, bytes, time in ns."""
     with os.scandir(folder) as found:
         for file in sorted(found, key=lambda file: file.name):
-            if file.is_dir():
+            path = Path(file.path)  # which says of links in a circle, too, that they are no files
+            if path.is_dir():
                 if not inside:
-                    yield from _files(Path(file.path), inside=f"{file.name}/")
-            elif file.is_file() and file.name not in _FOR_PEOPLE:
-                facts = file.stat()
+                    yield from _files(path, inside=f"{file.name}/")
+            elif path.is_file() and file.name not in _FOR_PEOPLE:
+                facts = path.stat()
                 yield inside + file.name, facts.st_size, facts.st_mtime_ns
 
 

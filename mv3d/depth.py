@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
+from mv3d.files import check_readable_file, whole_folder
 
 Depth = NDArray[np.float32]
 
@@ -41,13 +41,14 @@ def load_depth(orbit_folder: Path) -> Depth | None:
     """Read the depth (N, H, W) of an orbit folder, in world units; None if it has none.
 
     Raises:
-        Mv3dError: if a map is no 16-bit picture or of another size than the first.
+        Mv3dError: if a map is no readable picture of 16 bits, or of another size than the first.
     """
     paths = sorted((orbit_folder / DEPTH_FOLDER).glob("*.png"))
     if not paths:
         return None
     views = []
     for path in paths:
+        check_readable_file(path)
         try:
             with Image.open(path) as picture:
                 view = np.asarray(picture)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mv3d.errors import Mv3dError
 
@@ -78,6 +80,21 @@ def check_readable_file(path: Path) -> None:
     """Raise `Mv3dError` if ``path`` is a pipe, a socket or a device: reading it might never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise Mv3dError(f"{path} is a pipe or a device; save what it gives as a file, and name that")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of ours holds, which may have been damaged.
+
+    Raises:
+        OSError: if it is missing or cannot be read.
+        ValueError: if it is no text, no JSON, nested without end, or a pipe.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError("it is a pipe or a device")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("objects or lists are nested too deeply") from None
 
 
 def _put(partial: Path, path: Path) -> bool:

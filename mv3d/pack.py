@@ -22,10 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mv3d.cameras import Camera, turned_to_front
-from mv3d.dataset import ListedOrbit, Listing, list_orbits
+from mv3d.dataset import ListedOrbit, Listing, collection_of, list_orbits
 from mv3d.depth import load_depth
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
+from mv3d.files import read_json, whole_folder
 from mv3d.occupancy import OCCUPANCY_SIZE, load_occupancy
 from mv3d.orbit import Orbit, load_orbit
 from mv3d.pixels import to_uint8
@@ -75,22 +75,22 @@ class Pack:
         return np.roll(self.frames[orbit], -input_view, axis=0)
 
 
-def pack_orbits(collections: Sequence[Path], pack: Path, size_px: int) -> Pack:
+def pack_orbits(places: Sequence[Path], pack: Path, size_px: int) -> Pack:
     """Pack the orbits of collections, or open the pack if it is there, whole, and of these orbits as they are now.
 
-    An orbit that cannot be used is left out, and the pack tells why.
+    ``places`` are as for `mv3d.dataset.list_orbits`. An orbit that cannot be used is left out, and the pack tells why.
 
     Raises:
         Mv3dError: if no orbit of a collection can be used, or the pack cannot be written.
     """
-    listing = list_orbits(collections)
+    listing = list_orbits(places)
     key = _key(listing, size_px)
     try:
         if _index(pack)["key"] == key:
             return open_pack(pack)
     except Mv3dError:
         pass  # none, or none that can be used: it is made of what can be read again
-    _write_pack(listing, collections, pack, size_px, key)
+    _write_pack(listing, places, pack, size_px, key)
     return open_pack(pack)
 
 
@@ -126,7 +126,7 @@ def _key(listing: Listing, size_px: int) -> str:
 
 def _index(pack: Path) -> dict[str, Any]:
     try:
-        index = json.loads((pack / "index.json").read_text())
+        index = read_json(pack / "index.json")
     except (OSError, ValueError) as error:
         raise _damaged(pack, error) from error
     if not isinstance(index, dict) or not isinstance(index.get("key"), str):
@@ -153,7 +153,7 @@ def _check_whole(path: Path, known: dict[str, Any]) -> None:
 # Packing.
 
 
-def _write_pack(listing: Listing, collections: Sequence[Path], pack: Path, size_px: int, key: str) -> None:
+def _write_pack(listing: Listing, places: Sequence[Path], pack: Path, size_px: int, key: str) -> None:
     used: list[ListedOrbit] = []
     left_out = dict(listing.left_out)
     poses, lenses = [], []
@@ -177,7 +177,7 @@ def _write_pack(listing: Listing, collections: Sequence[Path], pack: Path, size_
                 poses.append([camera.world_from_cam for camera in orbit.cameras])
                 lenses.append([[getattr(camera, name) for name in _LENS] for camera in orbit.cameras])
                 used.append(entry)
-        _check_used(listing, collections, used, left_out)
+        _check_used(listing, places, used, left_out)
         np.savez(partial / "cameras.npz", world_from_cam=np.array(poses), lens=np.array(lenses))
         index = {
             "format": _FORMAT,
@@ -220,22 +220,21 @@ def _usual_num_views(listing: Listing) -> int:
 
 def _num_views(folder: Path) -> int:
     try:
-        return len(json.loads((folder / "transforms.json").read_text())["frames"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return len(read_json(folder / "transforms.json")["frames"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0  # why it cannot be read is told when it is loaded
 
 
 def _check_used(
-    listing: Listing, collections: Sequence[Path], used: Sequence[ListedOrbit], left_out: dict[str, str]
+    listing: Listing, places: Sequence[Path], used: Sequence[ListedOrbit], left_out: dict[str, str]
 ) -> None:
     """A collection of which nothing can be used is a mistake, not an accident."""
     kept = {entry.orbit for entry in used}
-    for collection in collections:
+    for place in places:
+        collection = collection_of(place)
         of_it = [entry.orbit for entry in listing.orbits if Path(entry.orbit).is_relative_to(collection)]
         if of_it and not kept.intersection(of_it):
-            raise Mv3dError(
-                f"{collection}: none of its {len(of_it)} orbits can be used; the first: {left_out[of_it[0]]}"
-            )
+            raise Mv3dError(f"{place}: none of its {len(of_it)} orbits can be used; the first: {left_out[of_it[0]]}")
 
 
 def _nearest(maps: np.ndarray, size_px: int) -> np.ndarray:

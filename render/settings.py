@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from mv3d.cameras import DEFAULT_FOV_DEG
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import read_json, whole_file
 
 Renderer = Literal["raycast", "cycles"]
 CameraPath = Literal[
@@ -98,7 +98,11 @@ def check_settings(out: Path, settings: Settings) -> None:
     path = out / _FILE
     wanted = json.loads(json.dumps(asdict(settings)))
     if path.is_file():
-        made_with = json.loads(json.dumps(asdict(Settings()))) | json.loads(path.read_text())
+        try:
+            made_with = json.loads(json.dumps(asdict(Settings()))) | read_json(path)
+        except (OSError, ValueError, TypeError) as error:
+            told = f"{path} cannot be read ({error}), which says how the orbits beside it were rendered"
+            raise Mv3dError(f"{told}; restore it, or choose another --out") from error
         changed = [
             f"{key} {made_with.get(key)} -> {value}" for key, value in wanted.items() if made_with.get(key) != value
         ]

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_folder
+from mv3d.files import read_json, whole_folder
 from mv3d.model.sizes import Shapes, check_sizes
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -112,12 +112,10 @@ def load_json(path: Path) -> dict[str, Any]:
         Mv3dError: if the file is missing or holds anything else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError:
         raise Mv3dError(f"{path} is missing; a model folder has the diffusers layout") from None
-    except RecursionError:
-        raise Mv3dError(f"{path} is no readable JSON: objects or lists are nested too deeply") from None
-    except (OSError, ValueError) as error:  # no UTF-8, no JSON, or a number of more digits than Python reads
+    except (OSError, ValueError) as error:  # the latter for numbers of more digits than Python reads, too
         raise Mv3dError(f"{path} is no readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise Mv3dError(f"{path} must hold a JSON object, not {type(content).__name__}")

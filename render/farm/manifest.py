@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mv3d.dataset import Entry, has_manifest, orbit_folders, read_entries, read_manifest
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
+from mv3d.files import read_json, whole_file
 from render.sources import SourceObject
 
 _SAVE_EVERY_S = 10.0
@@ -81,10 +81,10 @@ def entry_on_disk(item: SourceObject, folders: Sequence[Path]) -> Entry:
     entry = entry_of(item)
     for path in (folder / "transforms.json" for folder in folders):
         try:
-            facts = json.loads(path.read_text())["mv3d"]
+            facts = read_json(path)["mv3d"]
             split, geometry_hash = facts["extra"]["split"], facts["extra"]["geometry_hash"]
             seconds = entry.seconds + sum(facts["seconds"].values())
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise Mv3dError(f"{path} was not written by this renderer; choose another folder", argument="out") from None
         entry = replace(
             entry, split=split, geometry_hash=geometry_hash, seconds=round(seconds, 3), orbits=entry.orbits + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from finetune.cache import DiskCache, weights_digest
 from finetune.data import draw
+from mv3d.errors import Mv3dError
 
 
 def test_every_epoch_draws_each_sample_once_in_its_own_order():
@@ -61,6 +63,12 @@ def test_cache_makes_a_row_again_that_was_changed_or_half_written(tmp_path: Path
     path.write_bytes(damage(path.read_bytes()))
     assert all(torch.equal(cache.get(row, make), torch.full((2, 3), 0.5)) for row in range(2))
     assert len(made) > 2
+
+
+def test_a_pipe_is_no_cache(tmp_path: Path):
+    os.mkfifo(tmp_path / "rows.bin")
+    with pytest.raises(Mv3dError, match=r"rows.bin is a pipe"):
+        DiskCache(tmp_path, "ab", (2, 3))
 
 
 def test_digest_changes_with_any_weight():

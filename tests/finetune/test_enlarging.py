@@ -136,7 +136,10 @@ def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
         (["diffusion.discriminator_weight=0.1", "diffusion.lpips_weight=0"], "discriminator_weight is a share"),
     ],
 )
-def test_what_cannot_be_trained_is_one_line(config_file, tmp_path, rendered, large, capsys, settings, message):
+def test_what_cannot_be_trained_is_one_line(
+    config_file, tmp_path, rendered, large, capsys, monkeypatch, settings, message
+):
+    monkeypatch.setenv("MV3D_CACHE", str(tmp_path / "no weights"))  # it is told before any are wanted
     data = rendered if "size" in message else large
     assert _train(config_file, tmp_path / "run", data, *settings) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]

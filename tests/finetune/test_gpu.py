@@ -15,6 +15,8 @@ from tests.fake_gpu import a_gpu
 
 STAGES = ("autoencoder", "volume", "diffusion")
 OF_NETWORKS = {"convolution", "convolution_backward", "native_group_norm", "addmm", "_fused_adamw_", "_foreach_lerp_"}
+LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
+DISTILLATION = "distillation: {num_steps: 2, teacher_steps: 4}\n"
 EVERYTHING = [
     "volume.render_px=16",
     "volume.lpips_weight=0.1",
@@ -77,6 +79,22 @@ def test_all_stages_of_the_mini_model_run_on_the_gpu_stopped_and_resumed(config_
     assert gpu.done["cuda"].keys() >= OF_NETWORKS
     check_equal(tmp_path / "gpu", tmp_path / "cpu", STAGES)
     assert (tmp_path / "gpu/diffusion/sheets/0000002.jpg").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", ["", LORA, LORA + DISTILLATION], ids=["whole", "LoRA", "few steps"])
+def test_adaptations_run_on_the_gpu(write_recipe, tmp_path, monkeypatch, more):
+    def train(run: str) -> None:
+        recipe = str(write_recipe(run, more, validation_objects=1))
+        assert main([recipe, "--set", "loop.steps=2", "--set", "loop.validate_every=2"]) == 0
+
+    train("cpu")
+    with a_gpu(monkeypatch) as gpu:
+        train("gpu")
+    assert not OF_NETWORKS & gpu.done["cpu"].keys()
+    assert gpu.done["cuda"].keys() >= OF_NETWORKS - {"convolution_backward"}  # a LoRA's are all products
+    check_equal(tmp_path / "gpu", tmp_path / "cpu", ("adapt",))
+    assert (tmp_path / "gpu/adapt/sheets/0000002.jpg").is_file()
 
 
 def test_more_processes_than_gpus_are_one_line(config_file, monkeypatch, capsys):

@@ -40,6 +40,7 @@ OUT_OF_BOUNDS = [
     (LORA, "num_views=0", "num_views is 0; give from 1 to 200"),
     (LORA, "resolution_px=63", "resolution_px is 63; give a multiple of 8 from 32 to 4096"),
     (LORA, "seed=-1", "seed is -1"),
+    (LORA, "validation_split=vall", "validation_split must be one of train, val, test, got 'vall'"),
     (LORA, "data=[]", "data must be a list of one or more"),
     (LORA, "diffusion.channels=[48, 96]", "channels is 48; give a multiple of 32"),
     (LORA, "diffusion.channels=[64]", "1 channels and 3 heads; give one of each per level"),

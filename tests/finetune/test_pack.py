@@ -161,6 +161,27 @@ def test_an_orbit_that_cannot_be_used_is_left_out_until_it_can(orbits: Path, tmp
     assert len(pack_orbits([orbits], tmp_path / "pack", 32).entries) == 3
 
 
+@pytest.mark.parametrize("name", ["transforms.json", "frames/002.png", "depth/001.png"])
+def test_a_pipe_is_left_out_instead_of_waited_for(orbits: Path, tmp_path: Path, name: str):
+    path = orbits / "toy/ball-1/0" / name
+    path.unlink()
+    os.mkfifo(path)
+    pack = pack_orbits([orbits], tmp_path / "pack", 32)
+    assert len(pack.entries) == 3
+    (reason,) = pack.left_out.values()
+    assert reason.startswith(f"{path} is a pipe or a device")
+
+
+@pytest.mark.parametrize("spoil", [os.mkfifo, lambda path: path.write_text("[" * 100_000)])
+def test_an_index_that_cannot_be_read_is_made_again(rendered: Path, tmp_path: Path, spoil):
+    pack_orbits([rendered], tmp_path / "pack", 32)
+    (tmp_path / "pack/index.json").unlink()
+    spoil(tmp_path / "pack/index.json")
+    with pytest.raises(Mv3dError, match="is no whole pack"):
+        open_pack(tmp_path / "pack")
+    assert len(pack_orbits([rendered], tmp_path / "pack", 32).entries) == 4
+
+
 def test_a_collection_of_which_nothing_can_be_used_is_a_mistake(orbits: Path, rendered: Path, tmp_path: Path):
     for path in orbits.glob("toy/*/0"):
         change(path, lambda orbit: orbit.resized(16))

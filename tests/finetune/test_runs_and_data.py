@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from finetune.__main__ import main
+from finetune.export import note_objects
 from finetune.read_config import load_config
 from finetune.shards import decoded, list_shards
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import read_manifest
+from mv3d.errors import Mv3dError
 from mv3d.orbit import load_orbit, save_orbit
 from render.camera_paths import MOTIONS
 
@@ -86,6 +89,13 @@ def test_new_objects_are_trained_on_and_removed_ones_are_not(adapt, orbits: Path
     assert objects_in(tmp_path / "run") == {"toy/ball-2", "toy/new"}
     # The model has seen the removed ones all the same, and names their authors.
     assert len((tmp_path / "run/model/ATTRIBUTION.txt").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("[" * 100_000), os.mkfifo, Path.mkdir])
+def test_a_damaged_list_of_what_was_trained_on_is_not_begun_anew(orbits: Path, tmp_path: Path, spoil):
+    spoil(tmp_path / "trained_on.json")
+    with pytest.raises(Mv3dError, match=r"trained_on.json cannot be read .* restore it: it names the objects"):
+        note_objects(tmp_path, [orbits], ["toy/ball-0"])
 
 
 def test_other_data_are_noticed(adapt, orbits: Path, tmp_path: Path):
@@ -177,6 +187,17 @@ def test_training_without_validation_works_and_says_so(train, orbits: Path, tmp_
     assert not any(key.startswith("val_") for line in lines for key in line)
 
 
+def test_no_stage_needs_an_object_to_validate_with(config_file: Path, orbits: Path, tmp_path: Path):
+    sides(orbits, ball_0="train", ball_1="train")
+    stages = ("autoencoder", "volume", "diffusion")
+    words = [f"data={orbits}", *(f"{stage}.loop.{key}=1" for stage in stages for key in ("steps", "validate_every"))]
+    assert main([str(config_file), *(w for setting in words for w in ("--set", setting))]) == 0
+    for stage in stages:
+        assert (tmp_path / f"run/{stage}/step-0000001").is_dir()
+        assert "val_" not in (tmp_path / f"run/{stage}/log.jsonl").read_text()
+    assert (tmp_path / "run/model/model_index.json").is_file()
+
+
 def test_a_continued_run_takes_other_data_and_sides(train, orbits: Path, tmp_path: Path):
     code, said = train()
     assert (code, said[0]) == (0, "finetune: 3 orbits of 3 objects to train on, 1 to validate with, 0 left out")
@@ -186,6 +207,17 @@ def test_a_continued_run_takes_other_data_and_sides(train, orbits: Path, tmp_pat
     assert (code, said[0]) == (0, "finetune: 2 orbits of 2 objects to train on, 2 to validate with, 1 left out")
     assert "toy/ball-0/0 is left out: " in said[1]
     assert "001.png is no readable picture" in said[1]
+
+
+def test_a_list_of_objects_as_curation_writes_it_is_trained_on(train, orbits: Path, tmp_path: Path):
+    (orbits / "broad.txt").write_text("toy/ball-0\ntoy/ball-3\ntoy/gone\n")
+    code, said = train(f"data={orbits / 'broad.txt'}")
+    assert (code, said[0]) == (0, "finetune: 1 orbits of 1 objects to train on, 1 to validate with, 1 left out")
+    assert said[1:] == [f"finetune: {orbits}/toy/gone is left out: broad.txt names it, and the manifest does not"]
+    assert set(json.loads((tmp_path / "run/trained_on.json").read_text())) == {"toy/ball-0"}
+    (orbits / "broad.txt").write_text("toy/ball-0\ntoy/ball-1\n")  # other rules, the same run
+    code, said = train(f"data={orbits / 'broad.txt'}", "volume.loop.steps=3")
+    assert (code, said[0].split(", ")[0]) == (0, "finetune: 2 orbits of 2 objects to train on")
 
 
 def test_nothing_to_train_on_is_one_line(train, orbits: Path, tmp_path: Path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetune.shards import Sample, ShardStream, decoded, list_shards, shard_path, write_shard
+from finetune.shards import Sample, ShardStream, decoded, list_shards, remove_shards, shard_path, write_shard
 from mv3d.errors import Mv3dError
 
 COUNT, PER_SHARD = 11, 3
@@ -93,6 +94,8 @@ def _all_of(folder: Path, number: int):
         lambda path: path.write_bytes(b"\x00" * path.stat().st_size),
         lambda path: path.unlink(),
         lambda path: path.with_suffix(".json").write_text("{"),
+        lambda path: path.with_suffix(".json").write_text("[" * 100_000),
+        lambda path: (path.with_suffix(".json").unlink(), os.mkfifo(path.with_suffix(".json"))),
     ],
 )
 def test_a_damaged_shard_is_named_with_the_way_out(folder, damage):
@@ -101,6 +104,29 @@ def test_a_damaged_shard_is_named_with_the_way_out(folder, damage):
     with pytest.raises(Mv3dError, match=r"000002.tar is damaged .*delete it and run the same command again") as caught:
         list_shards(folder) and [values(stream, step) for step in range(3)]
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_cannot_be_read_is_written_again_with_its_shard(folder):
+    listing = shard_path(folder, 1).with_suffix(".json")
+    for spoil in (os.mkfifo, lambda path: path.write_text("[" * 100_000)):
+        listing.unlink()
+        spoil(listing)
+        write_shard(shard_path(folder, 1), "", iter([Sample({"object_id": "new"}, {})]))
+        assert list_shards(folder)[1].object_ids == ("new",)
+
+
+def test_what_is_only_called_like_a_shard_is_neither_read_nor_removed(folder):
+    for name in ("000002-backup.tar", "7.tar", "notes.tar"):
+        (folder / name).write_text("mine")
+    assert len(list_shards(folder)) == 4
+    remove_shards(folder, 2)
+    assert sorted(path.name for path in folder.glob("*.tar")) == [
+        "000000.tar",
+        "000001.tar",
+        "000002-backup.tar",
+        "7.tar",
+        "notes.tar",
+    ]
 
 
 def test_a_folder_without_shards_is_refused(tmp_path):

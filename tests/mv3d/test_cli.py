@@ -178,6 +178,7 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
         (["--num-views", "0"], "--num-views 0 is outside"),
         (["--elevation", "95"], "--elevation 95.0 is outside"),
         (["--steps", "0"], "--steps 0 is outside"),
+        (["--decode-chunk", "0"], "--decode-chunk 0 frames is none"),
         (["--swing", "75"], "a swing of 75 about elevation 10 reaches 85 degrees; stay within 80 (--swing)"),
         (["--swing", "30", "--num-views", "0"], "--num-views 0 is outside"),
         (["--model", "no-such-folder"], "there is no model no-such-folder"),
@@ -274,6 +275,22 @@ def test_a_picture_becomes_an_orbit_folder_and_the_same_seed_the_same_pixels(her
     assert first.cameras[1].elevation_deg == pytest.approx(20)
     np.testing.assert_array_equal(first.frames, again.frames)
     assert not np.array_equal(first.frames, other.frames)
+
+
+def test_the_decoder_gets_the_frames_that_are_asked_for(here, monkeypatch, tiny_model):
+    from mv3d.model.decoding import decode_clip
+
+    asked = []
+
+    def decode(vae, latents, views, frames_at_once):
+        asked.append(frames_at_once)
+        return decode_clip(vae, latents, views, frames_at_once)
+
+    monkeypatch.setattr("mv3d.generate.decode_clip", decode)
+    for more in ([], ["--decode-chunk", "2"]):
+        given = ["--num-views", "3", "--steps", "1", "--model", str(tiny_model), "--overwrite"]
+        assert main(["orbit", CHAIR, *given, *more]) == 0
+    assert asked == [None, 2]
 
 
 def test_the_camera_swings_once_a_turn(here, tiny_model):

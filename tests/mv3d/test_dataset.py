@@ -58,6 +58,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str, told: str):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_is_no_manifest(tmp_path: Path):
+    os.mkfifo(tmp_path / "manifest.jsonl")
+    with pytest.raises(Mv3dError, match=r"manifest.jsonl is a pipe or a device"):
+        read_manifest(tmp_path)
+
+
 def test_what_is_no_collection_says_how_to_make_one(tmp_path: Path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(Mv3dError, match=r"has no manifest.jsonl; make orbits with: python -m render orbits SOURCE"):
@@ -83,6 +89,23 @@ def test_whole_orbits_are_listed_in_order_and_missing_ones_told(tmp_path: Path):
     assert [path.name for path in orbit_folders(tmp_path / "a")] == ["0", "2", "10"]
 
 
+def test_a_list_names_some_of_a_collections_objects(tmp_path: Path):
+    for name in ("a/0", "b/0", "b/1"):
+        make_orbit(tmp_path, name)
+    write(tmp_path / "manifest.jsonl", {"object_id": "a", "orbits": 1}, {"object_id": "b", "orbits": 2})
+    names = tmp_path / "broad.txt"
+    names.write_text("b\n\nc\n")
+    listing = list_orbits([names])
+    assert [entry.object_id for entry in listing.orbits] == ["b", "b"]
+    assert listing.left_out == {str(tmp_path / "c"): "broad.txt names it, and the manifest does not"}
+    names.write_text("c\n")
+    with pytest.raises(Mv3dError, match=r"broad.txt: no rendered orbit in there"):
+        list_orbits([names])
+    names.write_bytes(b"\xff")
+    with pytest.raises(Mv3dError, match=r"broad.txt cannot be read as a list of objects"):
+        list_orbits([names])
+
+
 def test_a_fingerprint_changes_with_any_file_of_the_orbit(tmp_path: Path):
     folder = make_orbit(tmp_path, "a/0")
     seen = [fingerprint(folder)]
@@ -98,6 +121,8 @@ def test_a_fingerprint_changes_with_any_file_of_the_orbit(tmp_path: Path):
     (folder / "sheet.png").write_bytes(b"for people")
     assert fingerprint(folder) == seen[-1]
     assert len(set(seen)) == 4
+    (folder / "frames/001.png").symlink_to("001.png")  # a circle, which whoever reads the orbit will tell
+    assert fingerprint(folder) == seen[-1]
 
 
 def test_collections_above_and_below_a_folder_are_found(tmp_path: Path):

@@ -36,6 +36,16 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, bad: float):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("left", [0, 20, 60])
+def test_a_damaged_map_is_one_line(tmp_path: Path, left: int):
+    save_depth(np.random.default_rng(0).uniform(0, 6, (2, 16, 16)).astype(np.float32), tmp_path)
+    path = tmp_path / "depth/001.png"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(Mv3dError, match=r"001\.png is no readable picture") as caught:
+        load_depth(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_colour_picture_is_no_depth_map(tmp_path: Path):
     save_depth(np.ones((2, 2, 2), np.float32), tmp_path)
     Image.new("RGB", (2, 2)).save(tmp_path / "depth" / "001.png")

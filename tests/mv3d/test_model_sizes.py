@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -73,6 +74,15 @@ def test_json_that_cannot_be_read_is_one_line(folder, file, text):
     with pytest.raises(Mv3dError, match=f"{file} is no readable JSON") as caught:
         load_model(folder)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("file", [UNET, "scheduler/scheduler_config.json", "model_index.json"])
+def test_a_pipe_in_a_model_folder_is_one_line(svd_folder, tmp_path, file):
+    folder = shutil.copytree(svd_folder, tmp_path / "svd")
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(Mv3dError, match=f"{file} is no readable JSON: it is a pipe"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize(

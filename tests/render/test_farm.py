@@ -97,6 +97,19 @@ def test_other_settings_in_the_same_folder_are_refused(meshes: Path, tmp_path: P
     assert "other settings (seed 0 -> 1)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damaged", ["{", "[]", "[" * 100_000])
+def test_damaged_settings_are_one_line(meshes: Path, tmp_path: Path, capsys, damaged: str) -> None:
+    out = tmp_path / "out"
+    assert render(meshes, out) == 0
+    path = out / "settings.json"
+    path.write_text(damaged)
+    capsys.readouterr()
+    assert render(meshes, out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path} cannot be read" in line
+    assert "restore it, or choose another --out" in line
+
+
 def test_orbits_are_functions_of_object_index_and_seed(meshes: Path, tmp_path: Path) -> None:
     item = find_objects(meshes)[0]
     settings = Settings(num_views=2, size_px=16)
