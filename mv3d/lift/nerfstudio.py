@@ -79,7 +79,7 @@ def lift_with_nerfstudio(
     method: str = "nerfacto",
     steps: int | None = None,
     faces: int = 30_000,
-    texture_px: int = 2048,
+    texture_px: int = 1024,
 ) -> Mesh:
     """Train one of nerfstudio's methods on the orbit and export its mesh, painted, in the orbit's world and scale.
 
@@ -88,7 +88,7 @@ def lift_with_nerfstudio(
         method: as ``ns-train`` names it.
         steps: of training; if None 5,000, or 500 without a GPU.
         faces: at most so many triangles.
-        texture_px: sides of the texture at most.
+        texture_px: sides of the texture .
 
     Raises:
         Mv3dError: if nerfstudio's commands are not on the PATH, one fails (the message ends with its last words), or

@@ -35,8 +35,8 @@ class LiftVerb:
     """A coarse mesh in seconds."""
     faces: int = 30_000
     """Triangles at most."""
-    texture_size: int = 2048
-    """Pixels of the texture's sides at most."""
+    texture_size: int = 1024
+    """Pixels of the texture's sides."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     overwrite: bool = False
