@@ -1,4 +1,4 @@
-"""Meshes of pictures as an artist would judge them: charts, texture, parts, handles, and how well they show the picture.
+"""Meshes of pictures as an artist would judge them: charts, texture, parts, handles, and how well they show it.
 
     python -m benchmarks.picture_meshes assets --out runs/picture_meshes
 

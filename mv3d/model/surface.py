@@ -27,6 +27,7 @@ _SMOOTHING = 0.8  # of occupancy, in cells: beneath what thin parts measure
 _ROUNDING = 0.5  # of the edge between what is seen and the outline, in cells: there the grid's steps show
 _SNAPPED = 1.5  # cells from the outline within which the rim is drawn to it: smoothing has moved it
 _EDGE_ON = (0.2, 0.4)  # cosines between surface and ray up to which it is the rim wholly, and not at all
+_SMOOTHING_PASSES = (10, 2)  # after each move of the rim, which leaves it rough
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 _POINTS_AT_ONCE = 1 << 18
 
@@ -84,7 +85,10 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     signed = torch.minimum(inside, outline.clamp(-_STEEPEST, _STEEPEST)).view(shape).numpy()
     signed = ndimage.gaussian_filter(signed, _ROUNDING)
     grid = Grid(np.full(3, float(axis[0])), 2 / cells, shape)
-    return _snapped(smoothed(extract_surface(signed, grid, _FACES)), solid.frustum, alpha, elevation_rad, cells)
+    surface = smoothed(extract_surface(signed, grid, _FACES), _SMOOTHING_PASSES[0])
+    for passes in _SMOOTHING_PASSES:
+        surface = smoothed(_snapped(surface, solid.frustum, alpha, elevation_rad, cells), passes)
+    return surface
 
 
 def _snapped(mesh: Mesh, frustum: Frustum, alpha: Tensor, elevation_rad: float, cells: int) -> Mesh:
@@ -101,7 +105,7 @@ def _snapped(mesh: Mesh, frustum: Frustum, alpha: Tensor, elevation_rad: float, 
     return Mesh(moved, mesh.faces, mesh.texture)
 
 
-def smoothed(mesh: Mesh, passes: int = 10) -> Mesh:
+def smoothed(mesh: Mesh, passes: int) -> Mesh:
     """Even out the steps of the grid without shrinking (Taubin 1995)."""
     import trimesh
     from trimesh.smoothing import filter_taubin

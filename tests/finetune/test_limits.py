@@ -70,7 +70,7 @@ NOT_TOGETHER = [
     (LORA, "volume={loop: {steps: 1, batch_size: 1, learning_rate: 1}}", "volume: mini has its own; leave it out"),
     (
         LORA,
-        "diffusion.channels=[64, 64, 64]",
+        "diffusion.channels=[64, 64, 192]",
         "diffusion.channels: mini has its own; leave it out, or begin with a new",
     ),
     (LORA, "diffusion.lpips_weight=1", "diffusion.lpips_weight: that is for a new model, without a base"),
