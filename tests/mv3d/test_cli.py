@@ -286,7 +286,7 @@ def test_the_decoder_gets_the_frames_that_are_asked_for(here, monkeypatch, tiny_
         asked.append(frames_at_once)
         return decode_clip(vae, latents, views, frames_at_once)
 
-    monkeypatch.setattr("mv3d.generate.decode_clip", decode)
+    monkeypatch.setattr("mv3d.model.pipeline.decode_clip", decode)
     for more in ([], ["--decode-chunk", "2"]):
         given = ["--num-views", "3", "--steps", "1", "--model", str(tiny_model), "--overwrite"]
         assert main(["orbit", CHAIR, *given, *more]) == 0
