@@ -100,7 +100,7 @@ def _seen(mesh: Mesh, orbit: Orbit) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Make the meshes and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()

@@ -42,6 +42,7 @@ def test_true_views_are_consistent(true_orbit):
     assert share_of_truth(scores, scores) == {"consistency_share": 1}
 
 
+@pytest.mark.slow
 def test_views_made_inconsistent_on_purpose_lose_more_the_more_they_are(true_orbit):
     truth = score_consistency(true_orbit)
     shares = []
@@ -54,6 +55,7 @@ def test_views_made_inconsistent_on_purpose_lose_more_the_more_they_are(true_orb
     assert share_of_truth(score_consistency(mirrored), truth)["consistency_share"] < 0.95
 
 
+@pytest.mark.slow
 def test_it_is_the_object_that_counts_and_in_one_direction(true_orbit):
     """Of 21 views the first, third, ... (11) are lifted, the other 10 predicted within their own silhouettes."""
     truth = score_consistency(true_orbit)

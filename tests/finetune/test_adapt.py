@@ -135,7 +135,7 @@ def test_parts_of_a_batch_add_up_to_it(write_recipe, more):
     stage.close()
 
 
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+@pytest.mark.parametrize("how", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
     # At a fine-tuner's learning rate. AdamW steps as far where a gradient is rounding alone as elsewhere: at 1e-3 the
     # curves are 1e-4 apart after four steps (benchmarks/rounding.py).

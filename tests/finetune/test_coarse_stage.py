@@ -131,6 +131,7 @@ def test_two_steps_and_a_resume_to_four_equal_four_steps(config: Path, tmp_path:
     assert (tmp_path / "once" / "coarse" / "sheets" / "0000004.jpg").is_file()
 
 
+@pytest.mark.slow
 def test_training_finds_the_balls(config: Path, tmp_path: Path):
     loop = ("steps=60", "batch_size=3", "warmup_steps=5", "learning_rate=3e-3", "validate_every=60", "log_every=10")
     assert main([str(config), "--stage", "coarse", *(f"--set=coarse.loop.{part}" for part in loop)]) == 0

@@ -102,6 +102,7 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
         assert "GB suffice, " in found["card"]
 
 
+@pytest.mark.slow
 def test_lpips_discriminator_and_decoder_count():
     from finetune.read_config import load_config
 
@@ -128,6 +129,7 @@ def test_what_is_beside_the_unet_is_what_a_run_has_on_the_device():
     assert found["memory_gib"]["beside"] == pytest.approx(4 * (frozen + lpips) / 2**30, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_card_is_one_that_holds_it_and_processes_share_the_batch(capsys):
     def dry_run(*more: str) -> dict:
         assert main(["configs/mini.yaml", "--dry-run", *more]) == 0
@@ -145,6 +147,7 @@ def test_the_card_is_one_that_holds_it_and_processes_share_the_batch(capsys):
         assert float(card) >= gib
 
 
+@pytest.mark.slow
 def test_a_teacher_costs_its_weights_and_its_estimates():
     from finetune.read_config import load_config
 
