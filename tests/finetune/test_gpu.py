@@ -86,15 +86,15 @@ def test_all_stages_of_the_mini_model_run_on_the_gpu_stopped_and_resumed(config_
 def test_adaptations_run_on_the_gpu(write_recipe, tmp_path, monkeypatch, more):
     def train(run: str) -> None:
         recipe = str(write_recipe(run, more, validation_objects=1))
-        assert main([recipe, "--set", "loop.steps=2", "--set", "loop.validate_every=2"]) == 0
+        assert main([recipe, "--set", "diffusion.loop.steps=2", "--set", "diffusion.loop.validate_every=2"]) == 0
 
     train("cpu")
     with a_gpu(monkeypatch) as gpu:
         train("gpu")
     assert not OF_NETWORKS & gpu.done["cpu"].keys()
     assert gpu.done["cuda"].keys() >= OF_NETWORKS - {"convolution_backward"}  # a LoRA's are all products
-    check_equal(tmp_path / "gpu", tmp_path / "cpu", ("adapt",))
-    assert (tmp_path / "gpu/adapt/sheets/0000002.jpg").is_file()
+    check_equal(tmp_path / "gpu", tmp_path / "cpu", ("diffusion",))
+    assert (tmp_path / "gpu/diffusion/sheets/0000002.jpg").is_file()
 
 
 def test_more_processes_than_gpus_are_one_line(config_file, monkeypatch, capsys):
