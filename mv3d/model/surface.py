@@ -69,8 +69,8 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
     pose = torch.tensor([[0.0, elevation_rad]])
     at = solid.frustum.project(points[None], pose)[0]
-    outline = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), at)  # in pixels, inside positive
-    outline *= cells / len(alpha)
+    outlines = torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)) * (cells / len(alpha))  # inside positive
+    outline = _sampled(outlines, at)
     near = (outline > -_REACH) & (points.square().sum(-1) < 1)
     inside = torch.full((len(points),), -_STEEPEST)
     logits = _ask(solid, field, points[near], alpha.device)
@@ -87,16 +87,17 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     grid = Grid(np.full(3, float(axis[0])), 2 / cells, shape)
     surface = smoothed(extract_surface(signed, grid, _FACES), _SMOOTHING_PASSES[0])
     for passes in _SMOOTHING_PASSES:
-        surface = smoothed(_snapped(surface, solid.frustum, alpha, elevation_rad, cells), passes)
+        surface = smoothed(_snapped(surface, solid.frustum, outlines, pose, cells), passes)
     return surface
 
 
-def _snapped(mesh: Mesh, frustum: Frustum, alpha: Tensor, elevation_rad: float, cells: int) -> Mesh:
-    """Move the surface's rim, as the picture's camera sees it, on to the silhouette's outline."""
+def _snapped(mesh: Mesh, frustum: Frustum, outlines: Tensor, pose: Tensor, cells: int) -> Mesh:
+    """Move the surface's rim, as the picture's camera sees it, on to the silhouette's outline.
+
+    ``outlines`` (S, S) are distances to it in cells, positive inside.
+    """
     vertices = torch.from_numpy(mesh.vertices).float()
-    pose = torch.tensor([[0.0, elevation_rad]])
-    at = frustum.project(vertices[None], pose)[0]
-    missed = _sampled(torch.from_numpy(outline_distance(alpha.cpu().numpy(), 0)), at).numpy() * (cells / len(alpha))
+    missed = _sampled(outlines, frustum.project(vertices[None], pose)[0]).numpy()
     rays = (vertices - frustum.distance * axes(pose)[0, 2]).numpy()
     normals = mesh.vertex_normals()
     cosine = np.abs((normals * rays).sum(axis=1)) / np.linalg.norm(rays, axis=1)
