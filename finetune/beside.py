@@ -79,7 +79,8 @@ class BesideDiffusion(Beside):
         if sees_views(self._vae):
             views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px, device="meta")
         output = decode(self._vae, latents, views).float() / 2 + 0.5
-        found = self._decoded_loss.of_frames(output, torch.empty_like(output))
+        seen = None if views is None else views[:, :4]
+        found = self._decoded_loss.of_frames(output, torch.empty_like(output), seen)
         return found.frames if found.discriminator is None else found.frames + found.discriminator
 
 

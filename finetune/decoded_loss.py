@@ -48,19 +48,29 @@ class DecodedLoss(nn.Module):
         truth = to_autoencoder(_picked(clips.frames, which).to(device), 4) / 2 + 0.5
         views = None if clips.views is None else _picked(clips.views, which).to(device)
         output = decode(self._vae, _picked(estimate, which.to(device)), views).float() / 2 + 0.5
-        return self.of_frames(output, truth)
+        return self.of_frames(output, truth, None if views is None else views[:, :4] / 2 + 0.5)
 
-    def of_frames(self, output: Tensor, truth: Tensor) -> DecodedLosses:
-        """The losses of decoded frames (N, 4, S, S), RGB on white and alpha, in [0, 1]."""
+    def of_frames(self, output: Tensor, truth: Tensor, views: Tensor | None = None) -> DecodedLosses:
+        """The losses of decoded frames (N, 4, S, S), RGB on white and alpha, in [0, 1].
+
+        Where the shape is a coarse view's, (N, 4, S, S), colours alone are compared, where both shapes agree; what the
+        view shows beyond the true object is to keep the view's colour. Else a decoder would learn to whiten a surface
+        that stands in the wrong place.
+        """
         config, discriminator = self._config, self._discriminator
         metrics = {}
+        strayed = output.new_zeros(())
+        if views is not None:
+            both = views[:, 3:] * truth[:, 3:]
+            strayed = ((1 - both) * (output - views)).square().mean()
+            output = truth + both * (output - truth)
         reconstruction = output.new_zeros(())
         if config.lpips_weight:
             metrics["lpips"] = self._lpips(output[:, :3], truth[:, :3]).mean()
             reconstruction = reconstruction + config.lpips_weight * metrics["lpips"]
         if config.pixel_weight:
             squared = F.mse_loss(output, truth)
-            reconstruction = reconstruction + config.pixel_weight * squared
+            reconstruction = reconstruction + config.pixel_weight * (squared + strayed)
             metrics["psnr_rgba"] = -10 * squared.detach().log10().double()
         if discriminator is None:
             return DecodedLosses(reconstruction, None, metrics)

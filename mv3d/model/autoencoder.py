@@ -93,11 +93,16 @@ class RgbaAutoencoder(AutoencoderKL):
         return DecoderOutput(sample=decoded) if return_dict else (decoded,)
 
     def decode_beside(self, z: Tensor, views: Tensor) -> Tensor:
-        """Decode latents (N, C, h, w) beside coarse views (N, 6, H, W), if the decoder sees views; (N, 4, H, W)."""
+        """Decode latents (N, C, h, w) beside coarse views (N, 6, H, W), if the decoder sees views; (N, 4, H, W).
+
+        The views say where the object is, and alpha is theirs: they are drawn from one surface, so that frames of one
+        orbit agree. What is decoded are the colours on it.
+        """
         assert self.post_quant_conv is not None
         decoded, share = self.decoder(self.post_quant_conv(z), view=views)
-        decoded = decoded + self._means(z)
-        return decoded + share * (views[:, :4] - decoded)
+        colours, seen, alpha = (decoded + self._means(z))[:, :3], views[:, :3], views[:, 3:4]
+        changed = (alpha / 2 + 0.5) * (1 - share)
+        return torch.cat([seen + changed * (colours - seen), alpha], dim=1)
 
     def _means(self, z: Tensor) -> Tensor:
         pixels = self._cell * self.config["upscale_factor"]
