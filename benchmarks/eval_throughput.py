@@ -16,6 +16,7 @@ import sys
 import time
 import types
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +115,7 @@ def _package(ours: Lpips) -> nn.Module:
     sys.modules |= {"torchvision": package, "torchvision.models": models}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import lpips
-
-        return lpips.LPIPS(net=ours.net, pnet_rand=True, verbose=False)
+        return import_module("lpips").LPIPS(net=ours.net, pnet_rand=True, verbose=False)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -94,8 +95,7 @@ def _packages_have(net: LpipsNet) -> bool:
 
 
 def _from_packages(net: LpipsNet) -> Weights:
-    import lpips  # pyright: ignore[reportMissingImports]  # an alternative to the archive, not a dependency
-
+    lpips = import_module("lpips")  # an alternative to the archive, not a dependency
     return _from_state_dict(lpips.LPIPS(net=net, verbose=False).state_dict(), net)
 
 
