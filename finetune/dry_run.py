@@ -74,7 +74,7 @@ def estimate(
         Mv3dError: if a batch cannot be divided among so many processes.
     """
     if processes < 1:
-        raise Mv3dError(f"--processes {processes}: give 1 or more")
+        raise Mv3dError(f"{processes} processes: give 1 or more", argument="processes")
     beside = beside or Beside()
     parameters = [*unet.parameters(), *beside.trained.parameters()]
     trained = sum(p.numel() for p in parameters if p.requires_grad)

@@ -205,7 +205,9 @@ def _load(folder: Path, num_views: int, size_px: int) -> tuple[Orbit, np.ndarray
     if len(orbit) != num_views:
         raise Mv3dError(f"{folder} has {len(orbit)} views, most have {num_views}")
     if min(shape) < size_px:
-        raise Mv3dError(f"{folder} is of {min(shape)} px: render it with --size {size_px}")
+        raise Mv3dError(
+            f"{folder} is of {min(shape)} px: render it with: python -m render orbits SOURCE --out DIR --size {size_px}"
+        )
     if maps is not None and len(maps) != num_views:
         raise Mv3dError(f"{folder} has depth maps of {len(maps)} of its {num_views} views; delete them and add all")
     depth = np.zeros((num_views, size_px, size_px)) if maps is None else _nearest(maps, size_px)

@@ -74,7 +74,10 @@ class CoarseTraining:
         self._seed = run.seed
         self._orbits = [k for k in pack.indices("train") if pack.occupancy[k].any()]
         if not self._orbits:
-            raise Mv3dError("no training orbit has occupancy and depth; render with: --passes depth occupancy")
+            raise Mv3dError(
+                "no training orbit has occupancy and depth; make some with: python -m render orbits SOURCE --out DIR "
+                "--passes depth occupancy"
+            )
         self._validation = [k for k in validation_orbits(pack, 10**9) if pack.occupancy[k].any()]
         self._validation = self._validation[:: max(1, len(self._validation) // run.validation_objects)]
         self._validation = self._validation[: run.validation_objects]

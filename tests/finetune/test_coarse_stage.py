@@ -151,7 +151,7 @@ def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.Cap
     for path in balls.rglob(OCCUPANCY_FILE):
         path.unlink()
     assert main([str(config), "--stage", "coarse"]) == 2
-    assert "render with: --passes depth occupancy" in capsys.readouterr().err
+    assert "--passes depth occupancy" in capsys.readouterr().err
 
 
 def _log(run: Path) -> list[dict]:

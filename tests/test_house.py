@@ -1,0 +1,35 @@
+"""What the whole house keeps to, read off its source."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COMMAND = re.compile(r"(python -m|pip install|torchrun|mv3d (orbit|lift|export)) [^;]*")
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+
+
+def modules(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
+    for room in rooms:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def text_of(node: ast.expr) -> str:
+    """The words of a string or an f-string, without what is put into it."""
+    return "".join(part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and type(part.value) is str)
+
+
+def test_no_error_names_an_option_of_the_command_line():
+    """A library's caller has parameters. The command line adds its own word (`mv3d.command_line.print_error`)."""
+    messages = [
+        (f"{path}:{node.lineno}", text_of(node.args[0]))
+        for path, module in modules("mv3d", "render", "finetune", "eval")
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Mv3dError" and node.args
+    ]
+    assert len(messages) > 100
+    assert [where for where, message in messages if FLAG.search(COMMAND.sub("", message))] == []
