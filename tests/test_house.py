@@ -18,6 +18,17 @@ def modules(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
             yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
 
 
+def test_a_class_name_stands_for_one_thing():
+    """A reader who searches for a class finds one."""
+    places: dict[str, list[str]] = {}
+    for path, module in modules("mv3d", "render", "finetune", "eval", "benchmarks", "examples"):
+        for node in ast.walk(module):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{path}:{node.lineno}")
+    assert len(places) > 100
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def text_of(node: ast.expr) -> str:
     """The words of a string or an f-string, without what is put into it."""
     return "".join(part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and type(part.value) is str)

@@ -22,7 +22,7 @@ from mv3d.model.coarse import (
     CoarseNet,
     Field,
     Pictures,
-    Rays,
+    SilhouetteRays,
     ray_points,
     sample_grid,
     sample_volume,
@@ -154,7 +154,7 @@ class CoarseTraining:
     def _truth(self, field: Field, chosen: Tensor, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
         """How full the chosen rays' bins (C, D) are, and which of them count."""
         net, config = self._net, self._net.config
-        rays = Rays(*(part[chosen] for part in field.rays))
+        rays = SilhouetteRays(*(part[chosen] for part in field.rays))
         true_poses = torch.cat([scene.poses for scene in scenes])
         points = ray_points(net.frustum, rays, true_poses, config.rays_px, config.num_bins)
         alpha = F.interpolate(field.pictures.rgba[:, 3:], (config.rays_px, config.rays_px), mode="area")[:, 0]
@@ -174,7 +174,7 @@ class CoarseTraining:
         logits, kept = [], []
         for b in range(pictures.num_objects):
             mine = chosen[picture == first[b]]
-            rays = Rays(*(part[mine] for part in field.rays))
+            rays = SilhouetteRays(*(part[mine] for part in field.rays))
             points = ray_points(net.frustum, rays, pictures.poses, config.rays_px, config.num_bins).reshape(1, -1, 3)
             told = [field.ray_logits[mine].reshape(-1)]
             for p in range(int(first[b]) + 1, len(pictures.owner)):
@@ -192,7 +192,7 @@ class CoarseTraining:
         frustum = self._net.frustum
         depth = torch.cat([scene.depth for scene in scenes])
         in_cam = frustum.unproject_depth(depth)
-        rays = Rays(*(part[chosen] for part in field.rays))
+        rays = SilhouetteRays(*(part[chosen] for part in field.rays))
         row, column = rays.row * 2, rays.column * 2
         here, right, below = (in_cam[rays.picture, row + dr, column + dc] for dr, dc in ((0, 0), (0, 1), (1, 0)))
         known = (depth[rays.picture, row, column] > 0) & ((right - here).norm(dim=-1) < 0.05)

@@ -69,7 +69,7 @@ class Pictures(NamedTuple):
         return torch.searchsorted(self.owner, torch.arange(self.num_objects, device=self.owner.device))
 
 
-class Rays(NamedTuple):
+class SilhouetteRays(NamedTuple):
     """The K rays of pictures that meet their objects' silhouettes, as places of (P, R, R)."""
 
     picture: Tensor
@@ -81,7 +81,7 @@ class Field(NamedTuple):
     """What the networks say of B objects."""
 
     pictures: Pictures
-    rays: Rays
+    rays: SilhouetteRays
     ray_logits: Tensor
     """(K, D), how full the bins along the rays are, as far as their own picture tells."""
     volume: Tensor
@@ -202,13 +202,13 @@ class CoarseNet(nn.Module):
         return self.appearance(field, points).rgb
 
 
-def silhouette_rays(rgba: Tensor, rays_px: int) -> Rays:
+def silhouette_rays(rgba: Tensor, rays_px: int) -> SilhouetteRays:
     """Which of rays_px x rays_px rays meet the silhouettes of pictures (P, 4, S, S), or pass close by."""
     alpha = F.max_pool2d(F.interpolate(rgba[:, 3:], (rays_px, rays_px), mode="area"), 3, stride=1, padding=1)
-    return Rays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
+    return SilhouetteRays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
 
 
-def ray_points(frustum: Frustum, rays: Rays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
+def ray_points(frustum: Frustum, rays: SilhouetteRays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
     """Centres (K, D, 3) of the rays' bins; ``poses`` (P, 2) are the pictures'."""
     uv = pixel_uv(rays_px, poses.device)[rays.row, rays.column]
     return frustum.points(uv, poses[rays.picture], num_bins)

@@ -26,11 +26,11 @@ class UNet(nn.Module):
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         overlap = first_stride - 1 if dims == 2 else 0  # in 3D it would cost as much as all the rest
         self.stem = conv(cin, channels[0], first_stride + 2 * overlap, stride=first_stride, padding=overlap)
-        self.encode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
+        self.encode = nn.ModuleList(ResidualBlock(dims, c) for c in channels[:-1])
         self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
-        self.middle = nn.Sequential(_Block(dims, channels[-1]), _Block(dims, channels[-1]))
+        self.middle = nn.Sequential(ResidualBlock(dims, channels[-1]), ResidualBlock(dims, channels[-1]))
         self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
-        self.decode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
+        self.decode = nn.ModuleList(ResidualBlock(dims, c) for c in channels[:-1])
         self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(told, channels[1:], strict=False))
 
     def forward(self, x: Tensor, told: Sequence[Tensor] = ()) -> list[Tensor]:
@@ -52,8 +52,8 @@ class UNet(nn.Module):
         return features[::-1]
 
 
-class _Block(nn.Module):
-    """Two normalised convolutions with a residual path."""
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions with a residual path, in two or three dimensions."""
 
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__()
@@ -64,5 +64,6 @@ class _Block(nn.Module):
         self.norm2 = nn.GroupNorm(8, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, channels, ...) of the size of ``x``."""
         y = F.silu(self.norm1(self.conv1(x)))
         return F.silu(self.norm2(self.conv2(y)) + x)

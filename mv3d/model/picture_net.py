@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
+from mv3d.model.feature_net import ResidualBlock
 
 _RAY_WIDTH = 128
 _GEOMETRY = 4  # distance along the ray and normal of the first surface
@@ -40,8 +41,8 @@ class PictureNet(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in FEATURE_CHANNELS)
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(FEATURE_CHANNELS, channels, strict=True))
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
-        self.blocks = nn.ModuleList(_Block(c) for c in channels)
-        self.deepest = _Block(channels[-1])
+        self.blocks = nn.ModuleList(ResidualBlock(2, c) for c in channels)
+        self.deepest = ResidualBlock(2, channels[-1])
         self.fine = nn.Sequential(
             nn.Conv2d(4, fine_channels, 4, stride=2, padding=1),
             nn.SiLU(),
@@ -88,18 +89,3 @@ class PictureNet(nn.Module):
         found = torch.cat([broad, seen.fine.movedim(1, -1)[picture, row, column]], dim=-1)
         out = self.ray_out(F.silu(self.ray_hidden(found))).float()
         return out[:, : self._num_bins], out[:, self._num_bins :]
-
-
-class _Block(nn.Module):
-    """Two normalised convolutions with a residual path."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm1 = nn.GroupNorm(8, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.silu(self.norm1(self.conv1(x)))
-        return F.silu(self.norm2(self.conv2(y)) + x)

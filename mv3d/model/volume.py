@@ -45,7 +45,7 @@ class CoarseVolumeConfig:
     fov_deg: float = DEFAULT_FOV_DEG
 
 
-class Field(NamedTuple):
+class DensityField(NamedTuple):
     """What the network says of an object: density, appearance, and the picture it looks colours up in."""
 
     density: Tensor
@@ -93,7 +93,7 @@ def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
 
 
 class CoarseVolume(nn.Module):
-    """Picture and elevation to a `Field`, and a field to views."""
+    """Picture and elevation to a `DensityField`, and a field to views."""
 
     def __init__(self, config: CoarseVolumeConfig) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class CoarseVolume(nn.Module):
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
             self.appearance_head.weight[3:5].zero_()
 
-    def forward(self, picture: Tensor, elevation_rad: Tensor) -> Field:
+    def forward(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
         """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
         premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], dim=1)
         features = self.image_net(premultiplied * 2 - 1)
@@ -123,11 +123,11 @@ class CoarseVolume(nn.Module):
             grids.append(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
         x = self.grid_net(grids[0], grids[1:])[0]
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
-        return Field(
+        return DensityField(
             density.float(), self.appearance_head(x).float(), picture, elevation_rad
         )  # out of autocast's hands
 
-    def complete(self, picture: Tensor, elevation_rad: Tensor) -> Field:
+    def complete(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
         """`forward`, made blind to left and right: averaged with what it says of the mirrored picture, mirrored back.
 
         The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
@@ -139,7 +139,9 @@ class CoarseVolume(nn.Module):
             density=(seen.density + mirrored.density.flip(-1)) / 2, appearance=(seen.appearance + appearance) / 2
         )
 
-    def render(self, field: Field, rays: Rays, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def render(
+        self, field: DensityField, rays: Rays, num_samples: int, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
 
         ``rays`` are (B, V, ...). With a generator the samples along each ray are jittered, as in training.
@@ -154,35 +156,35 @@ class CoarseVolume(nn.Module):
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
 
-    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
         """Logits (B, P) of points (B, P, 3) being opaque, before carving; over the step that training asked of."""
         return torch.log(torch.expm1((self._density(field, points) * _OPAQUE_STEP).clamp(min=1e-6)))
 
-    def appearance(self, field: Field, points: Tensor) -> Appearance:
+    def appearance(self, field: DensityField, points: Tensor) -> Appearance:
         """What points (B, P, 3) look like, whatever the density there."""
         found = self._appearance(field, points, self._project(points, field.elevation_rad))
         return Appearance(found.rgb, found.share[:, 1], found.share[:, 2])
 
-    def opacity(self, field: Field, points: Tensor, step: float) -> Tensor:
+    def opacity(self, field: DensityField, points: Tensor, step: float) -> Tensor:
         """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
 
-    def colour(self, field: Field, points: Tensor) -> Tensor:
+    def colour(self, field: DensityField, points: Tensor) -> Tensor:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
         return self._appearance(field, points, self._project(points, field.elevation_rad)).rgb
 
-    def _look_up(self, field: Field, points: Tensor) -> _LookUp:
+    def _look_up(self, field: DensityField, points: Tensor) -> _LookUp:
         """Where the picture shows points (B, P, 3), and what may be there."""
         uv = self._project(points, field.elevation_rad)
         # Nothing can be where the picture shows the background: the silhouette carves, at the picture's resolution.
         alpha = _sample_picture(field.picture[:, 3:], uv)[:, 0]
         return _LookUp(uv, alpha * (points.square().sum(-1) < 1))
 
-    def _density(self, field: Field, points: Tensor) -> Tensor:
+    def _density(self, field: DensityField, points: Tensor) -> Tensor:
         """Density (B, P) per frame radius, before carving."""
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
-    def _appearance(self, field: Field, points: Tensor, front_uv: Tensor) -> _Appearance:
+    def _appearance(self, field: DensityField, points: Tensor, front_uv: Tensor) -> _Appearance:
         """A learned blend of a told colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
         told = torch.sigmoid(appearance[:, :3])
