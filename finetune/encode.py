@@ -46,9 +46,9 @@ def encode_orbits(
     stage = config.diffusion
     settings = asdict(stage.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": config.seed}
     settings |= {"cond": [stage.cond_noise_mean, stage.cond_noise_std], "views": config.num_views}
-    told = json.dumps([_FORMAT, settings], sort_keys=True)
+    made_with = json.dumps([_FORMAT, settings], sort_keys=True)
     networks = [model.vae, model.image_encoder, *([model.volume] if model.volume is not None else [])]
-    digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    digest = f"{weights_digest(*networks)}-{hashlib.sha256(made_with.encode()).hexdigest()[:8]}"
     shards = folder / f"latents-{digest}"
     shards.mkdir(parents=True, exist_ok=True)
     if processes.count == 1:

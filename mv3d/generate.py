@@ -19,7 +19,7 @@ from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.decoding import check_finite
-from mv3d.model.pipeline import SampleSettings, is_told_cameras, make_conditions, sample_views
+from mv3d.model.pipeline import SampleSettings, is_camera_conditioned, make_conditions, sample_views
 from mv3d.orbit import Facts, Frames, Orbit
 
 MAX_VIEWS = 200
@@ -139,7 +139,7 @@ def generate(
             f"{model.facts.name} makes clips of a moving camera, not orbits: it is told no cameras, so nobody knows "
             "where its frames are seen from; ask it for a clip"
         )
-    if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
+    if not (settings.is_level_turn or settings.preview or is_camera_conditioned(model)):
         raise Mv3dError(f"{model.facts.name} is not told cameras and makes level, even turns only; ask it for one")
     cameras = settings.cameras(size_px)
 

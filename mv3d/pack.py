@@ -120,8 +120,8 @@ def open_pack(pack: Path) -> Pack:
 
 
 def _key(listing: Listing, size_px: int) -> str:
-    told = json.dumps([_FORMAT, size_px, [asdict(entry) for entry in listing.orbits], listing.left_out])
-    return hashlib.sha256(told.encode()).hexdigest()
+    made_of = json.dumps([_FORMAT, size_px, [asdict(entry) for entry in listing.orbits], listing.left_out])
+    return hashlib.sha256(made_of.encode()).hexdigest()
 
 
 def _index(pack: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _write_pack(listing: Listing, places: Sequence[Path], pack: Path, size_px: i
     left_out = dict(listing.left_out)
     poses, lenses = [], []
     num_views = _usual_num_views(listing)
-    with _told_if_full(pack), whole_folder(pack, overwrite=True) as partial:
+    with _full_disk_as_error(pack), whole_folder(pack, overwrite=True) as partial:
         with (
             (partial / "frames.bin").open("wb") as frames,
             (partial / "depth.bin").open("wb") as depth,
@@ -224,7 +224,7 @@ def _num_views(folder: Path) -> int:
     try:
         return len(read_json(folder / "transforms.json")["frames"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0  # why it cannot be read is told when it is loaded
+        return 0  # why it cannot be read is said when it is loaded
 
 
 def _check_used(
@@ -246,7 +246,7 @@ def _nearest(maps: np.ndarray, size_px: int) -> np.ndarray:
 
 
 @contextmanager
-def _told_if_full(pack: Path) -> Iterator[None]:
+def _full_disk_as_error(pack: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -106,11 +106,11 @@ class CoarseNet(nn.Module):
         self.reduce = nn.Conv2d(widths[0], _REDUCED, 1)
         self.image_net = UNet(2, 4, image, first_stride=2)
         per_voxel = image[0] + 4 + 3 + _REDUCED + 2
-        told = tuple(a + b for a, b in zip(image[1:], widths[1:], strict=True))
-        self.grid_net = UNet(3, per_voxel, grid, told=told)
+        injected = tuple(a + b for a, b in zip(image[1:], widths[1:], strict=True))
+        self.grid_net = UNet(3, per_voxel, grid, injected=injected)
         self.residual_head = nn.Conv3d(grid[0], _RESIDUAL_FINENESS**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], _APPEARANCE, 1)
-        with torch.no_grad():  # begin with the pictures' word alone, and look-ups at the voxel's own pixel
+        with torch.no_grad():  # begin with what the pictures' rays say alone, and look-ups at the voxel's own pixel
             self.residual_head.weight.zero_()
             self.appearance_head.weight[3:5].zero_()
 
@@ -165,8 +165,8 @@ class CoarseNet(nn.Module):
         """Logits (B, P) of points (B, P, 3) being inside, before silhouettes carve."""
         owner = field.pictures.owner
         at = self.frustum.project(points[owner], field.pictures.poses)
-        told = sample_volume(field.volume.float(), at)
-        mean = _per_object(torch.cat([told, torch.ones_like(told)], dim=1), field.pictures)
+        logits = sample_volume(field.volume.float(), at)
+        mean = _per_object(torch.cat([logits, torch.ones_like(logits)], dim=1), field.pictures)
         return mean[:, 0] / mean[:, 1] + sample_grid(field.residual, points)[:, 0]
 
     def silhouettes(self, field: Field, points: Tensor) -> Tensor:

@@ -16,11 +16,11 @@ class UNet(nn.Module):
         cin: channels of the input.
         channels: channels of the levels, finest first.
         first_stride: 2 halves the input first.
-        told: channels of what else the levels below the finest are told on the way down.
+        injected: channels of features from outside that are added to the levels below the finest, on the way down.
     """
 
     def __init__(
-        self, dims: int, cin: int, channels: tuple[int, ...], *, first_stride: int = 1, told: tuple[int, ...] = ()
+        self, dims: int, cin: int, channels: tuple[int, ...], *, first_stride: int = 1, injected: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
@@ -31,10 +31,11 @@ class UNet(nn.Module):
         self.middle = nn.Sequential(ResidualBlock(dims, channels[-1]), ResidualBlock(dims, channels[-1]))
         self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
         self.decode = nn.ModuleList(ResidualBlock(dims, c) for c in channels[:-1])
-        self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(told, channels[1:], strict=False))
+        # The attribute's name is part of the keys of weights that are out in the world.
+        self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(injected, channels[1:], strict=False))
 
-    def forward(self, x: Tensor, told: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Features of every level, finest first; ``told`` is for the levels below the finest, at their sizes."""
+    def forward(self, x: Tensor, injected: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Features of every level, finest first; ``injected`` is for the levels below the finest, at their sizes."""
         x = self.stem(x)
         skips = []
         for level, (encode, down) in enumerate(zip(self.encode, self.down, strict=True)):
@@ -42,7 +43,7 @@ class UNet(nn.Module):
             skips.append(x)
             x = down(x)
             if self.tell:
-                x = x + self.tell[level](told[level])
+                x = x + self.tell[level](injected[level])
         x = self.middle(x)
         features = [x]
         for level in reversed(range(len(skips))):

@@ -40,7 +40,7 @@ class SampleSettings:
     """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
 
-def is_told_cameras(model: OrbitModel) -> bool:
+def is_camera_conditioned(model: OrbitModel) -> bool:
     """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
     return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
 

@@ -41,7 +41,7 @@ class CoarseVolumeConfig:
     grid_channels: tuple[int, ...] = (32, 64, 128, 192)
     """Channels of the grid's features at 1, 1/2, 1/4 … of its size; as many levels as the picture's."""
     density_upsampling: int = 2
-    """Density is told on a grid this many times finer than colour."""
+    """Density is predicted on a grid this many times finer than colour."""
     fov_deg: float = DEFAULT_FOV_DEG
 
 
@@ -76,12 +76,12 @@ class _Appearance(NamedTuple):
     """What P points look like and why: their colour ``rgb`` (B, 3, P) is blended from three sources."""
 
     rgb: Tensor
-    told: Tensor
-    """(B, 3, P), the network's own word."""
+    predicted: Tensor
+    """(B, 3, P), the network's own answer."""
     away_uv: Tensor
     """(B, P, 2), the place of the pixel elsewhere in the picture."""
     share: Tensor
-    """(B, 3, P), of the told colour, the pixel in front and the pixel elsewhere; they add up to 1."""
+    """(B, 3, P), of the predicted colour, the pixel in front and the pixel elsewhere; they add up to 1."""
 
 
 def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
@@ -102,7 +102,7 @@ class CoarseVolume(nn.Module):
         image, grid = config.image_channels, config.grid_channels
         self.image_net = UNet(2, 4, image, first_stride=2)
         # Per voxel: the picture's features, the pixel itself, and where the voxel is.
-        self.grid_net = UNet(3, image[0] + 4 + 3, grid, told=image[1:])
+        self.grid_net = UNet(3, image[0] + 4 + 3, grid, injected=image[1:])
         self.density_head = nn.Conv3d(grid[0], config.density_upsampling**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], 8, 1)
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
@@ -185,14 +185,14 @@ class CoarseVolume(nn.Module):
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
     def _appearance(self, field: DensityField, points: Tensor, front_uv: Tensor) -> _Appearance:
-        """A learned blend of a told colour, the picture's pixel in front, and a pixel elsewhere in it."""
+        """A learned blend of a predicted colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
-        told = torch.sigmoid(appearance[:, :3])
+        predicted = torch.sigmoid(appearance[:, :3])
         away_uv = front_uv + torch.tanh(appearance[:, 3:5]).mT
         front, away = (_sample_picture(field.picture[:, :3], uv) for uv in (front_uv, away_uv))
         share = appearance[:, 5:8].softmax(dim=1)
-        rgb = share[:, :1] * told + share[:, 1:2] * front + share[:, 2:3] * away
-        return _Appearance(rgb, told, away_uv, share)
+        rgb = share[:, :1] * predicted + share[:, 1:2] * front + share[:, 2:3] * away
+        return _Appearance(rgb, predicted, away_uv, share)
 
     def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
         """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""

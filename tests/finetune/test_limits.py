@@ -93,11 +93,11 @@ NO_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
-def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, told):
+@pytest.mark.parametrize(("config", "override", "message"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
+def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, message):
     with pytest.raises(Mv3dError) as caught:
         load_config(config, [override])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_what_expands_without_end_is_told_shortly():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--set", "diffusion.loop.batch_size=0"], "batch_size is 0"),
         (["--set", "a=[8"], "(--set)"),
@@ -123,11 +123,11 @@ def test_what_expands_without_end_is_told_shortly():
         (["--dry-run", "--processes", "3"], "batch_size 2 is no multiple of 3 = 3 processes x 1"),
     ],
 )
-def test_nothing_begins_with_a_bad_value(tmp_path, capsys, arguments, told):
+def test_nothing_begins_with_a_bad_value(tmp_path, capsys, arguments, message):
     run = tmp_path / "run"
     assert main([str(LORA), "--set", f"run={run}", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
     assert not run.exists()
 
 
