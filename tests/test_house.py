@@ -14,21 +14,21 @@ FLAG = re.compile(r"(?<![\w-])--[a-z]")
 
 
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
-def modules(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
+def modules(*rooms: str) -> Iterator[tuple[Path, tuple[ast.AST, ...]]]:
     for room in rooms:
         for path in sorted((ROOT / room).rglob("*.py")):
-            yield path.relative_to(ROOT), parsed(path)
+            yield path.relative_to(ROOT), nodes_of(path)
 
 
 def test_a_class_name_stands_for_one_thing():
     """A reader who searches for a class finds one."""
     places: dict[str, list[str]] = {}
-    for path, module in modules("mv3d", "render", "finetune", "eval", "benchmarks", "examples"):
-        for node in ast.walk(module):
+    for path, nodes in modules("mv3d", "render", "finetune", "eval", "benchmarks", "examples"):
+        for node in nodes:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{path}:{node.lineno}")
     assert len(places) > 100
@@ -40,9 +40,9 @@ def text_of(node: ast.expr) -> str:
     return "".join(part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and type(part.value) is str)
 
 
-def names_in(module: ast.Module) -> Iterator[str]:
+def names_in(nodes: tuple[ast.AST, ...]) -> Iterator[str]:
     """What variables, attributes, parameters, functions and the keys of metrics are called."""
-    for node in ast.walk(module):
+    for node in nodes:
         match node:
             case ast.Name(id=str(name)) | ast.Attribute(attr=str(name)) | ast.arg(arg=str(name)):
                 yield name
@@ -55,8 +55,8 @@ def test_things_are_called_by_the_words_of_the_field():
     private = re.compile(r"_*(\w+_)?(told|retold|tell|alone)(_\w+)?", re.IGNORECASE)
     found = {
         f"{path}: {name}"
-        for path, module in modules("mv3d", "render", "finetune", "eval", "benchmarks", "examples")
-        for name in names_in(module)
+        for path, nodes in modules("mv3d", "render", "finetune", "eval", "benchmarks", "examples")
+        for name in names_in(nodes)
         if private.fullmatch(name)
     }
     assert found == {"mv3d/model/feature_net.py: tell"}  # a part of the keys of weights that are out in the world
@@ -66,8 +66,8 @@ def test_no_error_names_an_option_of_the_command_line():
     """A library's caller has parameters. The command line adds its own word (`mv3d.command_line.print_error`)."""
     messages = [
         (f"{path}:{node.lineno}", text_of(node.args[0]))
-        for path, module in modules("mv3d", "render", "finetune", "eval")
-        for node in ast.walk(module)
+        for path, nodes in modules("mv3d", "render", "finetune", "eval")
+        for node in nodes
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Mv3dError" and node.args
     ]
     assert len(messages) > 100
