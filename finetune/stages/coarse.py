@@ -18,6 +18,7 @@ from finetune.pictures import save_rows
 from finetune.processes import WHOLE, MicroBatch
 from finetune.scenes import Scene, draw_scene
 from mv3d.errors import Mv3dError
+from mv3d.model.alpha import on_white
 from mv3d.model.coarse import (
     CoarseNet,
     Field,
@@ -250,7 +251,7 @@ def _in_given_world(scene: Scene, given_poses: Tensor) -> Tensor:
 
 
 def _picture_of(rgba: Tensor) -> Tensor:
-    return F.interpolate(rgba[None, :3] * rgba[None, 3:] + 1 - rgba[None, 3:], (_SHEET_SIZE, _SHEET_SIZE))[0]
+    return F.interpolate(on_white(rgba)[None], (_SHEET_SIZE, _SHEET_SIZE))[0]
 
 
 def _thickness(filled: Tensor) -> list[Tensor]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG
+from mv3d.model.alpha import premultiplied
 from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum, pixel_uv
@@ -141,15 +142,15 @@ class CoarseNet(nn.Module):
 
     def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
         """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
-        premultiplied = torch.cat([pictures.rgba[:, :3] * pictures.rgba[:, 3:], pictures.rgba[:, 3:]], dim=1)
-        own = self.image_net(F.avg_pool2d(premultiplied, 2) * 2 - 1)
+        shown = premultiplied(pictures.rgba)
+        own = self.image_net(F.avg_pool2d(shown, 2) * 2 - 1)
         understood = (self.reduce(seen.levels[0]), *seen.levels[1:])
         grids = []
         for level, features in enumerate(zip(own, understood, strict=True)):
             size = self.config.grid_size >> level
-            points = voxel_centres(size, premultiplied.device).expand(len(premultiplied), -1, -1)
+            points = voxel_centres(size, shown.device).expand(len(shown), -1, -1)
             at = self.frustum.project(points, pictures.poses)
-            rgba = sample_picture(premultiplied, at[..., :2])
+            rgba = sample_picture(shown, at[..., :2])
             weight = _LEAST_TRUST + rgba[:, 3:] * sample_volume(trust, at)
             first, second = (sample_picture(part, at[..., :2]) for part in features)
             values = [first, second]

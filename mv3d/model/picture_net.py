@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mv3d.model.alpha import on_white, premultiplied
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
 from mv3d.model.feature_net import ResidualBlock
 
@@ -57,11 +58,11 @@ class PictureNet(nn.Module):
 
     def levels(self, rgba: Tensor) -> list[Tensor]:
         """The backbone's features of pictures (P, 4, S, S), straight RGBA, on white."""
-        on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
+        rgb = on_white(rgba)
         size = self._backbone_px
         if rgba.shape[-1] != size:
-            on_white = F.interpolate(on_white, (size, size), mode="bilinear", antialias=rgba.shape[-1] > size)
-        return self.backbone((on_white * 2 - 1).contiguous(memory_format=torch.channels_last))
+            rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=rgba.shape[-1] > size)
+        return self.backbone((rgb * 2 - 1).contiguous(memory_format=torch.channels_last))
 
     def elevation(self, deepest: Tensor) -> Tensor:
         """Elevation (P,) in radians from the coarsest features."""
@@ -78,8 +79,7 @@ class PictureNet(nn.Module):
         for k in reversed(range(len(self.up))):
             x = self.blocks[k](F.interpolate(self.up[k](x), scale_factor=2.0) + entering[k])
             levels.append(x)
-        premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-        fine = self.fine((premultiplied * 2 - 1).contiguous(memory_format=torch.channels_last))
+        fine = self.fine((premultiplied(rgba) * 2 - 1).contiguous(memory_format=torch.channels_last))
         return PictureFeatures(levels[::-1], fine, self.elevation(found[-1]), fine.new_zeros(0, _GEOMETRY))
 
     def ask_rays(self, seen: PictureFeatures, picture: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:

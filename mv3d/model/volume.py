@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
+from mv3d.model.alpha import premultiplied, straight
 from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum
@@ -110,8 +111,8 @@ class CoarseVolume(nn.Module):
 
     def forward(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
         """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
-        premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], dim=1)
-        features = self.image_net(premultiplied * 2 - 1)
+        seen = premultiplied(picture)
+        features = self.image_net(seen * 2 - 1)
         grids = []
         for level, feature in enumerate(features):
             size = self.config.grid_size >> level
@@ -119,7 +120,7 @@ class CoarseVolume(nn.Module):
             uv = self._project(points, elevation_rad)
             per_voxel = [_sample_picture(feature, uv)]
             if level == 0:
-                per_voxel += [_sample_picture(premultiplied, uv), points.transpose(1, 2)]
+                per_voxel += [_sample_picture(seen, uv), points.transpose(1, 2)]
             grids.append(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
         x = self.grid_net(grids[0], grids[1:])[0]
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
@@ -154,7 +155,7 @@ class CoarseVolume(nn.Module):
         weight = _ray_weights(density.reshape(points.shape[:-1]))
         colour = self._appearance(field, flat, seen.uv).rgb.reshape(batch, 3, *points.shape[1:-1])
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
-        return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
+        return straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2)).clamp(0, 1)
 
     def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
         """Logits (B, P) of points (B, P, 3) being opaque, before carving; over the step that training asked of."""
@@ -231,12 +232,6 @@ def _ray_weights(density: Tensor) -> Tensor:
     alpha = 1 - torch.exp(-density * (2 / density.shape[-1]))
     through = torch.cumprod(1 - alpha, dim=-1)
     return alpha * torch.cat([torch.ones_like(alpha[..., :1]), through[..., :-1]], dim=-1)
-
-
-def _straight(premultiplied: Tensor) -> Tensor:
-    """Premultiplied (..., 4, H, W) to straight alpha."""
-    alpha = premultiplied[..., 3:, :, :]
-    return torch.cat([premultiplied[..., :3, :, :] / alpha.clamp(min=1e-4), alpha], dim=-3).clamp(0, 1)
 
 
 def _sample_picture(picture: Tensor, uv: Tensor) -> Tensor:
