@@ -30,6 +30,7 @@ from mv3d.cameras import Camera
 from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
+from mv3d.model.alpha import on_white
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.lora import parse_lora, with_loras
@@ -54,7 +55,7 @@ def estimate_motions(clips: Tensor, views: OrbitFrames, first: Camera) -> np.nda
     Returns:
         (R, 3), to a step of the azimuths and a quarter of the farthest pan and zoom.
     """
-    on_white = to_autoencoder(views.rgba, 3) / 2 + 0.5
+    rgb = on_white(views.rgba)
     turns = [(camera.azimuth_deg - first.azimuth_deg + 180) % 360 - 180 for camera in views.cameras]
     azimuths = np.array(turns) / FARTHEST.azimuth_deg
     errors = np.zeros((len(clips), len(_STEPS), len(_STEPS), len(azimuths)))
@@ -63,7 +64,7 @@ def estimate_motions(clips: Tensor, views: OrbitFrames, first: Camera) -> np.nda
         for i, pan in enumerate(_STEPS.tolist()):
             for k, zoom in enumerate(_STEPS.tolist()):
                 moved = Motion(0.0, pan * FARTHEST.pan_deg, FARTHEST.zoom**zoom).moved(first, share)
-                seen = _seen_by(moved, on_white, first).flatten(1)
+                seen = _seen_by(moved, rgb, first).flatten(1)
                 apart = torch.cdist(clips[:, frame].flatten(1), seen).square()
                 errors[:, i, k] += apart.numpy()[:, nearest]
     pan, zoom, azimuth = np.unravel_index(errors.reshape(len(clips), -1).argmin(axis=1), errors.shape[1:])
@@ -136,8 +137,8 @@ def main() -> None:
     found, shown = [], []
     for seed, (clip, views) in enumerate(tqdm(objects, unit="picture")):
         clips = [clip.rgba] + [make_clip(model, clip.rgba[0], seed) for model in models]
-        on_white = torch.stack([to_autoencoder(frames, 3) / 2 + 0.5 for frames in clips])
-        found.append(estimate_motions(on_white, views, clip.cameras[0]))
+        rgb = torch.stack([on_white(frames) for frames in clips])
+        found.append(estimate_motions(rgb, views, clip.cameras[0]))
         shown += clips if seed < _SHOWN else []
     lines = [f"| {' | '.join(heading)} |", "|" + " --- |" * len(heading)]
     lines += [_line(*row) for row in zip(names, wanted, np.stack(found, axis=1), strict=True)]

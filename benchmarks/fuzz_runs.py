@@ -154,8 +154,8 @@ def run_folder(place: Place, rng: np.random.Generator) -> Case:
         "diffusion/log.jsonl",
     ]
     path = run / str(rng.choice([name for name in names if name == "" or (run / name).exists() or name == "model"]))
-    told = _replace(path, rng)
-    return Case(told, finetune.main, place.train(config, *(["--stage", "volume"] if config == "toy" else [])), {path})
+    damage = _replace(path, rng)
+    return Case(damage, finetune.main, place.train(config, *(["--stage", "volume"] if config == "toy" else [])), {path})
 
 
 def checkpoint(place: Place, rng: np.random.Generator) -> Case:
@@ -164,9 +164,9 @@ def checkpoint(place: Place, rng: np.random.Generator) -> Case:
     folders = sorted(path for path in (place.root / config / stage).glob("step-???????"))
     chosen = folders if rng.random() < 0.2 else [folders[-1] if rng.random() < 0.8 else folders[0]]
     name = str(rng.choice(["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]))
-    told = " and ".join(_spoil(folder / name, rng) for folder in chosen)
+    damage = " and ".join(_spoil(folder / name, rng) for folder in chosen)
     more = ["--stage", stage] if config == "toy" else []
-    return Case(told, finetune.main, place.train(config, *more), {folder / name for folder in chosen})
+    return Case(damage, finetune.main, place.train(config, *more), {folder / name for folder in chosen})
 
 
 def cache(place: Place, rng: np.random.Generator) -> Case:
@@ -185,10 +185,10 @@ def data(place: Place, rng: np.random.Generator) -> Case:
     files = [path for path in place.data.rglob("*") if path.is_file()]
     heads = [path for path in files if path.suffix in (".json", ".jsonl")]
     path = _pick(heads if rng.random() < 0.5 else files, rng)
-    told = _spoil(path, rng)
+    damage = _spoil(path, rng)
     config = str(rng.choice(["toy", "adapt"]))
     more = ["--stage", "volume"] if config == "toy" else []
-    return Case(told, finetune.main, place.train(config, *more, "--set", f"run={place.root / 'new'}"), {path})
+    return Case(damage, finetune.main, place.train(config, *more, "--set", f"run={place.root / 'new'}"), {path})
 
 
 def model_folder(place: Place, rng: np.random.Generator) -> Case:
@@ -197,13 +197,13 @@ def model_folder(place: Place, rng: np.random.Generator) -> Case:
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors")]
     configs = [path for path in files if path.suffix == ".json"]
     path = _pick(configs if rng.random() < 0.6 else files, rng)
-    told = _spoil(path, rng)
+    damage = _spoil(path, rng)
     if folder == place.svd and rng.random() < 0.5:
         dry = ["--dry-run"] if rng.random() < 0.3 else []
-        return Case(told, finetune.main, place.train("adapt", *dry, "--set", f"run={place.root / 'new'}"), {path})
+        return Case(damage, finetune.main, place.train("adapt", *dry, "--set", f"run={place.root / 'new'}"), {path})
     picture = next(place.data.rglob("frames/000.png"))
     words = ["orbit", str(picture), "--model", str(folder), "-o", str(place.root / "orbit"), "--steps", "1"]
-    return Case(f"orbit: {told}", cli.main, [*words, "--num-views", "4"], {path})
+    return Case(f"orbit: {damage}", cli.main, [*words, "--num-views", "4"], {path})
 
 
 CASES = (config_value, config_file, run_folder, checkpoint, cache, data, model_folder)

@@ -10,7 +10,7 @@ inside the picture's silhouette, with white where the mesh is not there.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ _SIZE_PX = 512
 
 
 @dataclass(frozen=True)
-class Facts:
+class MeshMeasurements:
     """What is measured of one mesh."""
 
     faces: int
@@ -48,7 +48,7 @@ class Facts:
     """Of the orbit and the mesh."""
 
 
-def measure(mesh: Mesh, orbit: Orbit, seconds: float) -> Facts:
+def measure(mesh: Mesh, orbit: Orbit, seconds: float) -> MeshMeasurements:
     """Measure one mesh against the orbit of its picture."""
     assert mesh.texture is not None
     welded = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
@@ -66,7 +66,7 @@ def measure(mesh: Mesh, orbit: Orbit, seconds: float) -> Facts:
     true = resize(picture, _SIZE_PX, _SIZE_PX)
     inside = true[..., 3] > 0.5
     error = ((seen - composite(true)) ** 2)[inside].mean()
-    return Facts(
+    return MeshMeasurements(
         faces=len(mesh.faces),
         parts=parts,
         handles=int(round((2 * parts - welded.euler_number) / 2)),
@@ -117,12 +117,11 @@ def main() -> None:
         all_facts.append(facts)
         print(_row(name, facts), flush=True)
     if all_facts:
-        print(
-            _row("median", Facts(*(np.median([f.__dict__[key] for f in all_facts]) for key in Facts.__annotations__)))
-        )
+        medians = np.median([astuple(facts) for facts in all_facts], axis=0)
+        print(_row("median", MeshMeasurements(*medians)))
 
 
-def _row(name: str, facts: Facts) -> str:
+def _row(name: str, facts: MeshMeasurements) -> str:
     return (
         f"| {name} | {facts.faces:.0f} | {facts.parts:.0f} | {facts.handles:.0f} | {'yes' if facts.closed else 'no'} | "
         f"{facts.charts:.0f} | {facts.used:.2f} | {facts.texture_px:.0f} | {facts.psnr_db:.1f} | {facts.iou:.3f} | "

@@ -85,14 +85,16 @@ def _run(options: TrainVerb) -> int:
     from finetune.read_config import load_config
 
     if not options.minutes >= 0:
-        raise Mv3dError(f"--minutes {options.minutes}: give 0 or more")
+        raise Mv3dError(f"{options.minutes:g} minutes: give 0 or more", argument="minutes")
     if options.processes is not None and not options.dry_run:
-        raise Mv3dError("--processes is for --dry-run; torchrun --nproc-per-node starts so many")
+        raise Mv3dError(
+            "a number of processes is for a dry run; torchrun --nproc-per-node starts so many", argument="processes"
+        )
     deadline = time.monotonic() + 60 * options.minutes
     config = load_config(options.config, list(options.set))
     if options.stage and options.stage not in config.stages:
         known = ", ".join(config.stages)
-        raise Mv3dError(f"--stage {options.stage}: {options.config} has no such stage; it has {known}")
+        raise Mv3dError(f"{options.config} has no stage {options.stage}; it has {known}", argument="stage")
     resolved = dataclasses.asdict(config)
     if options.dry_run:
         from finetune.dry_run import describe

@@ -48,8 +48,8 @@ class DiskCache:
                 _write(self._rows, row * size, data)
                 _write(self._digests, row * _DIGEST_BYTES, self._digest(row, data))
             except OSError as error:
-                told = f"{self._rows} cannot be written: {error.strerror}; free space and run the same command again"
-                raise Mv3dError(told) from error
+                message = f"{self._rows} cannot be written: {error.strerror}; free space and run the same command again"
+                raise Mv3dError(message) from error
         return torch.from_numpy(np.frombuffer(data, np.float16).reshape(self._shape).astype(np.float32))
 
     def _digest(self, row: int, data: bytes) -> bytes:

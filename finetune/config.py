@@ -90,8 +90,8 @@ class CoarseStage:
     """Of the backbone, the first ones, which are the dearest, stay as they were."""
     rays_per_picture: Count = 1024
     """At most so many are compared with the truth."""
-    alone_weight: Weight = 0.5
-    """Of what each picture's rays say without the grid."""
+    single_picture_weight: Weight = 0.5
+    """Of the overlap of what each picture's rays say by themselves, without the grid and the other pictures."""
     geometry_weight: Weight = 0.5
     colour_weight: Weight = 2.0
     colour_points: Count = 2048

@@ -14,7 +14,7 @@ from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
 from mv3d.pack import Pack, open_pack, pack_orbits
 
-_TOLD_AT_MOST = 10  # orbits that are left out, one a line
+_LISTED_AT_MOST = 10  # orbits that are left out, one a line
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class UsedOrbits:
         objects = len({entry.object_id for entry in self.training})
         count = self.num_validation
         scored = f"{count} to validate with" if count else "none to validate with, so nothing is scored"
-        told = f"{len(self.training)} orbits of {objects} objects to train on, {scored}, {len(self.left_out)} left out"
-        lines = [told, *(f"{orbit} is left out: {reason}" for orbit, reason in self.left_out.items())]
-        if len(lines) > 1 + _TOLD_AT_MOST:
-            more = len(lines) - 1 - _TOLD_AT_MOST
-            lines[1 + _TOLD_AT_MOST :] = [f"{more} more are left out"]
+        first = f"{len(self.training)} orbits of {objects} objects to train on, {scored}, {len(self.left_out)} left out"
+        lines = [first, *(f"{orbit} is left out: {reason}" for orbit, reason in self.left_out.items())]
+        if len(lines) > 1 + _LISTED_AT_MOST:
+            more = len(lines) - 1 - _LISTED_AT_MOST
+            lines[1 + _LISTED_AT_MOST :] = [f"{more} more are left out"]
         print("".join(f"finetune: {line}\n" for line in lines), end="", file=sys.stderr)
 
 

@@ -45,7 +45,7 @@ class ClipSize:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StepCost:
     """Parameters in numbers, memory of one process in bytes, work of one step in floating-point operations."""
 
     parameters: int
@@ -67,21 +67,21 @@ class Estimate:
 
 def estimate(
     unet: OrbitUNet, clip: ClipSize, loop: LoopConfig, processes: int = 1, beside: Beside | None = None
-) -> Estimate:
+) -> StepCost:
     """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones.
 
     Raises:
         Mv3dError: if a batch cannot be divided among so many processes.
     """
     if processes < 1:
-        raise Mv3dError(f"--processes {processes}: give 1 or more")
+        raise Mv3dError(f"{processes} processes: give 1 or more", argument="processes")
     beside = beside or Beside()
     parameters = [*unet.parameters(), *beside.trained.parameters()]
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     saved, flops = _measure(unet, clip, loop.part_size(processes), loop, beside)
     shards = processes if loop.shard else 1
     exchanged = 2 if processes > 1 and not loop.shard else 1  # DDP gathers gradients in buckets of its own
-    return Estimate(
+    return StepCost(
         parameters=sum(p.numel() for p in parameters),
         trained=trained,
         weights=sum(p.numel() * p.element_size() for p in parameters) // shards,
@@ -155,7 +155,7 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
     return unet, beside, ClipSize(num_views, (config.resolution_px or size_px) // 8), source
 
 
-def _with_teacher(found: Estimate, stage: DiffusionStage) -> Estimate:
+def _with_teacher(found: StepCost, stage: DiffusionStage) -> StepCost:
     """Add a teacher's two estimates, as it is guided, and the target's one; a copy of the weights unless by LoRA."""
     forward = found.flops // (4 if stage.loop.checkpointing else 3)  # the way back takes two, or three with all anew
     copied = 0 if stage.lora is not None else found.weights

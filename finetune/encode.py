@@ -26,6 +26,7 @@ from finetune.shards import LeftOut, Sample, remove_shards, shard_path, write_sh
 from mv3d.conventions import to_nerfstudio
 from mv3d.dataset import ListedOrbit
 from mv3d.errors import Mv3dError
+from mv3d.model.alpha import on_white
 from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
@@ -46,9 +47,9 @@ def encode_orbits(
     stage = config.diffusion
     settings = asdict(stage.cache) | {"buffer_shards": 0, "px": model.facts.resolution_px, "seed": config.seed}
     settings |= {"cond": [stage.cond_noise_mean, stage.cond_noise_std], "views": config.num_views}
-    told = json.dumps([_FORMAT, settings], sort_keys=True)
+    made_with = json.dumps([_FORMAT, settings], sort_keys=True)
     networks = [model.vae, model.image_encoder, *([model.volume] if model.volume is not None else [])]
-    digest = f"{weights_digest(*networks)}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    digest = f"{weights_digest(*networks)}-{hashlib.sha256(made_with.encode()).hexdigest()[:8]}"
     shards = folder / f"latents-{digest}"
     shards.mkdir(parents=True, exist_ok=True)
     if processes.count == 1:
@@ -106,9 +107,7 @@ def encode_orbit(
     chunks = [chunk.to(device, dtype) for chunk in rgba.split(_CHUNK)]
     arrays = {
         "latents": torch.cat([encode_frames(model.vae, chunk) for chunk in chunks]),
-        "embedding": torch.cat(
-            [embed_image(model.image_encoder, to_autoencoder(c, 3) / 2 + 0.5)[:, 0] for c in chunks]
-        ),
+        "embedding": torch.cat([embed_image(model.image_encoder, on_white(c))[:, 0] for c in chunks]),
     }
     whole = [to_nerfstudio(camera) for camera in cameras]
     facts = {"object_id": object_id, "variant": variant, "cameras": whole, "start": start}

@@ -85,8 +85,8 @@ def _noted(run: Path) -> dict[str, str]:
     try:
         return dict(read_json(path)) if path.exists() else {}
     except (OSError, ValueError, TypeError) as error:
-        told = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
-        raise Mv3dError(told) from error
+        message = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
+        raise Mv3dError(message) from error
 
 
 def _attribution(run: Path) -> str:

@@ -24,15 +24,15 @@ class Within:
         """Raise `Mv3dError`, naming ``where`` the value stands and what it may be, if it is out of bounds."""
         fits = (self.low < value if self.above else self.low <= value) and value <= self.high
         if not fits or (self.multiple_of > 1 and value % self.multiple_of):
-            raise Mv3dError(f"{where} is {_told(value)}; give {self}")
+            raise Mv3dError(f"{where} is {_format(value)}; give {self}")
 
     def __str__(self) -> str:
         kind = f"a multiple of {self.multiple_of} " if self.multiple_of > 1 else ""
-        begin = f"above {_told(self.low)}" if self.above else f"from {_told(self.low)}"
-        return f"{kind}{begin}" + (f" to {_told(self.high)}" if self.high < math.inf else "")
+        begin = f"above {_format(self.low)}" if self.above else f"from {_format(self.low)}"
+        return f"{kind}{begin}" + (f" to {_format(self.high)}" if self.high < math.inf else "")
 
 
-def _told(number: float) -> str:
+def _format(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 

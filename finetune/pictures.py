@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from mv3d.files import whole_file
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import on_white, premultiplied, straight
+from mv3d.video import write_video
 
 
 def to_tensor(frames: np.ndarray) -> Tensor:
@@ -25,8 +25,7 @@ def shrunk(rgba: Tensor, size_px: int) -> Tensor:
     factor = rgba.shape[-1] // size_px
     if factor == 1:
         return rgba
-    premultiplied = F.avg_pool2d(torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1), factor)
-    return torch.cat([premultiplied[:, :3] / premultiplied[:, 3:].clamp(min=1e-4), premultiplied[:, 3:]], dim=1)
+    return straight(F.avg_pool2d(premultiplied(rgba), factor))
 
 
 def augmented(rgba: Tensor, generator: torch.Generator) -> Tensor:
@@ -46,27 +45,15 @@ def recoloured(rgba: Tensor, generator: torch.Generator) -> Tensor:
 
 def save_rows_video(rows: list[Tensor], path: Path, frames_per_second: int = 7) -> None:
     """Write rows of frames (N, 3 or 4, H, W) in [0, 1] as one video on white: N frames, the rows in two columns."""
-    import imageio_ffmpeg
-
-    rows = [to_autoencoder(row, 3) / 2 + 0.5 if row.shape[1] == 4 else row for row in rows]
+    rows = [on_white(row) if row.shape[1] == 4 else row for row in rows]
     columns = [torch.cat(rows[k::2], dim=2) for k in range(min(2, len(rows)))]
-    video = (torch.cat(columns, dim=3).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-    height, width = (side // 2 * 2 for side in video.shape[1:3])  # H.264 wants even sides
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial:
-        writer = imageio_ffmpeg.write_frames(
-            str(partial), (width, height), fps=frames_per_second, macro_block_size=2, ffmpeg_log_level="error"
-        )
-        with closing(writer):
-            writer.send(None)
-            for frame in video:
-                writer.send(np.ascontiguousarray(frame[:height, :width]))
+    video = (torch.cat(columns, dim=3).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+    write_video(video, path, frames_per_second=frames_per_second)
 
 
 def save_rows(rows: list[Tensor], path: Path) -> None:
     """Write rows of frames (N, 3 or 4, H, W) in [0, 1] as one picture on white."""
-    rows = [to_autoencoder(row, 3) / 2 + 0.5 if row.shape[1] == 4 else row for row in rows]
+    rows = [on_white(row) if row.shape[1] == 4 else row for row in rows]
     picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         Image.fromarray((picture.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()).save(partial, quality=90)

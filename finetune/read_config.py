@@ -43,26 +43,26 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     for override in overrides or []:
         name, equals, value = override.partition("=")
         if not equals:
-            raise Mv3dError(f"--set wants key=value, got {override!r}")
-        _put(tree, name.split("."), _parse(value, f"--set {override[:60]}: the value is"))
+            raise Mv3dError(f"{override!r} is no key=value", argument="set")
+        _put(tree, name.split("."), _parse(value, f"{override[:60]}: the value is", argument="set"))
     if tree.get("base") is not None:
         tree.setdefault("init", "base")
     return _build(RunConfig, tree, str(path))
 
 
-def _parse(text: str, what: str) -> Any:
+def _parse(text: str, what: str, *, argument: str | None = None) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # some numbers and dates are none
-        told = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise Mv3dError(f"{what} no readable YAML: {told}") from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise Mv3dError(f"{what} no readable YAML: {reason}", argument=argument) from None
 
 
 def _put(tree: dict, names: list[str], value: Any) -> None:
     for name in names[:-1]:
         tree = tree.setdefault(name, {})
         if not isinstance(tree, dict):
-            raise Mv3dError(f"--set: {'.'.join(names)} goes through {name}, which is a value")
+            raise Mv3dError(f"{'.'.join(names)} goes through {name}, which is a value", argument="set")
     tree[names[-1]] = value
 
 

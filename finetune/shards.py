@@ -94,8 +94,8 @@ def write_shard(path: Path, key: str, samples: Iterator[Sample | LeftOut]) -> No
         with whole_file(listing) as partial:
             partial.write_text(json.dumps({"key": key, **facts, "object_ids": ids, "left_out": left_out}))
     except OSError as error:
-        told = f"{path} cannot be written: {error.strerror}; free space and run again: it goes on here"
-        raise Mv3dError(told) from error
+        message = f"{path} cannot be written: {error.strerror}; free space and run again: it goes on here"
+        raise Mv3dError(message) from error
 
 
 def remove_shards(folder: Path, first: int) -> None:
@@ -116,8 +116,8 @@ def list_shards(folder: Path) -> tuple[Shard, ...]:
     for path in _shard_paths(folder):
         try:
             listing = read_json(path.with_suffix(".json"))
-            told = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
-            shards.append(Shard(path, *told))
+            facts = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
+            shards.append(Shard(path, *facts))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path, error) from error
     if not any(len(shard) for shard in shards):

@@ -12,7 +12,7 @@ from torch import Tensor
 from eval.metrics.images import psnr, ssim
 from finetune.clips import OrbitFrames
 from finetune.pictures import save_rows, save_rows_video, shrunk
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
 
@@ -34,7 +34,7 @@ def score_sampled(
         conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
         settings = SampleSettings(num_views=len(truth))
         output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
-        a, b = (to_autoencoder(x[1:], 3) / 2 + 0.5 for x in (output, truth))
+        a, b = (on_white(x[1:]) for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
         scores["psnr"] += psnr(shown, wanted).tolist()
         scores["ssim"] += ssim(shown, wanted).tolist()

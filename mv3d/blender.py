@@ -58,8 +58,6 @@ class RenderSettings:
     ``strengths``; or ``environment``, a picture all around, and its ``turn_deg``. A sun and a white sky if None."""
     threads: int = 0
     """0: one per core."""
-    gpu: bool = False
-    """Render on the first kind of GPU that Blender finds, else on the CPU."""
 
 
 def environment_folder() -> Path:
@@ -109,7 +107,6 @@ def render_in_blender(
             "srgb_factors": settings.srgb_factors,
             "lights": None if settings.lights is None else dict(settings.lights),
             "threads": settings.threads,
-            "gpu": settings.gpu,
             "out": folder,
         }
         run_in_blender(_WORKER, job, Path(folder))

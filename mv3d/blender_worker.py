@@ -30,7 +30,7 @@ def main(job_path: str) -> None:
         add_lights(
             job.get("lights") or {"sky": 0.6, "ground": 0.6, "directions": [[-0.5, -0.6, 0.6]], "strengths": [2]}
         )
-    set_up_cycles(job["samples"], job.get("threads", 0), gpu=job.get("gpu", False))
+    set_up_cycles(job["samples"], job.get("threads", 0))
     for k, camera in enumerate(job["cameras"]):
         point_camera(camera)
         bpy.context.scene.render.filepath = str(Path(job["out"]) / f"{k:03d}.png")
@@ -149,11 +149,11 @@ def add_lights(lights: dict) -> None:
         bpy.context.collection.objects.link(sun)
 
 
-def set_up_cycles(samples: int, threads: int, *, gpu: bool) -> None:
+def set_up_cycles(samples: int, threads: int) -> None:
     """Choose unbiased, repeatable pixels: no denoiser, no tone curve, no dither, each ray inside its own pixel."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    scene.cycles.device = "GPU" if gpu and find_gpu() else "CPU"
+    scene.cycles.device = "CPU"
     if threads:
         scene.render.threads_mode, scene.render.threads = "FIXED", threads
     scene.cycles.samples = samples
@@ -168,22 +168,6 @@ def set_up_cycles(samples: int, threads: int, *, gpu: bool) -> None:
     scene.render.image_settings.file_format = "PNG"
     scene.render.image_settings.color_mode = "RGBA"
     scene.view_settings.view_transform = "Standard"
-
-
-def find_gpu() -> bool:
-    """Choose the first kind of GPU that is here."""
-    preferences = bpy.context.preferences.addons["cycles"].preferences
-    for kind in ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI"):
-        try:
-            preferences.compute_device_type = kind
-        except TypeError:  # not built in
-            continue
-        preferences.get_devices()
-        if any(device.type == kind for device in preferences.devices):
-            for device in preferences.devices:
-                device.use = device.type == kind
-            return True
-    return False
 
 
 def point_camera(settings: dict) -> None:

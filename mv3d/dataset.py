@@ -108,7 +108,7 @@ def read_entries(path: Path) -> list[Entry]:
             entries.append(_entry(json.loads(line)))
         except (ValueError, RecursionError) as error:
             raise Mv3dError(
-                f"{path}, line {number}: no line of a manifest ({error}); delete the line and render again what it told"
+                f"{path}, line {number}: no line of a manifest ({error}); delete it, and render again what it named"
             ) from None
     return entries
 
@@ -148,8 +148,8 @@ def list_orbits(places: Sequence[Path], category: str | None = None) -> Listing:
             split = entry.split or "train"
             found += [ListedOrbit(object_id, str(path), split, fingerprint(path)) for path in folders]
             if len(folders) < entry.orbits:
-                told = f"the manifest tells of {entry.orbits} orbits, {len(folders)} are there; render the rest again"
-                left_out[str(collection / object_id)] = told
+                reason = f"the manifest lists {entry.orbits} orbits, {len(folders)} are there; render the rest again"
+                left_out[str(collection / object_id)] = reason
     if not found:
         known = f" of category {category}; there are {', '.join(sorted(map(str, categories)))}" if category else ""
         raise Mv3dError(f"{', '.join(map(str, places))}: no rendered orbit in there{known}")
@@ -185,8 +185,8 @@ def find_collections(root: Path) -> list[Path]:
 
 def fingerprint(folder: Path) -> str:
     """Sixteen hexadecimal digits of names, sizes and times of an orbit folder's files; other ones when any changes."""
-    told = "\n".join(f"{name} {size} {modified}" for name, size, modified in _files(folder))
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    listing = "\n".join(f"{name} {size} {modified}" for name, size, modified in _files(folder))
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]
 
 
 def _files(folder: Path, *, inside: str = "") -> Iterator[tuple[str, int, int]]:

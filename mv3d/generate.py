@@ -19,7 +19,7 @@ from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.decoding import check_finite
-from mv3d.model.pipeline import SampleSettings, is_told_cameras, make_conditions, sample_views
+from mv3d.model.pipeline import SampleSettings, is_camera_conditioned, make_conditions, sample_views
 from mv3d.orbit import Facts, Frames, Orbit
 
 MAX_VIEWS = 200
@@ -47,9 +47,11 @@ class GenerateSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_views <= MAX_VIEWS:
-            raise Mv3dError(f"--num-views {self.num_views} is outside 1 to {MAX_VIEWS}")
+            raise Mv3dError(f"num_views {self.num_views} is outside 1 to {MAX_VIEWS}", argument="num_views")
         if not abs(self.elevation_deg) <= MAX_ELEVATION_DEG:
-            raise Mv3dError(f"--elevation {self.elevation_deg} is outside +-{MAX_ELEVATION_DEG:g} degrees")
+            raise Mv3dError(
+                f"elevation {self.elevation_deg:g} is outside +-{MAX_ELEVATION_DEG:g} degrees", argument="elevation"
+            )
         for name in ("azimuths_deg", "elevations_deg"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_views:
@@ -64,9 +66,9 @@ class GenerateSettings:
                 f"elevations_deg begin at {self.elevations_deg[0]:g}, the picture's is {self.elevation_deg:g}"
             )
         if self.steps is not None and not 1 <= self.steps <= 1000:
-            raise Mv3dError(f"--steps {self.steps} is outside 1 to 1000")
+            raise Mv3dError(f"steps {self.steps} are outside 1 to 1000", argument="steps")
         if self.decode_chunk is not None and self.decode_chunk < 1:
-            raise Mv3dError(f"--decode-chunk {self.decode_chunk} frames is none; give 1 or more")
+            raise Mv3dError(f"decode_chunk {self.decode_chunk}: give 1 frame or more", argument="decode_chunk")
 
     @property
     def sampling(self) -> SampleSettings:
@@ -137,7 +139,7 @@ def generate(
             f"{model.facts.name} makes clips of a moving camera, not orbits: it is told no cameras, so nobody knows "
             "where its frames are seen from; ask it for a clip"
         )
-    if not (settings.is_level_turn or settings.preview or is_told_cameras(model)):
+    if not (settings.is_level_turn or settings.preview or is_camera_conditioned(model)):
         raise Mv3dError(f"{model.facts.name} is not told cameras and makes level, even turns only; ask it for one")
     cameras = settings.cameras(size_px)
 
@@ -146,7 +148,7 @@ def generate(
     seconds = {"coarse": time.perf_counter() - started}
     if settings.preview:
         if coarse is None:
-            raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no --preview")
+            raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no preview", argument="preview")
         frames, stages = from_autoencoder(coarse.views[:, :4]), "coarse surface"
     else:
         conditions = make_conditions(model, given, cameras, settings.seed, coarse)

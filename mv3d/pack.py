@@ -120,8 +120,8 @@ def open_pack(pack: Path) -> Pack:
 
 
 def _key(listing: Listing, size_px: int) -> str:
-    told = json.dumps([_FORMAT, size_px, [asdict(entry) for entry in listing.orbits], listing.left_out])
-    return hashlib.sha256(told.encode()).hexdigest()
+    made_of = json.dumps([_FORMAT, size_px, [asdict(entry) for entry in listing.orbits], listing.left_out])
+    return hashlib.sha256(made_of.encode()).hexdigest()
 
 
 def _index(pack: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def _write_pack(listing: Listing, places: Sequence[Path], pack: Path, size_px: i
     left_out = dict(listing.left_out)
     poses, lenses = [], []
     num_views = _usual_num_views(listing)
-    with _told_if_full(pack), whole_folder(pack, overwrite=True) as partial:
+    with _full_disk_as_error(pack), whole_folder(pack, overwrite=True) as partial:
         with (
             (partial / "frames.bin").open("wb") as frames,
             (partial / "depth.bin").open("wb") as depth,
@@ -205,7 +205,9 @@ def _load(folder: Path, num_views: int, size_px: int) -> tuple[Orbit, np.ndarray
     if len(orbit) != num_views:
         raise Mv3dError(f"{folder} has {len(orbit)} views, most have {num_views}")
     if min(shape) < size_px:
-        raise Mv3dError(f"{folder} is of {min(shape)} px: render it with --size {size_px}")
+        raise Mv3dError(
+            f"{folder} is of {min(shape)} px: render it with: python -m render orbits SOURCE --out DIR --size {size_px}"
+        )
     if maps is not None and len(maps) != num_views:
         raise Mv3dError(f"{folder} has depth maps of {len(maps)} of its {num_views} views; delete them and add all")
     depth = np.zeros((num_views, size_px, size_px)) if maps is None else _nearest(maps, size_px)
@@ -222,7 +224,7 @@ def _num_views(folder: Path) -> int:
     try:
         return len(read_json(folder / "transforms.json")["frames"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0  # why it cannot be read is told when it is loaded
+        return 0  # why it cannot be read is said when it is loaded
 
 
 def _check_used(
@@ -244,7 +246,7 @@ def _nearest(maps: np.ndarray, size_px: int) -> np.ndarray:
 
 
 @contextmanager
-def _told_if_full(pack: Path) -> Iterator[None]:
+def _full_disk_as_error(pack: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

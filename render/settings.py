@@ -101,8 +101,8 @@ def check_settings(out: Path, settings: Settings) -> None:
         try:
             made_with = json.loads(json.dumps(asdict(Settings()))) | read_json(path)
         except (OSError, ValueError, TypeError) as error:
-            told = f"{path} cannot be read ({error}), which says how the orbits beside it were rendered"
-            raise Mv3dError(f"{told}; restore it, or choose another --out") from error
+            message = f"{path} cannot be read ({error}), which says how the orbits beside it were rendered"
+            raise Mv3dError(f"{message}; restore it, or choose another folder", argument="out") from error
         changed = [
             f"{key} {made_with.get(key)} -> {value}" for key, value in wanted.items() if made_with.get(key) != value
         ]

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 
 # Stands for every program of the environment: tells what it is asked for, and in which surroundings.
 PROGRAM = """#!/bin/sh
-printf '%s|%s|%s\\n' "$(basename "$0") $*" "$(ls -A "$HOME" | tr '\\n' ' ')" "$MV3D_CACHE$HF_HOME$PYTHONPATH" >>"$TOLD"
+printf '%s|%s|%s\\n' "$(basename "$0") $*" "$(ls -A "$HOME" | tr '\\n' ' ')" "$MV3D_CACHE$HF_HOME$PYTHONPATH" >>"$LOG"
 case "$1 $2" in
   "-c import sys; print(sys.executable)") echo "$0" ;;
   "-m pip") echo "$TMPDIR" ;;
-  "-m venv") ls -A >"$TOLD.there"; mkdir -p "$3/bin"
+  "-m venv") ls -A >"$LOG.there"; mkdir -p "$3/bin"
              for name in python pip mv3d pytest ruff lint-imports pyright; do cp "$0" "$3/bin/$name"; done ;;
 esac
 [ "$(basename "$0") $*" != "$BROKEN" ]
@@ -51,9 +51,9 @@ def run_ci(tmp_path: Path):
 
     def run(broken: str = "") -> tuple[int, str, list[list[str]]]:
         had = {"MV3D_CACHE": str(home), "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "HOME": str(home)}
-        told = {"TOLD": str(tmp_path / "told"), "BROKEN": broken, "PYTHON": str(program), "TMPDIR": str(tmp_path)}
-        done = subprocess.run([clone / ".ci/run"], env=os.environ | had | told, capture_output=True, text=True)
-        lines = [line.split("|") for line in (tmp_path / "told").read_text().splitlines()]
+        given = {"LOG": str(tmp_path / "log"), "BROKEN": broken, "PYTHON": str(program), "TMPDIR": str(tmp_path)}
+        done = subprocess.run([clone / ".ci/run"], env=os.environ | had | given, capture_output=True, text=True)
+        lines = [line.split("|") for line in (tmp_path / "log").read_text().splitlines()]
         return done.returncode, done.stdout + done.stderr, [line for line in lines if line[0].split()[1:2] != ["-c"]]
 
     return run
@@ -69,7 +69,7 @@ def test_ci_begins_with_readmes_commands_in_an_empty_home(run_ci, tmp_path: Path
     for _, home, surroundings in asked:
         assert (home.strip(), surroundings) in (("", ""), (".cache", str(tmp_path / "home") * 2 + str(ROOT)))
     assert [line[1] for line in asked if line[0].strip() in first] == [""] * (len(first) - 1)  # venv is python3's
-    assert (tmp_path / "told.there").read_text().split() == [".ci", "README.md"]
+    assert (tmp_path / "log.there").read_text().split() == [".ci", "README.md"]
     # Only then what fetches something, and the tests that want it.
     later = commands[len(first) :]
     places = [

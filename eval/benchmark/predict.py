@@ -58,11 +58,11 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
 
 def check_asked(predictor: Predictor, protocol: Protocol) -> None:
     """Raise `Mv3dError` if the protocol asks for views that the model does not make."""
-    from mv3d.model.pipeline import is_told_cameras
+    from mv3d.model.pipeline import is_camera_conditioned
 
     if not predictor.model.facts.turns:
         raise Mv3dError(f"{predictor.name} makes clips of no known cameras, not orbits: there is nothing to score")
-    if not (_is_level_turn(protocol) or predictor.settings.preview or is_told_cameras(predictor.model)):
+    if not (_is_level_turn(protocol) or predictor.settings.preview or is_camera_conditioned(predictor.model)):
         raise Mv3dError(
             f"{predictor.name} is not conditioned on cameras and makes level, even turns; {protocol.name} wants "
             f"{_path_of(protocol)}: score views made elsewhere with python -m eval score"

@@ -18,6 +18,7 @@ from finetune.data import draw, validation_orbits
 from finetune.networks import make_autoencoder
 from finetune.pictures import augmented, save_rows, shrunk, to_tensor
 from finetune.processes import WHOLE, MicroBatch
+from mv3d.model.alpha import on_white
 from mv3d.model.autoencoder import (
     RgbaAutoencoder,
     decode,
@@ -94,6 +95,6 @@ class AutoencoderTraining:
         truth = truth.to(self._device)
         output = decode_latents(network, encode_frames(network, shrunk(truth, self._encoded_px)))
         save_rows([truth.cpu(), output.cpu()], sheet)
-        on_white = [to_autoencoder(x, 3) / 2 + 0.5 for x in (truth, output)]
-        mse = (on_white[0] - on_white[1]).square().mean(dim=(1, 2, 3))
-        return {"psnr": (-10 * mse.log10()).mean().item(), "lpips": self._lpips(*on_white).mean().item()}
+        shown = [on_white(x) for x in (truth, output)]
+        mse = (shown[0] - shown[1]).square().mean(dim=(1, 2, 3))
+        return {"psnr": (-10 * mse.log10()).mean().item(), "lpips": self._lpips(*shown).mean().item()}

@@ -18,11 +18,12 @@ from finetune.pictures import save_rows
 from finetune.processes import WHOLE, MicroBatch
 from finetune.scenes import Scene, draw_scene
 from mv3d.errors import Mv3dError
+from mv3d.model.alpha import on_white
 from mv3d.model.coarse import (
     CoarseNet,
     Field,
     Pictures,
-    Rays,
+    SilhouetteRays,
     ray_points,
     sample_grid,
     sample_volume,
@@ -74,7 +75,10 @@ class CoarseTraining:
         self._seed = run.seed
         self._orbits = [k for k in pack.indices("train") if pack.occupancy[k].any()]
         if not self._orbits:
-            raise Mv3dError("no training orbit has occupancy and depth; render with: --passes depth occupancy")
+            raise Mv3dError(
+                "no training orbit has occupancy and depth; make some with: python -m render orbits SOURCE --out DIR "
+                "--passes depth occupancy"
+            )
         self._validation = [k for k in validation_orbits(pack, 10**9) if pack.occupancy[k].any()]
         self._validation = self._validation[:: max(1, len(self._validation) // run.validation_objects)]
         self._validation = self._validation[: run.validation_objects]
@@ -91,7 +95,7 @@ class CoarseTraining:
         return draw(self._config.loop.batch_size, len(self._orbits), self._seed, step)
 
     def loss(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> tuple[Tensor, dict[str, float]]:
-        """Overlap and cross-entropy of occupancy, of each picture alone and of all together; geometry and colour."""
+        """Overlap and cross-entropy of occupancy, of single pictures and of all together; geometry and colour."""
         config, net = self._config, self._net
         counts = self._pictures_per_object(generator)
         scenes = [
@@ -99,26 +103,26 @@ class CoarseTraining:
             for k, count in zip(self._draw(step), counts, strict=False)
         ]
         owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)], device=self._device)
-        told = torch.cat([self._told_poses(scene, generator) for scene in scenes])
-        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), told, owner)
+        given_poses = torch.cat([self._given_poses(scene, generator) for scene in scenes])
+        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), given_poses, owner)
         field, seen = net(pictures)
         chosen = self._choose_rays(field, generator)
         truth, weight = self._truth(field, chosen, scenes)
-        alone = _overlap(field.ray_logits[chosen], truth, weight, field.rays.picture[chosen])
+        single = _overlap(field.ray_logits[chosen], truth, weight, field.rays.picture[chosen])
         together = self._together(field, chosen, truth, weight)
         elevation = torch.cat([scene.poses[:, 1] for scene in scenes])
         missed = seen.elevation_rad - elevation
         geometry = self._geometry(field, seen.ray_geometry[chosen], chosen, scenes)
-        surface = torch.stack([_retold(scene, told[owner == b]) for b, scene in enumerate(scenes)])
+        surface = torch.stack([_in_given_world(scene, given_poses[owner == b]) for b, scene in enumerate(scenes)])
         colours = torch.stack([scene.colour for scene in scenes])
         wrong = (net.colour(field, surface) - colours).abs()
         colour = wrong[colours.isfinite()].mean() if colours.isfinite().any() else wrong.new_zeros(())
-        loss = together.loss + config.alone_weight * alone.loss + config.colour_weight * colour
+        loss = together.loss + config.single_picture_weight * single.loss + config.colour_weight * colour
         loss = loss + config.geometry_weight * geometry + F.smooth_l1_loss(missed, torch.zeros_like(missed), beta=0.1)
         return loss, {
             "dice": together.dice.item(),
             "entropy": together.entropy.item(),
-            "dice_alone": alone.dice.item(),
+            "dice_single_picture": single.dice.item(),
             "geometry": geometry.item(),
             "colour": colour.item(),
             "elevation_deg": missed.abs().rad2deg().mean().item(),
@@ -131,7 +135,7 @@ class CoarseTraining:
         sharing = _SHARING[int(torch.randint(len(_SHARING), (), generator=generator))]
         return [1] * (size - 4) + list(sharing)
 
-    def _told_poses(self, scene: Scene, generator: torch.Generator) -> Tensor:
+    def _given_poses(self, scene: Scene, generator: torch.Generator) -> Tensor:
         """Poses as a user would give them: of a single picture, the elevation is a little wrong half of the time."""
         wrong = torch.randn((), generator=generator) * radians(self._config.elevation_noise_deg)
         if len(scene.poses) > 1 or torch.rand((), generator=generator) < 0.5:
@@ -151,7 +155,7 @@ class CoarseTraining:
     def _truth(self, field: Field, chosen: Tensor, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
         """How full the chosen rays' bins (C, D) are, and which of them count."""
         net, config = self._net, self._net.config
-        rays = Rays(*(part[chosen] for part in field.rays))
+        rays = SilhouetteRays(*(part[chosen] for part in field.rays))
         true_poses = torch.cat([scene.poses for scene in scenes])
         points = ray_points(net.frustum, rays, true_poses, config.rays_px, config.num_bins)
         alpha = F.interpolate(field.pictures.rgba[:, 3:], (config.rays_px, config.rays_px), mode="area")[:, 0]
@@ -171,15 +175,15 @@ class CoarseTraining:
         logits, kept = [], []
         for b in range(pictures.num_objects):
             mine = chosen[picture == first[b]]
-            rays = Rays(*(part[mine] for part in field.rays))
+            rays = SilhouetteRays(*(part[mine] for part in field.rays))
             points = ray_points(net.frustum, rays, pictures.poses, config.rays_px, config.num_bins).reshape(1, -1, 3)
-            told = [field.ray_logits[mine].reshape(-1)]
+            predicted = [field.ray_logits[mine].reshape(-1)]
             for p in range(int(first[b]) + 1, len(pictures.owner)):
                 if pictures.owner[p] == b:
                     at = net.frustum.project(points, pictures.poses[p : p + 1])
-                    told.append(sample_volume(field.volume[p : p + 1].float(), at).reshape(-1))
+                    predicted.append(sample_volume(field.volume[p : p + 1].float(), at).reshape(-1))
             more = sample_grid(field.residual[b : b + 1], points).reshape(-1)
-            logits.append((torch.stack(told).mean(dim=0) + more).view(-1, config.num_bins))
+            logits.append((torch.stack(predicted).mean(dim=0) + more).view(-1, config.num_bins))
             kept.append((picture == first[b]).nonzero()[:, 0])
         at = torch.cat(kept)
         return _overlap(torch.cat(logits), truth[at], weight[at], picture[at])
@@ -189,7 +193,7 @@ class CoarseTraining:
         frustum = self._net.frustum
         depth = torch.cat([scene.depth for scene in scenes])
         in_cam = frustum.unproject_depth(depth)
-        rays = Rays(*(part[chosen] for part in field.rays))
+        rays = SilhouetteRays(*(part[chosen] for part in field.rays))
         row, column = rays.row * 2, rays.column * 2
         here, right, below = (in_cam[rays.picture, row + dr, column + dc] for dr, dc in ((0, 0), (0, 1), (1, 0)))
         known = (depth[rays.picture, row, column] > 0) & ((right - here).norm(dim=-1) < 0.05)
@@ -241,13 +245,13 @@ def _overlap(logits: Tensor, truth: Tensor, weight: Tensor, picture: Tensor) -> 
     return _Overlap((entropy / total.clamp(min=1))[present].mean(), dice[present].mean())
 
 
-def _retold(scene: Scene, told: Tensor) -> Tensor:
-    """The scene's surface points (M, 3) in the world as it is when the first picture's pose is the one told."""
-    return scene.surface @ axes(scene.poses[0]).T @ axes(told[0])
+def _in_given_world(scene: Scene, given_poses: Tensor) -> Tensor:
+    """The scene's surface points (M, 3) in the world as it is when the first of the given poses is right."""
+    return scene.surface @ axes(scene.poses[0]).T @ axes(given_poses[0])
 
 
 def _picture_of(rgba: Tensor) -> Tensor:
-    return F.interpolate(rgba[None, :3] * rgba[None, 3:] + 1 - rgba[None, 3:], (_SHEET_SIZE, _SHEET_SIZE))[0]
+    return F.interpolate(on_white(rgba)[None], (_SHEET_SIZE, _SHEET_SIZE))[0]
 
 
 def _thickness(filled: Tensor) -> list[Tensor]:

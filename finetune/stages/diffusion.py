@@ -23,7 +23,7 @@ from finetune.pictures import shrunk
 from finetune.processes import WHOLE, MicroBatch, Processes
 from finetune.sharded_clips import ShardedClips
 from finetune.validation import score_sampled
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import on_white
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image
 from mv3d.model.denoiser import Denoiser, sample_sigmas, weighted_error
 from mv3d.model.weights import load_strict, load_weights
@@ -103,7 +103,7 @@ class DiffusionTraining:
             return clips.conditions
         assert clips.frames is not None
         pictures = shrunk(clips.frames[:, 0].to(self._device), self.model.facts.resolution_px)
-        embedding = embed_image(encoder, to_autoencoder(pictures, 3) / 2 + 0.5)
+        embedding = embed_image(encoder, on_white(pictures))
         return replace(clips.conditions.to(embedding.device, torch.float32), image_embedding=embedding)
 
     def object_ids(self, step: int) -> list[str]:

@@ -17,6 +17,7 @@ from finetune.pictures import recoloured, save_rows, to_tensor
 from finetune.processes import WHOLE, MicroBatch
 from finetune.space import SeenSpace
 from mv3d.errors import Mv3dError
+from mv3d.model.alpha import on_white, premultiplied, straight
 from mv3d.model.volume import CoarseVolume, Rays, make_rays
 from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
@@ -156,15 +157,8 @@ def shows_surface(pack: Pack, orbit: int) -> bool:
 
 def downsampled(rgba: Tensor, size_px: int) -> Tensor:
     """Resample straight-alpha frames (N, 4, H, W) with colours weighted by alpha."""
-    premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-    small = F.interpolate(premultiplied, (size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
-    return torch.cat([small[:, :3] / small[:, 3:].clamp(min=1e-4), small[:, 3:]], dim=1)
-
-
-def on_white(rgba: Tensor) -> Tensor:
-    """Composite (..., 4, H, W) on white."""
-    alpha = rgba[..., 3:, :, :]
-    return rgba[..., :3, :, :] * alpha + (1 - alpha)
+    size = (size_px, size_px)
+    return straight(F.interpolate(premultiplied(rgba), size, mode="bilinear", antialias=True, align_corners=False))
 
 
 def _enlarged(rgb: Tensor) -> Tensor:

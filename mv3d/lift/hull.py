@@ -37,7 +37,7 @@ _STEEPEST = 1.5  # the field changes by less than this per unit of length
 
 
 @dataclass(frozen=True)
-class PixelRays:
+class RayPoints:
     """Some of a view's pixels, and points on their rays inside the grid."""
 
     is_object: NDArray[np.bool_]
@@ -160,7 +160,7 @@ def _heights(views: SilhouetteViews, grid: Grid, field: NDArray[np.float32]) -> 
     return bottom - views.pixel_size / 2, top + views.pixel_size / 2
 
 
-def _cast(camera: Camera, pixels: NDArray[np.int64], is_object: NDArray[np.bool_], grid: Grid) -> PixelRays:
+def _cast(camera: Camera, pixels: NDArray[np.int64], is_object: NDArray[np.bool_], grid: Grid) -> RayPoints:
     """Follow the rays through pixels (row, column) through the grid's box, with one point to a cell."""
     low, high = grid.origin, grid.points(np.array(grid.shape) - 1)
     directions = camera.directions(pixels[:, ::-1] + 0.5)
@@ -171,7 +171,7 @@ def _cast(camera: Camera, pixels: NDArray[np.int64], is_object: NDArray[np.bool_
     on_ray = np.repeat(np.arange(len(pixels)), counts)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     points = camera.position + directions[on_ray] * (first[on_ray] + (number + 0.5) * grid.spacing)[:, None]
-    return PixelRays(is_object[pixels[:, 0], pixels[:, 1]], points, on_ray)
+    return RayPoints(is_object[pixels[:, 0], pixels[:, 1]], points, on_ray)
 
 
 def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -130,10 +130,10 @@ def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
 def _check_parts(model: OrbitModel, place: str) -> None:
     """Refuse networks that are whole each, and do not belong together."""
     unet, vae, ids = model.unet.config, model.vae.config, len(model.facts.added_time_ids)
-    latent, told = vae["latent_channels"], unet["projection_class_embeddings_input_dim"]
+    latent, ids_dim = vae["latent_channels"], unet["projection_class_embeddings_input_dim"]
     pixels = 2 ** (len(vae["block_out_channels"]) - 1)
     pairs = {
-        "UNet's ids and added_time_ids": (told / unet["addition_time_embed_dim"], ids),
+        "UNet's ids and added_time_ids": (ids_dim / unet["addition_time_embed_dim"], ids),
         "UNet's in_channels and twice the autoencoder's latent_channels": (unet["in_channels"], 2 * latent),
         "UNet's out_channels and the autoencoder's latent_channels": (unet["out_channels"], latent),
         "UNet's coarse_channels and the autoencoder's latent_channels": (unet["coarse_channels"] or latent, latent),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG
+from mv3d.model.alpha import premultiplied
 from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum, pixel_uv
@@ -69,7 +70,7 @@ class Pictures(NamedTuple):
         return torch.searchsorted(self.owner, torch.arange(self.num_objects, device=self.owner.device))
 
 
-class Rays(NamedTuple):
+class SilhouetteRays(NamedTuple):
     """The K rays of pictures that meet their objects' silhouettes, as places of (P, R, R)."""
 
     picture: Tensor
@@ -81,7 +82,7 @@ class Field(NamedTuple):
     """What the networks say of B objects."""
 
     pictures: Pictures
-    rays: Rays
+    rays: SilhouetteRays
     ray_logits: Tensor
     """(K, D), how full the bins along the rays are, as far as their own picture tells."""
     volume: Tensor
@@ -106,11 +107,11 @@ class CoarseNet(nn.Module):
         self.reduce = nn.Conv2d(widths[0], _REDUCED, 1)
         self.image_net = UNet(2, 4, image, first_stride=2)
         per_voxel = image[0] + 4 + 3 + _REDUCED + 2
-        told = tuple(a + b for a, b in zip(image[1:], widths[1:], strict=True))
-        self.grid_net = UNet(3, per_voxel, grid, told=told)
+        injected = tuple(a + b for a, b in zip(image[1:], widths[1:], strict=True))
+        self.grid_net = UNet(3, per_voxel, grid, injected=injected)
         self.residual_head = nn.Conv3d(grid[0], _RESIDUAL_FINENESS**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], _APPEARANCE, 1)
-        with torch.no_grad():  # begin with the pictures' word alone, and look-ups at the voxel's own pixel
+        with torch.no_grad():  # begin with what the pictures' rays say alone, and look-ups at the voxel's own pixel
             self.residual_head.weight.zero_()
             self.appearance_head.weight[3:5].zero_()
 
@@ -141,15 +142,15 @@ class CoarseNet(nn.Module):
 
     def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
         """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
-        premultiplied = torch.cat([pictures.rgba[:, :3] * pictures.rgba[:, 3:], pictures.rgba[:, 3:]], dim=1)
-        own = self.image_net(F.avg_pool2d(premultiplied, 2) * 2 - 1)
+        shown = premultiplied(pictures.rgba)
+        own = self.image_net(F.avg_pool2d(shown, 2) * 2 - 1)
         understood = (self.reduce(seen.levels[0]), *seen.levels[1:])
         grids = []
         for level, features in enumerate(zip(own, understood, strict=True)):
             size = self.config.grid_size >> level
-            points = voxel_centres(size, premultiplied.device).expand(len(premultiplied), -1, -1)
+            points = voxel_centres(size, shown.device).expand(len(shown), -1, -1)
             at = self.frustum.project(points, pictures.poses)
-            rgba = sample_picture(premultiplied, at[..., :2])
+            rgba = sample_picture(shown, at[..., :2])
             weight = _LEAST_TRUST + rgba[:, 3:] * sample_volume(trust, at)
             first, second = (sample_picture(part, at[..., :2]) for part in features)
             values = [first, second]
@@ -165,8 +166,8 @@ class CoarseNet(nn.Module):
         """Logits (B, P) of points (B, P, 3) being inside, before silhouettes carve."""
         owner = field.pictures.owner
         at = self.frustum.project(points[owner], field.pictures.poses)
-        told = sample_volume(field.volume.float(), at)
-        mean = _per_object(torch.cat([told, torch.ones_like(told)], dim=1), field.pictures)
+        logits = sample_volume(field.volume.float(), at)
+        mean = _per_object(torch.cat([logits, torch.ones_like(logits)], dim=1), field.pictures)
         return mean[:, 0] / mean[:, 1] + sample_grid(field.residual, points)[:, 0]
 
     def silhouettes(self, field: Field, points: Tensor) -> Tensor:
@@ -202,13 +203,13 @@ class CoarseNet(nn.Module):
         return self.appearance(field, points).rgb
 
 
-def silhouette_rays(rgba: Tensor, rays_px: int) -> Rays:
+def silhouette_rays(rgba: Tensor, rays_px: int) -> SilhouetteRays:
     """Which of rays_px x rays_px rays meet the silhouettes of pictures (P, 4, S, S), or pass close by."""
     alpha = F.max_pool2d(F.interpolate(rgba[:, 3:], (rays_px, rays_px), mode="area"), 3, stride=1, padding=1)
-    return Rays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
+    return SilhouetteRays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
 
 
-def ray_points(frustum: Frustum, rays: Rays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
+def ray_points(frustum: Frustum, rays: SilhouetteRays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
     """Centres (K, D, 3) of the rays' bins; ``poses`` (P, 2) are the pictures'."""
     uv = pixel_uv(rays_px, poses.device)[rays.row, rays.column]
     return frustum.points(uv, poses[rays.picture], num_bins)

@@ -47,7 +47,8 @@ def decode_clip(
         count = frames_at_once or len(latents)
         raise Mv3dError(
             f"there is not enough memory on {latents.device} to decode {count} frames of a clip at once; "
-            f"try --decode-chunk {max(1, count // 2)}, or --device cpu"
+            f"try {max(1, count // 2)}, or the CPU",
+            argument="decode_chunk",
         ) from error
     check_finite(decoded, "decoded frames")
     return from_decoder(decoded)
@@ -59,7 +60,8 @@ def check_finite(clip: Tensor, what: str) -> None:
     if bad:
         raise Mv3dError(
             f"the model's {what} are NaN or infinite in {len(bad)} of {len(clip)} views (the first is view {bad[0]}): "
-            "its weights are damaged or overflow; use others, or less --guidance"
+            "its weights are damaged or overflow; use others, or less guidance",
+            argument="guidance",
         )
 
 

@@ -49,14 +49,14 @@ def licence_files(place: Path) -> list[Path]:
 
 
 def licence_of(folder: Path, name: str) -> str:
-    """What a model card's head says of the licence; the name of the file that tells it where there is no card."""
+    """What a model card's head says of the licence; the name of the file that says it where there is no card."""
     card = folder / "README.md"
     if card.is_file():
         head = card.read_text(errors="replace").split("---")[1:2]
-        told = dict(re.findall(r"^(license\w*):\s*(\S.*?)\s*$", head[0], re.MULTILINE)) if head else {}
-        licence = told.get("license_name") or told.get("license")
+        card_entries = dict(re.findall(r"^(license\w*):\s*(\S.*?)\s*$", head[0], re.MULTILINE)) if head else {}
+        licence = card_entries.get("license_name") or card_entries.get("license")
         if licence:
-            return f"{licence}, {told['license_link']}" if "license_link" in told else licence
+            return f"{licence}, {card_entries['license_link']}" if "license_link" in card_entries else licence
     files = licence_files(folder)
     return f"see {files[0].name} of {name}" if files else f"Stability AI's for {name}: see where its weights came from"
 
@@ -79,8 +79,8 @@ def load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:
     if unknown or not {"name", "licence"} <= set(known):
         raise Mv3dError(f"{path} has no name or licence, or unknown facts: {sorted(unknown)}")
     ids = known.get("added_time_ids", ModelFacts.added_time_ids)
-    told: dict[str, Any] = known | {"added_time_ids": tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)}
-    facts = ModelFacts(**told)
+    values: dict[str, Any] = known | {"added_time_ids": tuple(ids) if isinstance(ids, (list, tuple)) else (ids,)}
+    facts = ModelFacts(**values)
     problem = _problem_of(facts)
     if problem:
         raise Mv3dError(f"{path}: {problem}")

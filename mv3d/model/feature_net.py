@@ -16,25 +16,26 @@ class UNet(nn.Module):
         cin: channels of the input.
         channels: channels of the levels, finest first.
         first_stride: 2 halves the input first.
-        told: channels of what else the levels below the finest are told on the way down.
+        injected: channels of features from outside that are added to the levels below the finest, on the way down.
     """
 
     def __init__(
-        self, dims: int, cin: int, channels: tuple[int, ...], *, first_stride: int = 1, told: tuple[int, ...] = ()
+        self, dims: int, cin: int, channels: tuple[int, ...], *, first_stride: int = 1, injected: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
         conv = nn.Conv2d if dims == 2 else nn.Conv3d
         overlap = first_stride - 1 if dims == 2 else 0  # in 3D it would cost as much as all the rest
         self.stem = conv(cin, channels[0], first_stride + 2 * overlap, stride=first_stride, padding=overlap)
-        self.encode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
+        self.encode = nn.ModuleList(ResidualBlock(dims, c) for c in channels[:-1])
         self.down = nn.ModuleList(conv(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False))
-        self.middle = nn.Sequential(_Block(dims, channels[-1]), _Block(dims, channels[-1]))
+        self.middle = nn.Sequential(ResidualBlock(dims, channels[-1]), ResidualBlock(dims, channels[-1]))
         self.up = nn.ModuleList(conv(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
-        self.decode = nn.ModuleList(_Block(dims, c) for c in channels[:-1])
-        self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(told, channels[1:], strict=False))
+        self.decode = nn.ModuleList(ResidualBlock(dims, c) for c in channels[:-1])
+        # The attribute's name is part of the keys of weights that are out in the world.
+        self.tell = nn.ModuleList(conv(a, b, 1) for a, b in zip(injected, channels[1:], strict=False))
 
-    def forward(self, x: Tensor, told: Sequence[Tensor] = ()) -> list[Tensor]:
-        """Features of every level, finest first; ``told`` is for the levels below the finest, at their sizes."""
+    def forward(self, x: Tensor, injected: Sequence[Tensor] = ()) -> list[Tensor]:
+        """Features of every level, finest first; ``injected`` is for the levels below the finest, at their sizes."""
         x = self.stem(x)
         skips = []
         for level, (encode, down) in enumerate(zip(self.encode, self.down, strict=True)):
@@ -42,7 +43,7 @@ class UNet(nn.Module):
             skips.append(x)
             x = down(x)
             if self.tell:
-                x = x + self.tell[level](told[level])
+                x = x + self.tell[level](injected[level])
         x = self.middle(x)
         features = [x]
         for level in reversed(range(len(skips))):
@@ -52,8 +53,8 @@ class UNet(nn.Module):
         return features[::-1]
 
 
-class _Block(nn.Module):
-    """Two normalised convolutions with a residual path."""
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions with a residual path, in two or three dimensions."""
 
     def __init__(self, dims: int, channels: int) -> None:
         super().__init__()
@@ -64,5 +65,6 @@ class _Block(nn.Module):
         self.norm2 = nn.GroupNorm(8, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, channels, ...) of the size of ``x``."""
         y = F.silu(self.norm1(self.conv1(x)))
         return F.silu(self.norm2(self.conv2(y)) + x)

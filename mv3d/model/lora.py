@@ -78,11 +78,13 @@ def parse_lora(text: str) -> LoraUse:
     try:
         strength = float(scale)
     except ValueError:
-        raise Mv3dError(f"--lora {text}: {scale!r} is no number; write FILE:SCALE, e.g. {name}:0.8") from None
+        raise Mv3dError(
+            f"LoRA {text}: {scale!r} is no number; write FILE:SCALE, e.g. {name}:0.8", argument="lora"
+        ) from None
     path = Path(name).expanduser()
     path = path / LORA_FILE if path.is_dir() else path
     if not path.is_file():
-        raise Mv3dError(f"--lora {text}: there is no file {path}")
+        raise Mv3dError(f"LoRA {text}: there is no file {path}", argument="lora")
     return LoraUse(path, strength)
 
 

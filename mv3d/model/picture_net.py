@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mv3d.model.alpha import on_white, premultiplied
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
+from mv3d.model.feature_net import ResidualBlock
 
 _RAY_WIDTH = 128
 _GEOMETRY = 4  # distance along the ray and normal of the first surface
@@ -40,8 +42,8 @@ class PictureNet(nn.Module):
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in FEATURE_CHANNELS)
         self.lateral = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(FEATURE_CHANNELS, channels, strict=True))
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(channels, channels[1:], strict=False))
-        self.blocks = nn.ModuleList(_Block(c) for c in channels)
-        self.deepest = _Block(channels[-1])
+        self.blocks = nn.ModuleList(ResidualBlock(2, c) for c in channels)
+        self.deepest = ResidualBlock(2, channels[-1])
         self.fine = nn.Sequential(
             nn.Conv2d(4, fine_channels, 4, stride=2, padding=1),
             nn.SiLU(),
@@ -56,11 +58,11 @@ class PictureNet(nn.Module):
 
     def levels(self, rgba: Tensor) -> list[Tensor]:
         """The backbone's features of pictures (P, 4, S, S), straight RGBA, on white."""
-        on_white = rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]
+        rgb = on_white(rgba)
         size = self._backbone_px
         if rgba.shape[-1] != size:
-            on_white = F.interpolate(on_white, (size, size), mode="bilinear", antialias=rgba.shape[-1] > size)
-        return self.backbone((on_white * 2 - 1).contiguous(memory_format=torch.channels_last))
+            rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=rgba.shape[-1] > size)
+        return self.backbone((rgb * 2 - 1).contiguous(memory_format=torch.channels_last))
 
     def elevation(self, deepest: Tensor) -> Tensor:
         """Elevation (P,) in radians from the coarsest features."""
@@ -77,8 +79,7 @@ class PictureNet(nn.Module):
         for k in reversed(range(len(self.up))):
             x = self.blocks[k](F.interpolate(self.up[k](x), scale_factor=2.0) + entering[k])
             levels.append(x)
-        premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
-        fine = self.fine((premultiplied * 2 - 1).contiguous(memory_format=torch.channels_last))
+        fine = self.fine((premultiplied(rgba) * 2 - 1).contiguous(memory_format=torch.channels_last))
         return PictureFeatures(levels[::-1], fine, self.elevation(found[-1]), fine.new_zeros(0, _GEOMETRY))
 
     def ask_rays(self, seen: PictureFeatures, picture: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,18 +89,3 @@ class PictureNet(nn.Module):
         found = torch.cat([broad, seen.fine.movedim(1, -1)[picture, row, column]], dim=-1)
         out = self.ray_out(F.silu(self.ray_hidden(found))).float()
         return out[:, : self._num_bins], out[:, self._num_bins :]
-
-
-class _Block(nn.Module):
-    """Two normalised convolutions with a residual path."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm1 = nn.GroupNorm(8, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(8, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.silu(self.norm1(self.conv1(x)))
-        return F.silu(self.norm2(self.conv2(y)) + x)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
+from mv3d.model.alpha import on_white
 from mv3d.model.autoencoder import encode, encode_frames, sees_views, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
@@ -40,7 +41,7 @@ class SampleSettings:
     """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
 
-def is_told_cameras(model: OrbitModel) -> bool:
+def is_camera_conditioned(model: OrbitModel) -> bool:
     """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
     return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
 
@@ -64,7 +65,7 @@ def make_conditions(
         model,
         cameras,
         picture_latents=_picture_latents(model, seen, seed)[0],
-        embedding=embed_image(model.image_encoder, to_autoencoder(seen[None], 3) / 2 + 0.5)[0, 0],
+        embedding=embed_image(model.image_encoder, on_white(seen[None]))[0, 0],
         coarse_latents=latents,
     )
     views = coarse.views[None] if coarse is not None and sees_views(model.vae) else None

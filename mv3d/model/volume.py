@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
+from mv3d.model.alpha import premultiplied, straight
 from mv3d.model.drawing import Appearance
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum
@@ -41,11 +42,11 @@ class CoarseVolumeConfig:
     grid_channels: tuple[int, ...] = (32, 64, 128, 192)
     """Channels of the grid's features at 1, 1/2, 1/4 … of its size; as many levels as the picture's."""
     density_upsampling: int = 2
-    """Density is told on a grid this many times finer than colour."""
+    """Density is predicted on a grid this many times finer than colour."""
     fov_deg: float = DEFAULT_FOV_DEG
 
 
-class Field(NamedTuple):
+class DensityField(NamedTuple):
     """What the network says of an object: density, appearance, and the picture it looks colours up in."""
 
     density: Tensor
@@ -76,12 +77,12 @@ class _Appearance(NamedTuple):
     """What P points look like and why: their colour ``rgb`` (B, 3, P) is blended from three sources."""
 
     rgb: Tensor
-    told: Tensor
-    """(B, 3, P), the network's own word."""
+    predicted: Tensor
+    """(B, 3, P), the network's own answer."""
     away_uv: Tensor
     """(B, P, 2), the place of the pixel elsewhere in the picture."""
     share: Tensor
-    """(B, 3, P), of the told colour, the pixel in front and the pixel elsewhere; they add up to 1."""
+    """(B, 3, P), of the predicted colour, the pixel in front and the pixel elsewhere; they add up to 1."""
 
 
 def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
@@ -93,7 +94,7 @@ def make_rays(cameras: Sequence[Camera], size_px: int) -> Rays:
 
 
 class CoarseVolume(nn.Module):
-    """Picture and elevation to a `Field`, and a field to views."""
+    """Picture and elevation to a `DensityField`, and a field to views."""
 
     def __init__(self, config: CoarseVolumeConfig) -> None:
         super().__init__()
@@ -102,16 +103,16 @@ class CoarseVolume(nn.Module):
         image, grid = config.image_channels, config.grid_channels
         self.image_net = UNet(2, 4, image, first_stride=2)
         # Per voxel: the picture's features, the pixel itself, and where the voxel is.
-        self.grid_net = UNet(3, image[0] + 4 + 3, grid, told=image[1:])
+        self.grid_net = UNet(3, image[0] + 4 + 3, grid, injected=image[1:])
         self.density_head = nn.Conv3d(grid[0], config.density_upsampling**3, 1)
         self.appearance_head = nn.Conv3d(grid[0], 8, 1)
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
             self.appearance_head.weight[3:5].zero_()
 
-    def forward(self, picture: Tensor, elevation_rad: Tensor) -> Field:
+    def forward(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
         """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
-        premultiplied = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], dim=1)
-        features = self.image_net(premultiplied * 2 - 1)
+        seen = premultiplied(picture)
+        features = self.image_net(seen * 2 - 1)
         grids = []
         for level, feature in enumerate(features):
             size = self.config.grid_size >> level
@@ -119,15 +120,15 @@ class CoarseVolume(nn.Module):
             uv = self._project(points, elevation_rad)
             per_voxel = [_sample_picture(feature, uv)]
             if level == 0:
-                per_voxel += [_sample_picture(premultiplied, uv), points.transpose(1, 2)]
+                per_voxel += [_sample_picture(seen, uv), points.transpose(1, 2)]
             grids.append(torch.cat(per_voxel, dim=1).unflatten(-1, (size, size, size)))
         x = self.grid_net(grids[0], grids[1:])[0]
         density = _unfold_voxels(self.density_head(x), self.config.density_upsampling)
-        return Field(
+        return DensityField(
             density.float(), self.appearance_head(x).float(), picture, elevation_rad
         )  # out of autocast's hands
 
-    def complete(self, picture: Tensor, elevation_rad: Tensor) -> Field:
+    def complete(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
         """`forward`, made blind to left and right: averaged with what it says of the mirrored picture, mirrored back.
 
         The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
@@ -139,7 +140,9 @@ class CoarseVolume(nn.Module):
             density=(seen.density + mirrored.density.flip(-1)) / 2, appearance=(seen.appearance + appearance) / 2
         )
 
-    def render(self, field: Field, rays: Rays, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+    def render(
+        self, field: DensityField, rays: Rays, num_samples: int, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
 
         ``rays`` are (B, V, ...). With a generator the samples along each ray are jittered, as in training.
@@ -152,45 +155,45 @@ class CoarseVolume(nn.Module):
         weight = _ray_weights(density.reshape(points.shape[:-1]))
         colour = self._appearance(field, flat, seen.uv).rgb.reshape(batch, 3, *points.shape[1:-1])
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
-        return _straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2))
+        return straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2)).clamp(0, 1)
 
-    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
         """Logits (B, P) of points (B, P, 3) being opaque, before carving; over the step that training asked of."""
         return torch.log(torch.expm1((self._density(field, points) * _OPAQUE_STEP).clamp(min=1e-6)))
 
-    def appearance(self, field: Field, points: Tensor) -> Appearance:
+    def appearance(self, field: DensityField, points: Tensor) -> Appearance:
         """What points (B, P, 3) look like, whatever the density there."""
         found = self._appearance(field, points, self._project(points, field.elevation_rad))
         return Appearance(found.rgb, found.share[:, 1], found.share[:, 2])
 
-    def opacity(self, field: Field, points: Tensor, step: float) -> Tensor:
+    def opacity(self, field: DensityField, points: Tensor, step: float) -> Tensor:
         """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
 
-    def colour(self, field: Field, points: Tensor) -> Tensor:
+    def colour(self, field: DensityField, points: Tensor) -> Tensor:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
         return self._appearance(field, points, self._project(points, field.elevation_rad)).rgb
 
-    def _look_up(self, field: Field, points: Tensor) -> _LookUp:
+    def _look_up(self, field: DensityField, points: Tensor) -> _LookUp:
         """Where the picture shows points (B, P, 3), and what may be there."""
         uv = self._project(points, field.elevation_rad)
         # Nothing can be where the picture shows the background: the silhouette carves, at the picture's resolution.
         alpha = _sample_picture(field.picture[:, 3:], uv)[:, 0]
         return _LookUp(uv, alpha * (points.square().sum(-1) < 1))
 
-    def _density(self, field: Field, points: Tensor) -> Tensor:
+    def _density(self, field: DensityField, points: Tensor) -> Tensor:
         """Density (B, P) per frame radius, before carving."""
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
-    def _appearance(self, field: Field, points: Tensor, front_uv: Tensor) -> _Appearance:
-        """A learned blend of a told colour, the picture's pixel in front, and a pixel elsewhere in it."""
+    def _appearance(self, field: DensityField, points: Tensor, front_uv: Tensor) -> _Appearance:
+        """A learned blend of a predicted colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
-        told = torch.sigmoid(appearance[:, :3])
+        predicted = torch.sigmoid(appearance[:, :3])
         away_uv = front_uv + torch.tanh(appearance[:, 3:5]).mT
         front, away = (_sample_picture(field.picture[:, :3], uv) for uv in (front_uv, away_uv))
         share = appearance[:, 5:8].softmax(dim=1)
-        rgb = share[:, :1] * told + share[:, 1:2] * front + share[:, 2:3] * away
-        return _Appearance(rgb, told, away_uv, share)
+        rgb = share[:, :1] * predicted + share[:, 1:2] * front + share[:, 2:3] * away
+        return _Appearance(rgb, predicted, away_uv, share)
 
     def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
         """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""
@@ -229,12 +232,6 @@ def _ray_weights(density: Tensor) -> Tensor:
     alpha = 1 - torch.exp(-density * (2 / density.shape[-1]))
     through = torch.cumprod(1 - alpha, dim=-1)
     return alpha * torch.cat([torch.ones_like(alpha[..., :1]), through[..., :-1]], dim=-1)
-
-
-def _straight(premultiplied: Tensor) -> Tensor:
-    """Premultiplied (..., 4, H, W) to straight alpha."""
-    alpha = premultiplied[..., 3:, :, :]
-    return torch.cat([premultiplied[..., :3, :, :] / alpha.clamp(min=1e-4), alpha], dim=-3).clamp(0, 1)
 
 
 def _sample_picture(picture: Tensor, uv: Tensor) -> Tensor:

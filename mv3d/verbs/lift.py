@@ -52,7 +52,9 @@ class LiftVerb:
 
         check_all_free(self.out, overwrite=self.overwrite)
         if self.preview and self.method not in ("field", "hull"):
-            raise Mv3dError(f"--preview is quick by a coarse hull, not by {self.method}; leave one of them out")
+            raise Mv3dError(
+                f"a preview is quick by a coarse hull, not by {self.method}; leave one of them out", argument="preview"
+            )
         orbit = load_orbit(self.folder)
         started = time.perf_counter()
         if self.method == "splats":

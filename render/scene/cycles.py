@@ -25,7 +25,6 @@ def render_orbit(
     *,
     samples: int = 16,
     threads: int = 0,
-    gpu: bool = False,
 ) -> Frames:
     """Let Blender import an object's own files and render them: float32 (N, H, W, 4), sRGB, straight alpha.
 
@@ -36,7 +35,6 @@ def render_orbit(
         lights: as the ray caster has them, or a dictionary as in `RenderSettings.lights`; None shows base colours.
         samples: rays per pixel.
         threads: 0 for one per core.
-        gpu: use a GPU where there is one.
 
     Raises:
         Mv3dError: if there is no Blender, or it fails; the message ends with the tail of its log.
@@ -57,6 +55,5 @@ def render_orbit(
             srgb_factors=path.suffix.lower() in _SRGB_SUFFIXES,
             lights=lights,
             threads=threads,
-            gpu=gpu,
         )
         return render_in_blender(path, cameras, settings)

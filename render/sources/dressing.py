@@ -25,20 +25,20 @@ _PLAYER_COLOURS = ((46, 86, 160), (150, 30, 30), (56, 120, 40), (200, 170, 40), 
 _FROM_GAME = np.diag([1.0, 1.0, -1.0, 1.0])  # the game's axes are left-handed
 
 
-def dress(archive: Archive, name: str, *, seed: str, alone: bool = False) -> trimesh.Scene:
-    """Put an actor and its props (not if ``alone``) together, Z up.
+def dress(archive: Archive, name: str, *, seed: str, props: bool = True) -> trimesh.Scene:
+    """Put an actor and its ``props``, if they are wanted, together, Z up.
 
     Args:
         archive: the game's data.
         name: of the actor, inside art/actors.
         seed: draws the colour of the player whose the object is.
-        alone: leave the props away.
+        props: hang what belongs to it on it.
 
     Raises:
         Unusable: if a mesh, a picture or an actor is missing or damaged.
     """
     dresser = _Dresser(archive, draw_colour(_PLAYER_COLOURS, seed))
-    dresser.hang(name, np.eye(4), 0 if alone else _DEEPEST)
+    dresser.hang(name, np.eye(4), _DEEPEST if props else 0)
     if not dresser.scene.geometry:
         raise Unusable("nothing to see")  # water and auras are left out
     dresser.scene.apply_transform(Z_UP_FROM_Y_UP @ _FROM_GAME)

@@ -40,7 +40,7 @@ class ActorObject(SourceObject):
 
     def load_identity(self) -> trimesh.Scene | None:
         """The mesh alone: two soldiers with other helmets are one shape, and may not be on both sides of the split."""
-        return dress(open_archive(self.path), self._actor, seed=self.object_id, alone=True)
+        return dress(open_archive(self.path), self._actor, seed=self.object_id, props=False)
 
     @property
     def _actor(self) -> str:

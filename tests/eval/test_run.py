@@ -292,13 +292,13 @@ def test_scans_stand_upright_with_their_texture(scans, tmp_path):
 
 def test_one_scan_or_scans_in_folders_are_found_too(scans, tmp_path):
     """Not taken for an ordinary OBJ file, which would lie on its side without its texture."""
-    (alone,) = list_objects(scans / "Tower_One", None, tmp_path / "one")
-    assert alone.name == "Tower_One"
+    (single,) = list_objects(scans / "Tower_One", None, tmp_path / "one")
+    assert single.name == "Tower_One"
     (scans / "shelf").mkdir()
     shutil.move(scans / "Tower_One", scans / "shelf/Tower_One")
     nested = list_objects(scans, None, tmp_path / "two")
     assert [item.name for item in nested] == ["Tower_Two", "shelf_Tower_One"]
-    for item in (alone, *nested):
+    for item in (single, *nested):
         scene = make_scene(item.load(), linear_colours=item.linear_colours)
         width, depth, height = np.ptp(scene.corners.reshape(-1, 3), axis=0)
         assert height == pytest.approx(2 * width)

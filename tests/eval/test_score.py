@@ -220,9 +220,9 @@ def test_many_at_once_give_the_scores_of_each_alone(make_views):
     assert [s.name for s in scored] == ["0", "1", "2", "3"]
     for truth, predicted, result in zip(truths, predictions, scored, strict=True):
         for method, views in predicted.items():
-            alone = score_views(views, truth, [network])
-            assert alone.keys() == result.scores[method].keys()
-            for key, values in alone.items():
+            single = score_views(views, truth, [network])
+            assert single.keys() == result.scores[method].keys()
+            for key, values in single.items():
                 np.testing.assert_allclose(result.scores[method][key], values, atol=1e-6)
 
 

@@ -45,8 +45,8 @@ def balls(large: Path) -> Path:
 @pytest.fixture
 def config(balls: Path, tmp_path: Path) -> Path:
     path = tmp_path / "coarse.yaml"
-    told = {"data": balls, "run": tmp_path / "run", "loop": LOOP}
-    path.write_text(TOY_CONFIG.format(**told) + COARSE.format(**told))
+    places = {"data": balls, "run": tmp_path / "run", "loop": LOOP}
+    path.write_text(TOY_CONFIG.format(**places) + COARSE.format(**places))
     return path
 
 
@@ -145,13 +145,13 @@ def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.Cap
     for path in balls.rglob(OCCUPANCY_FILE):
         path.write_bytes(b"PK broken")
     assert main([str(config), "--stage", "coarse"]) == 2
-    told = capsys.readouterr().err
-    assert "occupancy" in told
-    assert "Traceback" not in told
+    shown = capsys.readouterr().err
+    assert "occupancy" in shown
+    assert "Traceback" not in shown
     for path in balls.rglob(OCCUPANCY_FILE):
         path.unlink()
     assert main([str(config), "--stage", "coarse"]) == 2
-    assert "render with: --passes depth occupancy" in capsys.readouterr().err
+    assert "--passes depth occupancy" in capsys.readouterr().err
 
 
 def _log(run: Path) -> list[dict]:

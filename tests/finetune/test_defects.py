@@ -44,8 +44,8 @@ def test_each_clip_is_told_its_own_elevation(seen, rendered):
     _, poses, samples = seen()
     elevations = [load_orbit(rendered / s.facts["object_id"] / "0").cameras[0].elevation_deg for s in samples]
     assert elevations[0] != pytest.approx(elevations[1])  # or a constant would pass
-    for told, elevation in zip(poses[:, :, 0], elevations, strict=True):
-        np.testing.assert_allclose(told, math.radians(90 - elevation), atol=1e-6)
+    for polar, elevation in zip(poses[:, :, 0], elevations, strict=True):
+        np.testing.assert_allclose(polar, math.radians(90 - elevation), atol=1e-6)
 
 
 @pytest.mark.parametrize(("dropout", "hidden"), [("0.0", 0), ("1.0", 2)])

@@ -70,8 +70,8 @@ def test_the_memory_is_a_little_more_than_the_peak_of_real_steps(width, frames, 
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update(0.99)
-    told = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    peak = np.cumsum([event.nbytes() for event in sorted(told, key=lambda event: event.start_ns())]).max()
+    reported = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = np.cumsum([event.nbytes() for event in sorted(reported, key=lambda event: event.start_ns())]).max()
     # Gradients appear while activations go, so the two peaks do not quite meet.
     assert peak < estimate(make_unet(width), ClipSize(frames, side), LOOP).memory < 1.25 * peak
 
@@ -140,8 +140,8 @@ def test_the_card_is_one_that_holds_it_and_processes_share_the_batch(capsys):
     assert two["memory_gib"]["gradients"] == pytest.approx(
         2 * one["memory_gib"]["gradients"], abs=2e-3
     )  # DDP's buckets
-    for found, told in ((one, "GB suffice, "), (two, "GB suffice for each of 2 processes, ")):
-        card, needed = found["card"].split(told)
+    for found, words in ((one, "GB suffice, "), (two, "GB suffice for each of 2 processes, ")):
+        card, needed = found["card"].split(words)
         gib = float(needed.split(" GiB")[0])
         assert gib == pytest.approx(1.1 * found["memory_gib"]["memory"] + 1, abs=0.1)
         assert float(card) >= gib
@@ -152,8 +152,8 @@ def test_a_teacher_costs_its_weights_and_its_estimates():
     from finetune.read_config import load_config
 
     distilled = load_config(Path("configs/mini_4steps.yaml"))
-    alone = replace(distilled, diffusion=replace(distilled.diffusion, distillation=None))
-    found, plain = (describe(config) for config in (distilled, alone))
+    undistilled = replace(distilled, diffusion=replace(distilled.diffusion, distillation=None))
+    found, plain = (describe(config) for config in (distilled, undistilled))
     assert found["memory_gib"]["weights"] == pytest.approx(2 * plain["memory_gib"]["weights"], abs=2e-3)
     # The way there and back is three passes; the teacher with and without the picture, and the target, are three more.
     assert found["tera_flop_per_step"] == pytest.approx(2 * plain["tera_flop_per_step"], rel=1e-3)

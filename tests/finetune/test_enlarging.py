@@ -128,7 +128,7 @@ def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["autoencoder.upscale_factor=2"], "render it with --size 64"),
+        (["autoencoder.upscale_factor=2"], "--size 64"),
         (["autoencoder.upscale_factor=3"], "upscale_factor 3 is no power"),
         (["autoencoder.decoder_only=true"], "name a model folder"),
         (["diffusion.train_decoder=true", "diffusion.lpips_weight=0"], "needs a lpips_weight or a pixel_weight"),

@@ -142,6 +142,6 @@ def test_an_orbit_that_cannot_be_read_is_left_out_and_the_rest_is_trained_on(wri
     (folder / "toy/ball-1/0/frames/002.png").write_bytes(b"nothing")
     recipe = str(write_recipe())
     assert main([recipe, "--set", f"data={folder}", "--set", "diffusion.loop.steps=1"]) == 0
-    told = (tmp_path / "run/model/ATTRIBUTION.txt").read_text()
-    assert len(told.splitlines()) == 2
+    attribution = (tmp_path / "run/model/ATTRIBUTION.txt").read_text()
+    assert len(attribution.splitlines()) == 2
     assert load_config(tmp_path / "run.yaml").diffusion.cache.variants == 3

@@ -81,7 +81,7 @@ NOT_TOGETHER = [
     (DEBUG, "turns=false", "turns: that is for a base"),
 ]
 NO_VALUES = [
-    (LORA, "a=[8", "--set a=[8: the value is no readable YAML"),
+    (LORA, "a=[8", "a=[8: the value is no readable YAML"),
     (LORA, "seed=2026-13-45", "no readable YAML"),
     (LORA, "seed=" + "[" * 1000, "no readable YAML: nested too deeply"),
     (LORA, "seed=" + "9" * 5000, "no readable YAML"),
@@ -93,11 +93,11 @@ NO_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("config", "override", "told"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
-def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, told):
+@pytest.mark.parametrize(("config", "override", "message"), OUT_OF_BOUNDS + NOT_TOGETHER + NO_VALUES)
+def test_a_value_that_cannot_be_is_one_line_that_says_what_can(config, override, message):
     with pytest.raises(Mv3dError) as caught:
         load_config(config, [override])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -111,22 +111,23 @@ def test_what_expands_without_end_is_told_shortly():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--set", "diffusion.loop.batch_size=0"], "batch_size is 0"),
-        (["--set", "a=[8"], "no readable YAML"),
-        (["--minutes", "nan"], "--minutes nan: give 0 or more"),
-        (["--minutes=-1"], "--minutes -1.0: give 0 or more"),
-        (["--processes", "2"], "--processes is for --dry-run"),
-        (["--dry-run", "--processes", "0"], "--processes 0: give 1 or more"),
+        (["--set", "a=[8"], "(--set)"),
+        (["--set", "seed"], "'seed' is no key=value (--set)"),
+        (["--minutes", "nan"], "nan minutes: give 0 or more (--minutes)"),
+        (["--minutes=-1"], "-1 minutes: give 0 or more (--minutes)"),
+        (["--processes", "2"], "torchrun --nproc-per-node starts so many (--processes)"),
+        (["--dry-run", "--processes", "0"], "0 processes: give 1 or more (--processes)"),
         (["--dry-run", "--processes", "3"], "batch_size 2 is no multiple of 3 = 3 processes x 1"),
     ],
 )
-def test_nothing_begins_with_a_bad_value(tmp_path, capsys, arguments, told):
+def test_nothing_begins_with_a_bad_value(tmp_path, capsys, arguments, message):
     run = tmp_path / "run"
     assert main([str(LORA), "--set", f"run={run}", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
     assert not run.exists()
 
 

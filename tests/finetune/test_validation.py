@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from imageio_ffmpeg import count_frames_and_secs
 
 from finetune.clips import OrbitFrames
+from finetune.pictures import save_rows_video
 from finetune.validation import score_sampled
 from mv3d.cameras import static_orbit
 from mv3d.model.sampling import guidance_per_frame
@@ -27,6 +29,14 @@ def test_the_input_view_is_not_scored(monkeypatch, tmp_path):
     assert scores["spoilt"]["psnr"] == pytest.approx(100)
     assert scores["spoilt"]["lpips"] == 0
     assert scores["pasted"]["psnr"] < 20
+
+
+def test_a_video_of_rows_has_a_frame_each_and_plays_while_it_loads(tmp_path):
+    rows = [torch.rand(5, channels, 17, 17) for channels in (3, 4, 4)]
+    save_rows_video([*rows, rows[0]], tmp_path / "sheets/rows.mp4", frames_per_second=5)
+    assert count_frames_and_secs(str(tmp_path / "sheets/rows.mp4")) == (5, pytest.approx(1, abs=0.1))
+    made = (tmp_path / "sheets/rows.mp4").read_bytes()
+    assert made.index(b"moov") < made.index(b"mdat")  # the index stands first
 
 
 def test_triangle_guidance_peaks_at_index_10_of_21():

@@ -84,9 +84,9 @@ def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe,
     # The figures are those of the JSON lines, by the same steps.
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     figures = [{k: json.loads(v) for k, v in line.items() if not k.startswith("_")} for line in sent]
-    told = [line for line in figures if "orbits.path" not in line]
-    assert told == [{k: v for k, v in line.items() if k != "time"} for line in lines]
-    assert [line["step"] for line in told if "loss" in line] == [1, 2, 3, 4]
+    logged = [line for line in figures if "orbits.path" not in line]
+    assert logged == [{k: v for k, v in line.items() if k != "time"} for line in lines]
+    assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4]
     shown = [line for line in figures if "orbits.path" in line]
     assert [line["step"] for line in shown] == [2, 4]
 

@@ -150,7 +150,11 @@ BAD_INPUT = {
     "export to an unknown format": (None, ["export", "d", "-o", "m", "--format", "fbx"], "fbx"),
     "export without a mesh": (lambda: Path("d").mkdir(), ["export", "d", "-o", "m.obj"], "make it first: mv3d lift d"),
     "no such method": (None, ["lift", "d", "-o", "m.glb", "--method", "nerf"], "nerf"),
-    "preview by others": (None, ["lift", "d", "-o", "m.ply", "--method", "splats", "--preview"], "leave one of them"),
+    "preview by others": (
+        None,
+        ["lift", "d", "-o", "m.ply", "--method", "splats", "--preview"],
+        "leave one of them out (--preview)",
+    ),
     "mesh exists": (lambda: Path("m.glb").touch(), ["lift", "d", "-o", "m.glb"], "m.glb exists already"),
 }
 
@@ -175,12 +179,12 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        (["--num-views", "0"], "--num-views 0 is outside"),
-        (["--elevation", "95"], "--elevation 95.0 is outside"),
-        (["--steps", "0"], "--steps 0 is outside"),
-        (["--decode-chunk", "0"], "--decode-chunk 0 frames is none"),
+        (["--num-views", "0"], "num_views 0 is outside 1 to 200 (--num-views)"),
+        (["--elevation", "95"], "elevation 95 is outside +-80 degrees (--elevation)"),
+        (["--steps", "0"], "steps 0 are outside 1 to 1000 (--steps)"),
+        (["--decode-chunk", "0"], "decode_chunk 0: give 1 frame or more (--decode-chunk)"),
         (["--swing", "75"], "a swing of 75 about elevation 10 reaches 85 degrees; stay within 80 (--swing)"),
-        (["--swing", "30", "--num-views", "0"], "--num-views 0 is outside"),
+        (["--swing", "30", "--num-views", "0"], "num_views 0 is outside"),
         (["--model", "no-such-folder"], "there is no model no-such-folder"),
         (["--device", "mps"], "mps: this machine or this build of torch has no such device; use cpu (--device)"),
     ],

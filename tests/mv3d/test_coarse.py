@@ -79,9 +79,9 @@ def test_the_field_says_along_rays_what_the_picture_says_and_the_grid_adds(netwo
     rays = silhouette_rays(pictures.rgba, CONFIG.rays_px)
     inner = (rays.row - 15.5).abs().maximum((rays.column - 15.5).abs()) < 5  # whose neighbours are rays too
     points = ray_points(network.frustum, rays, pictures.poses, CONFIG.rays_px, CONFIG.num_bins)[inner]
-    points, told = points.reshape(1, -1, 3), field.ray_logits[inner].reshape(-1)
-    torch.testing.assert_close(network.occupancy_logits(field._replace(residual=0 * field.residual), points)[0], told)
-    assert (network.occupancy_logits(field, points)[0] - told).abs().max() > 0.01
+    points, logits = points.reshape(1, -1, 3), field.ray_logits[inner].reshape(-1)
+    torch.testing.assert_close(network.occupancy_logits(field._replace(residual=0 * field.residual), points)[0], logits)
+    assert (network.occupancy_logits(field, points)[0] - logits).abs().max() > 0.01
     assert seen.ray_geometry.shape == (len(rays.row), 4)
 
 
@@ -89,16 +89,16 @@ def test_the_field_says_along_rays_what_the_picture_says_and_the_grid_adds(netwo
 def test_objects_in_a_batch_do_not_know_of_each_other(network: CoarseNet):
     poses = torch.tensor([[0.0, 0.1], [0.0, 0.4], [2.0, 0.2], [0.0, 0.0]])
     together, _ = network(Pictures(_discs(4), poses, torch.tensor([0, 1, 1, 2])))
-    alone, _ = network(Pictures(_discs(4)[1:3], poses[1:3], torch.tensor([0, 0])))
+    apart, _ = network(Pictures(_discs(4)[1:3], poses[1:3], torch.tensor([0, 0])))
     points = torch.rand(1, 100, 3) - 0.5
     torch.testing.assert_close(
-        network.occupancy_logits(together, points.expand(3, -1, -1))[1], network.occupancy_logits(alone, points)[0]
+        network.occupancy_logits(together, points.expand(3, -1, -1))[1], network.occupancy_logits(apart, points)[0]
     )
     torch.testing.assert_close(
-        network.colour(together, points.expand(3, -1, -1))[1], network.colour(alone, points)[0], atol=1e-5, rtol=0
+        network.colour(together, points.expand(3, -1, -1))[1], network.colour(apart, points)[0], atol=1e-5, rtol=0
     )
     one, _ = network(Pictures(_discs(4)[1:2], poses[1:2], torch.tensor([0])))
-    assert (network.occupancy_logits(one, points) - network.occupancy_logits(alone, points)).abs().max() > 1e-3
+    assert (network.occupancy_logits(one, points) - network.occupancy_logits(apart, points)).abs().max() > 1e-3
 
 
 @torch.no_grad()

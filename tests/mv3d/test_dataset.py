@@ -38,7 +38,7 @@ def test_manifests_of_a_job_array_are_one_and_files_called_alike_are_none(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ('{"object_id": "b", "orb', "Unterminated string"),
         ('"b"', "it names no object_id"),
@@ -50,11 +50,11 @@ def test_manifests_of_a_job_array_are_one_and_files_called_alike_are_none(tmp_pa
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, line: str, told: str):
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, message: str):
     (tmp_path / "manifest.jsonl").write_text('{"object_id": "a", "orbits": 1}\n' + line)
     with pytest.raises(Mv3dError, match=r"manifest.jsonl, line 2: no line of a manifest") as caught:
         read_manifest(tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -83,9 +83,7 @@ def test_whole_orbits_are_listed_in_order_and_missing_ones_told(tmp_path: Path):
         "b/0",
     ]
     assert [entry.split for entry in listing.orbits] == ["val", "val", "val", "train"]
-    assert listing.left_out == {
-        str(tmp_path / "b"): "the manifest tells of 2 orbits, 1 are there; render the rest again"
-    }
+    assert listing.left_out == {str(tmp_path / "b"): "the manifest lists 2 orbits, 1 are there; render the rest again"}
     assert [path.name for path in orbit_folders(tmp_path / "a")] == ["0", "2", "10"]
 
 

@@ -98,7 +98,7 @@ def test_an_orbit_is_decoded_as_asked(tiny_model):
     hook.remove()
     assert counts[1:] == [2, 2, 1]
     assert abs(few - frames).max() < 1e-4
-    with pytest.raises(Mv3dError, match="--decode-chunk 0 frames is none"):
+    with pytest.raises(Mv3dError, match="decode_chunk 0: give 1 frame or more"):
         GenerateSettings(decode_chunk=0)
 
 
@@ -122,6 +122,7 @@ def test_memory_that_does_not_suffice_is_one_line_with_the_option(temporal, late
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 40 GiB")
 
     monkeypatch.setattr(temporal, "decode", fail)
-    with pytest.raises(Mv3dError, match="to decode 7 frames of a clip at once; try --decode-chunk 3") as caught:
+    with pytest.raises(Mv3dError, match="to decode 7 frames of a clip at once; try 3, or the CPU") as caught:
         decode_clip(temporal, latents)
     assert "\n" not in str(caught.value)
+    assert caught.value.argument == "decode_chunk"

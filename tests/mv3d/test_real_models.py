@@ -117,8 +117,8 @@ def test_stock_svd_makes_a_clip_and_says_so(here, svd_folder, capsys):
     assert main(["lift", "out", "-o", "mesh.glb"]) == 2
     assert "out is a clip, no orbit: its model was told no cameras" in capsys.readouterr().err
     assert main([*given, "--overwrite", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["orbit"], told["clip"], told["video"]) == (None, "out", "out/clip.mp4")
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["orbit"], printed["clip"], printed["video"]) == (None, "out", "out/clip.mp4")
 
 
 def test_a_model_is_asked_for_what_it_makes(svd_folder, tiny_model):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mv3d.cameras import Camera, static_orbit
 from mv3d.model.autoencoder import RgbaAutoencoder, decode_latents, encode_frames, from_autoencoder, to_autoencoder
-from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, Field, Rays, make_rays
+from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, DensityField, Rays, make_rays
 
 CONFIG = CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16))
 
@@ -31,11 +31,13 @@ def _disc_picture(radius: float = 0.6) -> torch.Tensor:
     return torch.cat([rgb, inside[None]])[None]
 
 
-def _field(picture: torch.Tensor, elevation_deg: float, density: float, source: int) -> Field:
+def _field(picture: torch.Tensor, elevation_deg: float, density: float, source: int) -> DensityField:
     """A field of even density whose colour comes from one of the three sources."""
     appearance = torch.zeros(1, 8, 8, 8, 8)
     appearance[:, 5 + source] = 30.0
-    return Field(torch.full((1, 1, 16, 16, 16), density), appearance, picture, torch.tensor([radians(elevation_deg)]))
+    return DensityField(
+        torch.full((1, 1, 16, 16, 16), density), appearance, picture, torch.tensor([radians(elevation_deg)])
+    )
 
 
 @settings(max_examples=25, deadline=None)

@@ -90,7 +90,7 @@ def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--only", "chair/*"], "render: chair/* is none of the 6 objects; chairs/"),
         (["--only", "xyzzy"], "xyzzy is none of the 6 objects; python -m render list SOURCE shows all (--only)"),
@@ -102,7 +102,7 @@ def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_
         (["--split", "# nothing"], "has no line; give one for each object or pattern"),
     ],
 )
-def test_a_mistake_is_one_line(many: Path, tmp_path: Path, capsys, words: list[str], told: str) -> None:
+def test_a_mistake_is_one_line(many: Path, tmp_path: Path, capsys, words: list[str], message: str) -> None:
     if words[0] == "--split" and not words[1].endswith(".txt"):
         (tmp_path / "sides").write_text(words[1] + "\n")
         words = ["--split", str(tmp_path / "sides")]
@@ -110,7 +110,7 @@ def test_a_mistake_is_one_line(many: Path, tmp_path: Path, capsys, words: list[s
     error = capsys.readouterr().err
     assert error.startswith("render: ")
     assert error.count("\n") == 1
-    assert told in error
+    assert message in error
     assert not (tmp_path / "out").exists()
 
 

@@ -107,7 +107,7 @@ def test_damaged_settings_are_one_line(meshes: Path, tmp_path: Path, capsys, dam
     assert render(meshes, out) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{path} cannot be read" in line
-    assert "restore it, or choose another --out" in line
+    assert "restore it, or choose another folder (--out)" in line
 
 
 def test_orbits_are_functions_of_object_index_and_seed(meshes: Path, tmp_path: Path) -> None:

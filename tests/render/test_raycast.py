@@ -132,8 +132,8 @@ def test_cut_outs_show_what_is_behind() -> None:
     picture[:, :8, 3] = 0
     frame = look(make_quads((-0.1, (1, 0, 0, 1)), (0.1, (0, 0, 1, 1)), pictures=(picture,)))
     np.testing.assert_allclose(frame[16, [12, 20]], [(*BLUE, 1), (*RED, 1)], atol=1e-5)
-    alone = look(make_quads((0, (1, 0, 0, 1)), pictures=(picture,)))
-    np.testing.assert_allclose(alone[16, [12, 20]], [(0, 0, 0, 0), (*RED, 1)], atol=1e-5)
+    single = look(make_quads((0, (1, 0, 0, 1)), pictures=(picture,)))
+    np.testing.assert_allclose(single[16, [12, 20]], [(0, 0, 0, 0), (*RED, 1)], atol=1e-5)
 
 
 def test_many_see_through_surfaces_one_behind_the_other_all_count() -> None:
@@ -145,8 +145,8 @@ def test_glass_mixes_in_linear_light_and_keeps_straight_alpha() -> None:
     half = linear_to_srgb(np.array(0.5))
     over_blue = look(make_quads((-0.1, (1, 0, 0, 0.5)), (0.1, (0, 0, 1, 1))))
     np.testing.assert_allclose(over_blue[16, 16], (half, 0, half, 1), atol=1e-5)
-    alone = look(make_quads((-0.1, (1, 0, 0, 0.5)), (0.1, (1, 0, 0, 0.5))))
-    np.testing.assert_allclose(alone[16, 16], (1, 0, 0, 0.75), atol=1e-5)
+    single = look(make_quads((-0.1, (1, 0, 0, 0.5)), (0.1, (1, 0, 0, 0.5))))
+    np.testing.assert_allclose(single[16, 16], (1, 0, 0, 0.75), atol=1e-5)
 
 
 def test_surfaces_back_to_back_are_each_seen_from_their_own_side() -> None:
