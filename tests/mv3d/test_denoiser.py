@@ -165,3 +165,7 @@ def test_pictures_are_resized_for_clip_as_svd_does(height, width):
     )
     stock = _resize_with_antialiasing(picture * 2 - 1, (32, 32))
     torch.testing.assert_close(clip_pixels(picture, 32) * std + mean, (stock + 1) / 2, rtol=0, atol=2e-6)
+    # SVD was trained behind kornia's, of which diffusers has a copy.
+    resize = pytest.importorskip("kornia.geometry.transform").resize
+    trained = resize(picture * 2 - 1, (32, 32), interpolation="bicubic", align_corners=True, antialias=True)
+    torch.testing.assert_close(clip_pixels(picture, 32) * std + mean, (trained + 1) / 2, rtol=0, atol=2e-6)
