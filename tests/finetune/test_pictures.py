@@ -19,10 +19,9 @@ def _drawn(rgba: torch.Tensor, recolouring: torch.Tensor) -> tuple[tuple[int, ..
 
 
 def test_recolouring_is_one_order_and_one_power_for_all_frames_and_leaves_alpha():
-    rgba = 0.1 + 0.8 * _frames(5, 4, 8, 6)
-    draws = []
-    for seed in range(60):
-        got = recoloured(rgba, torch.Generator().manual_seed(seed))
+    rgba, draws, generator = 0.1 + 0.8 * _frames(5, 4, 8, 6), [], torch.Generator().manual_seed(0)
+    for _ in range(60):
+        got = recoloured(rgba, generator)
         assert torch.equal(got[:, 3], rgba[:, 3])
         draws.append(_drawn(rgba, got))
     assert {order for order, _ in draws} == set(permutations(range(3)))
