@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kornia.geometry.transform import hflip
 from tqdm import tqdm
 
 from finetune.cache import weights_digest
@@ -98,7 +99,7 @@ def encode_orbit(
     if variant and stage.cache.recolour:
         rgba = recoloured(rgba, generator)
     if variant % 2 and stage.cache.flip:
-        rgba, cameras = rgba.flip(-1), tuple(camera.mirrored() for camera in cameras)
+        rgba, cameras = hflip(rgba), tuple(camera.mirrored() for camera in cameras)
     if variant and stage.cache.backgrounds and model.vae.config["in_channels"] == 3:
         colour = torch.rand(3, 1, 1, generator=generator)
         rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])

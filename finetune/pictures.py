@@ -30,16 +30,24 @@ def shrunk(rgba: Tensor, size_px: int) -> Tensor:
 
 def augmented(rgba: Tensor, generator: torch.Generator) -> Tensor:
     """Recolour and flip a batch (B, 4, H, W) by its own draw per sample."""
+    from kornia.geometry.transform import hflip
+
     rgba = torch.stack([recoloured(sample, generator) for sample in rgba])
     flip = torch.rand(len(rgba), generator=generator) < 0.5
-    return torch.where(flip[:, None, None, None], rgba.flip(-1), rgba)
+    return torch.where(flip[:, None, None, None], hflip(rgba), rgba)
 
 
 def recoloured(rgba: Tensor, generator: torch.Generator) -> Tensor:
-    """Permute the colour channels and change the exposure of (..., 4, H, W): one draw for all its frames."""
+    """Permute the colour channels and change the gamma of (..., 4, H, W): one draw for all its frames.
+
+    The draws are made here and not by kornia's augmentations, whose generator is torch's global one: a step that is
+    repeated after a restart must see the same pictures.
+    """
+    from kornia.enhance import adjust_gamma
+
     order = torch.randperm(3, generator=generator) if torch.rand((), generator=generator) < 0.5 else torch.arange(3)
     gamma = torch.exp(0.25 * torch.randn((), generator=generator))
-    rgb = rgba[..., order, :, :].clamp(min=1e-4) ** gamma
+    rgb = adjust_gamma(rgba[..., order, :, :].clamp(min=1e-4), gamma)
     return torch.cat([rgb, rgba[..., 3:, :, :]], dim=-3)
 
 

@@ -18,6 +18,7 @@ from functools import cached_property
 from math import atan, atan2, cos, degrees, hypot, pi, radians, sin, tan
 
 import numpy as np
+from jaxtyping import Float64
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
@@ -36,7 +37,7 @@ class Camera:
     ``world_from_cam`` is (4, 4), a rigid transform with OpenGL axes; lengths are in pixels of the picture.
     """
 
-    world_from_cam: Array
+    world_from_cam: Float64[np.ndarray, "4 4"]
     focal_px: float
     width_px: int
     height_px: int
@@ -84,7 +85,7 @@ class Camera:
         return cls(world_from_cam, focal_px, width_px, height_px, width_px / 2, height_px / 2)
 
     @cached_property
-    def cam_from_world(self) -> Array:
+    def cam_from_world(self) -> Float64[np.ndarray, "4 4"]:
         """The inverse rigid transform, (4, 4)."""
         inverse = np.eye(4)
         inverse[:3, :3] = self.world_from_cam[:3, :3].T
@@ -92,7 +93,7 @@ class Camera:
         return inverse
 
     @property
-    def position(self) -> Array:
+    def position(self) -> Float64[np.ndarray, " 3"]:
         """The camera's centre in the world, (3,)."""
         return self.world_from_cam[:3, 3]
 
@@ -150,7 +151,7 @@ class Camera:
             cy_px=self.cy_px * scale,
         )
 
-    def project(self, points: ArrayLike) -> tuple[Array, Array]:
+    def project(self, points: ArrayLike) -> tuple[Float64[np.ndarray, "... 2"], Array]:
         """Project world points (..., 3) to pixels (..., 2) and depths (...) along the viewing axis."""
         in_cam = np.asarray(points) @ self.cam_from_world[:3, :3].T + self.cam_from_world[:3, 3]
         depth = -in_cam[..., 2]
@@ -158,7 +159,7 @@ class Camera:
         y = self.cy_px - self.focal_px * in_cam[..., 1] / depth
         return np.stack([x, y], axis=-1), depth
 
-    def directions(self, pixels: ArrayLike) -> Array:
+    def directions(self, pixels: ArrayLike) -> Float64[np.ndarray, "... 3"]:
         """Unit directions in the world of the rays through pixel positions (..., 2)."""
         pixels = np.asarray(pixels, dtype=np.float64)
         x = (pixels[..., 0] - self.cx_px) / self.focal_px
@@ -167,13 +168,13 @@ class Camera:
         in_cam /= np.linalg.norm(in_cam, axis=-1, keepdims=True)
         return in_cam @ self.world_from_cam[:3, :3].T
 
-    def pixel_grid(self, per_side: int = 1) -> Array:
+    def pixel_grid(self, per_side: int = 1) -> Float64[np.ndarray, "rows columns 2"]:
         """Sample positions in pixels, (height * per_side, width * per_side, 2): the centres for ``per_side`` 1."""
         x = (np.arange(self.width_px * per_side) + 0.5) / per_side
         y = (np.arange(self.height_px * per_side) + 0.5) / per_side
         return np.stack(np.meshgrid(x, y), axis=-1)
 
-    def sample_rays(self, per_side: int = 1) -> tuple[Array, Array]:
+    def sample_rays(self, per_side: int = 1) -> tuple[Float64[np.ndarray, "columns 3"], Float64[np.ndarray, "rows 3"]]:
         """Directions in the world through `pixel_grid`, split into parts (columns, 3) and (rows, 3) that add up.
 
         The ray through row r and column c is ``columns[c] + rows[r]``, and 1 long along the viewing axis, so that a
@@ -251,7 +252,9 @@ def keyframe_orbit(
     return orbit_through(azimuths, elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
-def dynamic_path(rng: np.random.Generator, num_views: int, elevation_deg: float) -> tuple[Array, Array]:
+def dynamic_path(
+    rng: np.random.Generator, num_views: int, elevation_deg: float
+) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
     """Draw a dynamic orbit as SV3D defines it (section 4, sv3d_helpers.py): azimuths and elevations, degrees, (N,).
 
     Sinusoids of 1 to 5 periods a turn and amplitude 0.5 to 10 degrees with random phases; the first view is the
@@ -272,7 +275,7 @@ def dynamic_path(rng: np.random.Generator, num_views: int, elevation_deg: float)
 
 def random_path(
     rng: np.random.Generator, num_views: int, elevation_deg: float, low_deg: float, high_deg: float
-) -> tuple[Array, Array]:
+) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
     """Draw views anywhere between two elevations, evenly over the sphere: azimuths and elevations, degrees, (N,).
 
     The first view is the picture's own, at azimuth 0 and ``elevation_deg``.

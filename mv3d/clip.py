@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 from PIL import Image
 
 from mv3d.files import whole_folder
 from mv3d.orbit import FORMAT_VERSION, Facts, check_replaceable, save_sheet, save_video
-from mv3d.pixels import Frames, to_uint8
+from mv3d.pixels import to_uint8
 from mv3d.transforms import CLIP_FILE
 
 
@@ -22,7 +23,7 @@ from mv3d.transforms import CLIP_FILE
 class Clip:
     """What a moving camera sees: ``frames`` (N, height, width, 4) RGBA, evenly spaced in time."""
 
-    frames: Frames
+    frames: Float32[np.ndarray, "N H W 4"]
     facts: Facts = Facts()
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 from mv3d.cameras import Camera
@@ -72,10 +72,10 @@ class Facts:
 class Orbit:
     """Views of one object: ``frames`` (N, height, width, 4) RGBA and one camera each."""
 
-    frames: Frames
+    frames: Float32[np.ndarray, "N H W 4"]
     cameras: tuple[Camera, ...]
     facts: Facts = Facts()
-    picture: Frames | None = None
+    picture: Float32[np.ndarray, "S S 4"] | None = None
     """(S, S, 4), what the input view shows, at the resolution of the picture that it was made from."""
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ class Orbit:
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def on(self, background: Sequence[float] = WHITE) -> Frames:
+    def on(self, background: Sequence[float] = WHITE) -> Float32[np.ndarray, "N H W 3"]:
         """The frames composited on a plain background, (N, height, width, 3)."""
         return composite(self.frames, background)
 
@@ -222,20 +222,20 @@ def _load_facts(known: dict, path: Path) -> Facts:
 # For people.
 
 
-def save_video(views: Frames, path: Path, *, seconds: float = 3.0) -> None:
+def save_video(views: Float[np.ndarray, "N H W 4"], path: Path, *, seconds: float = 3.0) -> None:
     """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px, which players show well."""
     scale = max(1, -(-256 // views.shape[1]))
     frames = to_uint8(composite(views)).repeat(scale, axis=1).repeat(scale, axis=2)
     write_video(frames, path, frames_per_second=len(views) / seconds)
 
 
-def save_sheet(views: Frames, path: Path, *, columns: int = 7) -> None:
+def save_sheet(views: Float[np.ndarray, "N H W 4"], path: Path, *, columns: int = 7) -> None:
     """Write all frames (N, H, W, 4) on white as one contact sheet, row by row."""
     with whole_file(path) as partial:
         Image.fromarray(make_sheet(to_uint8(composite(views)), columns)).save(partial)
 
 
-def make_sheet(pictures: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+def make_sheet(pictures: UInt8[np.ndarray, "N H W 3"], columns: int) -> UInt8[np.ndarray, "rows_px columns_px 3"]:
     """Tile (N, H, W, 3) pictures into one, ``columns`` to a row, the rest white."""
     count, height, width, _ = pictures.shape
     rows = -(-count // columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,13 +15,15 @@ Box = tuple[float, float, float, float]
 WHITE = (1.0, 1.0, 1.0)
 
 
-def composite(rgba: Frames, background: Sequence[float] = WHITE) -> Frames:
-    """Put straight-alpha pixels (..., 4) on a plain background, in sRGB; returns (..., 3)."""
+def composite(rgba: Float[np.ndarray, "*N 4"], background: Sequence[float] = WHITE) -> Float32[np.ndarray, "*N 3"]:
+    """Put straight-alpha pixels (*N, 4) on a plain background, in sRGB; returns (*N, 3)."""
     alpha = rgba[..., 3:]
     return (rgba[..., :3] * alpha + np.asarray(background) * (1 - alpha)).astype(np.float32)
 
 
-def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) -> Frames:
+def resize(
+    rgba: Float32[np.ndarray, "H W 4"], width_px: int, height_px: int, box: Box | None = None
+) -> Float32[np.ndarray, "{height_px} {width_px} 4"]:
     """Resample (H, W, 4), or its window ``box``, with an antialiased filter.
 
     Colours are weighted by alpha, so that hidden ones do not bleed through transparent pixels. ``box`` is (left, upper,
@@ -37,11 +40,11 @@ def resize(rgba: Frames, width_px: int, height_px: int, box: Box | None = None) 
     return np.clip(straight, 0, 1).astype(np.float32)
 
 
-def to_uint8(pixels: Frames) -> NDArray[np.uint8]:
+def to_uint8(pixels: Float[np.ndarray, "*N"]) -> UInt8[np.ndarray, "*N"]:
     """Quantise [0, 1] to [0, 255] by rounding."""
     return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def from_uint8(pixels: NDArray[np.uint8]) -> Frames:
+def from_uint8(pixels: UInt8[np.ndarray, "*N"]) -> Float32[np.ndarray, "*N"]:
     """Invert `to_uint8`."""
     return pixels.astype(np.float32) / np.float32(255)

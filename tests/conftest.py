@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+from tests import shapes
 
 # The same examples on every machine and no limit on their time: a loaded machine is no failure.
 settings.register_profile("mv3d", derandomize=True, deadline=None)
 settings.load_profile("mv3d")
+
+install_import_hook(shapes.CHECKED, "tests.shapes.arrays")
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ def test_a_lora_of_a_folder(tmp_path, capsys):
 
 def test_a_rivals_views_are_scored(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MV3D_CACHE", str(tmp_path / "no weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
     orbit = view_boxes([CRATE], static_orbit(4, 20.0, size_px=32))
     orbit = replace(orbit, facts=Facts(input_index=0))
     save_orbit(orbit, tmp_path / "truth", for_people=False)

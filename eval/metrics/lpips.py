@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from eval.metrics.weights import FETCH_COMMAND, LpipsNet, lpips_file
+from eval.metrics.weights import FETCH_COMMAND, LpipsNet, lpips_file, packaged_weights, packages_have
 from mv3d.errors import Mv3dError
 
 LPIPS_VERSION = "0.1"
@@ -138,14 +138,18 @@ def _normalise(features: Tensor) -> Tensor:
 
 
 def load_lpips(net: LpipsNet, cache: Path | None = None) -> Lpips:
-    """Load the genuine weights from the cache folder, frozen and in evaluation mode.
+    """Load the genuine weights, frozen and in evaluation mode: from the cache folder, or the packages that have them.
 
     Raises:
-        Mv3dError: if the weights are not there; the message names the command that fetches them.
+        Mv3dError: if the weights are in neither; the message names the command that fetches them.
     """
     path = lpips_file(net, cache)
-    if not path.is_file():
+    if path.is_file():
+        weights = load_file(path)
+    elif packages_have(net):
+        weights = {name: torch.from_numpy(value) for name, value in packaged_weights(net).items()}
+    else:
         raise Mv3dError(f"the weights of LPIPS ({net}) are not in {path.parent}; fetch them with: {FETCH_COMMAND}")
     model = Lpips(net)
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(weights)
     return model

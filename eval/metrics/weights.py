@@ -73,7 +73,7 @@ def fetch_weights(cache: Path | None = None) -> list[Path]:
     Raises:
         Mv3dError: if an archive cannot be had or is not the known one.
     """
-    weights: dict[LpipsNet, Weights] = {net: _from_packages(net) for net in LPIPS_NETS if _packages_have(net)}
+    weights: dict[LpipsNet, Weights] = {net: packaged_weights(net) for net in LPIPS_NETS if packages_have(net)}
     if not {"alex", "vgg"} <= weights.keys():
         weights |= _from_archive()
     paths = [_save(arrays, lpips_file(net, cache), {"lpips": "0.1", "net": net}) for net, arrays in weights.items()]
@@ -86,7 +86,8 @@ def _save(arrays: Weights, path: Path, metadata: dict[str, str]) -> Path:
     return path
 
 
-def _packages_have(net: LpipsNet) -> bool:
+def packages_have(net: LpipsNet) -> bool:
+    """Whether ``lpips`` and torchvision are installed, with one network's weights where torchvision keeps them."""
     if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision", "lpips")):
         return False
     import torch
@@ -94,7 +95,8 @@ def _packages_have(net: LpipsNet) -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / _TORCHVISION_FILES[net]).is_file()
 
 
-def _from_packages(net: LpipsNet) -> Weights:
+def packaged_weights(net: LpipsNet) -> Weights:
+    """What `packages_have` found."""
     lpips = import_module("lpips")  # an alternative to the archive, not a dependency
     return _from_state_dict(lpips.LPIPS(net=net, verbose=False).state_dict(), net)
 

@@ -10,6 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGaussianDistribution
+from jaxtyping import Float
 from torch import Tensor
 
 from mv3d.model.view_decoder import ViewDecoder
@@ -125,7 +126,7 @@ def _log2(factor: int) -> int:
     return factor.bit_length() - 1
 
 
-def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
+def encode_frames(vae: Autoencoder, rgba: Float[Tensor, "N 4 H W"]) -> Float[Tensor, "N C h w"]:
     """Encode straight-alpha frames (N, 4, H, W) in [0, 1] to unscaled latents (N, C, H/8, W/8), the posterior's mode.
 
     The autoencoder sees the picture on white in [-1, 1], and alpha as a fourth channel if it has one.
@@ -133,7 +134,9 @@ def encode_frames(vae: Autoencoder, rgba: Tensor) -> Tensor:
     return encode(vae, to_autoencoder(rgba, vae.config["in_channels"])).mode()
 
 
-def decode_latents(vae: Autoencoder, latents: Tensor, views: Tensor | None = None) -> Tensor:
+def decode_latents(
+    vae: Autoencoder, latents: Float[Tensor, "N C h w"], views: Float[Tensor, "N 6 H W"] | None = None
+) -> Float[Tensor, "N 4 H W"]:
     """Decode unscaled latents (N, C, h, w), frames of one clip, to straight alpha (N, 4, H, W) in [0, 1].
 
     H is 8h times the autoencoder's `upscale_factor`. ``views`` (N, 6, H, W) is for a decoder that sees views.
@@ -141,19 +144,21 @@ def decode_latents(vae: Autoencoder, latents: Tensor, views: Tensor | None = Non
     return from_decoder(decode(vae, latents, views))
 
 
-def from_decoder(x: Tensor) -> Tensor:
+def from_decoder(x: Float[Tensor, "N channels H W"]) -> Float[Tensor, "N 4 H W"]:
     """What `decode` gives to straight alpha (N, 4, H, W) in [0, 1], with nothing where only a trace is left."""
     rgba = from_autoencoder(x)
     return torch.where(rgba[:, 3:] < _TRACE_ALPHA, rgba.new_zeros(()), rgba)
 
 
-def encode(vae: Autoencoder, x: Tensor) -> DiagonalGaussianDistribution:
+def encode(vae: Autoencoder, x: Float[Tensor, "N channels H W"]) -> DiagonalGaussianDistribution:
     """The posterior of what `to_autoencoder` gives."""
     output: Any = vae.encode(x)  # diffusers types it as a union with a tuple it only returns on demand
     return output.latent_dist
 
 
-def decode(vae: Autoencoder, latents: Tensor, views: Tensor | None = None) -> Tensor:
+def decode(
+    vae: Autoencoder, latents: Float[Tensor, "N C h w"], views: Float[Tensor, "N 6 H W"] | None = None
+) -> Float[Tensor, "N channels H W"]:
     """What `from_autoencoder` reads."""
     if views is not None:
         assert isinstance(vae, RgbaAutoencoder)
@@ -165,14 +170,14 @@ def decode(vae: Autoencoder, latents: Tensor, views: Tensor | None = None) -> Te
     return output.sample
 
 
-def to_autoencoder(rgba: Tensor, num_channels: int) -> Tensor:
+def to_autoencoder(rgba: Float[Tensor, "N 4 H W"], num_channels: int) -> Float[Tensor, "N {num_channels} H W"]:
     """Straight alpha (N, 4, H, W) in [0, 1] to what an autoencoder of 3 or 4 channels reads, in [-1, 1]."""
     alpha = rgba[:, 3:]
     on_white = rgba[:, :3] * alpha + (1 - alpha)
     return torch.cat([on_white, alpha], dim=1)[:, :num_channels] * 2 - 1
 
 
-def from_autoencoder(x: Tensor) -> Tensor:
+def from_autoencoder(x: Float[Tensor, "N channels H W"]) -> Float[Tensor, "N 4 H W"]:
     """Invert `to_autoencoder`; without an alpha channel the frames come back opaque."""
     x = (x / 2 + 0.5).clamp(0, 1)
     on_white, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else torch.ones_like(x[:, :1])

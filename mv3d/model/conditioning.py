@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mv3d.cameras import Camera
@@ -29,17 +30,17 @@ VIEW_CHANNELS = 6
 class Conditions:
     """The conditions of B clips of F frames."""
 
-    image_latents: Tensor
+    image_latents: Float[Tensor, "B C H W"]
     """Latents of the input picture, (B, C, H, W), *not* multiplied by the autoencoder's scaling factor."""
-    image_embedding: Tensor
+    image_embedding: Float[Tensor, "B 1 D"]
     """(B, 1, D), see `embed_image`."""
-    added_time_ids: Tensor
+    added_time_ids: Float[Tensor, "B n"]
     """(B, n) raw values, e.g. the noise level added to the input picture."""
-    poses: Tensor | None = None
+    poses: Float[Tensor, "B F 2"] | None = None
     """(B, F, 2), see `poses_of`; None for a model without poses."""
-    coarse_latents: Tensor | None = None
+    coarse_latents: Float[Tensor, "B F C H W"] | None = None
     """Latents of the coarse views, (B, F, C, H, W), as unscaled as ``image_latents``; None for a model without."""
-    coarse_views: Tensor | None = None
+    coarse_views: Float[Tensor, "B F 6 S S"] | None = None
     """The same views at full size, (B, F, `VIEW_CHANNELS`, S, S), see `mv3d.model.drawing`; for an autoencoder whose
     decoder sees views, and nobody else."""
 
@@ -66,7 +67,7 @@ class Conditions:
         return replace(self, **{name: change(name, value) for name, value in present.items()})
 
 
-def drop_conditions(conditions: Conditions, dropped: Tensor) -> Conditions:
+def drop_conditions(conditions: Conditions, dropped: Bool[Tensor, " B"]) -> Conditions:
     """Zero picture latents, coarse latents and embedding of the clips marked in ``dropped`` (B,) (SVD's dropout)."""
 
     def keep(value: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ def drop_conditions(conditions: Conditions, dropped: Tensor) -> Conditions:
     )
 
 
-def poses_of(cameras: Sequence[Camera], input_index: int = 0) -> Tensor:
+def poses_of(cameras: Sequence[Camera], input_index: int = 0) -> Float[Tensor, "F 2"]:
     """SV3D's absolute polar angle and azimuth relative to the input view, radians, (F, 2)."""
     polar, azimuth = to_sv3d(cameras, input_index)
     return torch.stack([torch.from_numpy(polar), torch.from_numpy(azimuth)], dim=-1).float()
@@ -91,7 +92,7 @@ def poses_of(cameras: Sequence[Camera], input_index: int = 0) -> Tensor:
 # The image embedding.
 
 
-def embed_image(encoder: CLIPVisionModelWithProjection, pictures: Tensor) -> Tensor:
+def embed_image(encoder: CLIPVisionModelWithProjection, pictures: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 D"]:
     """Embed RGB pictures (B, 3, H, W) in [0, 1] as one token each, (B, 1, D)."""
     size_px = encoder.config.image_size
     assert isinstance(size_px, int)
@@ -99,7 +100,7 @@ def embed_image(encoder: CLIPVisionModelWithProjection, pictures: Tensor) -> Ten
     return encoder(pixels.to(encoder.device, encoder.dtype)).image_embeds[:, None]
 
 
-def clip_pixels(pictures: Tensor, size_px: int) -> Tensor:
+def clip_pixels(pictures: Float[Tensor, "B 3 H W"], size_px: int) -> Float[Tensor, "B 3 {size_px} {size_px}"]:
     """Resize (B, 3, H, W) in [0, 1] as SVD does, Gaussian then bicubic in [-1, 1], and normalise as CLIP does."""
     resized = _antialiased_resize(pictures * 2 - 1, size_px) / 2 + 0.5
     mean, std = pictures.new_tensor(_CLIP_MEAN), pictures.new_tensor(_CLIP_STD)

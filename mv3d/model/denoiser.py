@@ -7,6 +7,7 @@ the cleanest one, and are not what SVD was trained on.)
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mv3d.errors import Mv3dError
@@ -39,12 +40,16 @@ def loss_weight(sigma: Tensor) -> Tensor:
     return (1 + sigma**2) / sigma**2
 
 
-def weighted_error(denoised: Tensor, latents: Tensor, sigma: Tensor) -> Tensor:
+def weighted_error(
+    denoised: Float[Tensor, "B F C H W"], latents: Float[Tensor, "B F C H W"], sigma: Float[Tensor, " B"]
+) -> Float[Tensor, " B"]:
     """EDM's loss (B,) of clips (B, F, C, H, W) denoised from levels ``sigma`` (B,)."""
     return loss_weight(sigma) * (denoised - latents).square().mean(dim=(1, 2, 3, 4))
 
 
-def sample_sigmas(num_clips: int, p_mean: float, p_std: float, generator: torch.Generator) -> Tensor:
+def sample_sigmas(
+    num_clips: int, p_mean: float, p_std: float, generator: torch.Generator
+) -> Float[Tensor, " {num_clips}"]:
     """Draw log-normal noise levels (num_clips,) (EDM, section 5)."""
     normal = torch.randn(num_clips, generator=generator, device=generator.device)
     return (p_mean + p_std * normal).exp()
@@ -58,7 +63,9 @@ class Denoiser:
         self.unet = unet
         self.latent_scale = latent_scale
 
-    def __call__(self, noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+    def __call__(
+        self, noisy: Float[Tensor, "B F C H W"], sigma: Float[Tensor, " B"], conditions: Conditions
+    ) -> Float[Tensor, "B F C H W"]:
         """Denoise ``noisy`` (B, F, C, H, W) at levels ``sigma`` (B,); float32 outside the network.
 
         Frames are in an orbit's order, the input picture's view first. A network that wants it last gets it last.
@@ -96,13 +103,19 @@ class Denoiser:
         denoised = mean + c_skip(level) * deviation + c_out(level) * raw.float()
         return denoised.roll(1, dims=1) if self.unet.config["input_last"] else denoised
 
-    def mean(self, conditions: Conditions) -> Tensor | None:
+    def mean(self, conditions: Conditions) -> Float[Tensor, "B F C H W"] | None:
         """Scaled latents (B, F, C, H, W) of the coarse views if deviations from them are diffused, else None."""
         if conditions.coarse_latents is None or not self.unet.config["coarse_mean"]:
             return None
         return self.latent_scale * conditions.coarse_latents.float()
 
-    def loss(self, latents: Tensor, sigma: Tensor, noise: Tensor, conditions: Conditions) -> Tensor:
+    def loss(
+        self,
+        latents: Float[Tensor, "B F C H W"],
+        sigma: Float[Tensor, " B"],
+        noise: Float[Tensor, "B F C H W"],
+        conditions: Conditions,
+    ) -> Float[Tensor, " B"]:
         """Weighted squared error of every clip, (B,), for scaled clean latents and unit noise (B, F, C, H, W)."""
         denoised = self(latents + sigma.view(-1, 1, 1, 1, 1) * noise, sigma, conditions)
         return weighted_error(denoised, latents, sigma)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import radians, sin, tan
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -25,7 +26,7 @@ class Frustum:
         """From the camera to the origin."""
         return 1 / sin(radians(self.fov_deg) / 2)
 
-    def project(self, points: Tensor, poses: Tensor) -> Tensor:
+    def project(self, points: Float[Tensor, "B P 3"], poses: Float[Tensor, "B 2"]) -> Float[Tensor, "B P 3"]:
         """Where points (B, P, 3) lie for cameras with ``poses`` (B, 2), azimuth and elevation in radians.
 
         Returns (B, P, 3) that are in [-1, 1] inside the frustum: u to the right and v down in the picture, and how much
@@ -49,14 +50,14 @@ class Frustum:
         in_cam[..., 2] += self.distance
         return in_cam @ axes(poses)
 
-    def unproject_depth(self, depth: Tensor) -> Tensor:
+    def unproject_depth(self, depth: Float[Tensor, "N S S"]) -> Float[Tensor, "N S S 3"]:
         """Points (N, S, S, 3) in camera axes that depth maps (N, S, S), measured along the viewing axis, show."""
         uv = pixel_uv(depth.shape[-1], depth.device) * tan(radians(self.fov_deg) / 2)
         return torch.stack([uv[..., 0] * depth, -uv[..., 1] * depth, -depth], dim=-1)
 
 
-def axes(poses: Tensor) -> Tensor:
-    """The axes right, up and backward (..., 3, 3), in rows, of cameras with azimuth and elevation (..., 2)."""
+def axes(poses: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B 3 3"]:
+    """The axes right, up and backward (*B, 3, 3), in rows, of cameras with azimuth and elevation (*B, 2)."""
     azimuth, elevation = poses.unbind(-1)
     ca, sa, ce, se = azimuth.cos(), azimuth.sin(), elevation.cos(), elevation.sin()
     nil = torch.zeros_like(ca)
@@ -66,7 +67,7 @@ def axes(poses: Tensor) -> Tensor:
     return torch.stack([right, up, backward], dim=-2)
 
 
-def pixel_uv(size_px: int, device: torch.device | None = None) -> Tensor:
+def pixel_uv(size_px: int, device: torch.device | None = None) -> Float[Tensor, "{size_px} {size_px} 2"]:
     """The centres (size, size, 2) of a square picture's pixels, u to the right and v down, in [-1, 1]."""
     axis = (torch.arange(size_px, device=device) + 0.5) / size_px * 2 - 1
     v, u = torch.meshgrid(axis, axis, indexing="ij")

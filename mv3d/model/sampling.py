@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mv3d.conventions import sv3d_order
@@ -19,7 +20,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 GuidanceKind = Literal["constant", "linear", "triangle"]
 
 
-def karras_sigmas(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
+def karras_sigmas(
+    num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0
+) -> Float[Tensor, " {num_steps}+1"]:
     """Noise levels (num_steps + 1,) from ``sigma_max`` down to ``sigma_min``, then 0 (EDM, equation 5).
 
     Raises:
@@ -52,12 +55,12 @@ def euler_step(noisy: Tensor, denoised: Tensor, level: Tensor | float, next_leve
 
 def sample_euler(
     denoise: Denoise,
-    noise: Tensor,
-    sigmas: Tensor,
+    noise: Float[Tensor, "B F C H W"],
+    sigmas: Float[Tensor, " levels"],
     on_step: Callable[[int, int], None] | None = None,
     *,
-    mean: Tensor | None = None,
-) -> Tensor:
+    mean: Float[Tensor, "B F C H W"] | None = None,
+) -> Float[Tensor, "B F C H W"]:
     """Follow the probability flow from unit noise (B, F, C, H, W) to clean latents (EDM, algorithm 1 without churn).
 
     ``mean`` is what the clips deviate from, where the network diffuses the deviation (`Denoiser.mean`); ``on_step`` is
@@ -75,13 +78,13 @@ def sample_euler(
 
 def sample_consistency(
     denoise: Denoise,
-    noise: Tensor,
-    sigmas: Tensor,
+    noise: Float[Tensor, "B F C H W"],
+    sigmas: Float[Tensor, " levels"],
     generator: torch.Generator,
     on_step: Callable[[int, int], None] | None = None,
     *,
-    mean: Tensor | None = None,
-) -> Tensor:
+    mean: Float[Tensor, "B F C H W"] | None = None,
+) -> Float[Tensor, "B F C H W"]:
     """Sample a consistency model: jump to clean latents, add new noise of the next level, jump again.
 
     Song et al. 2023 (arXiv 2303.01469), algorithm 1. ``generator``, on the CPU, draws the new noise; the rest is as in
@@ -107,7 +110,7 @@ def _noisiest(noise: Tensor, level: float, mean: Tensor | None) -> Tensor:
 # Guidance.
 
 
-def guidance_per_frame(kind: GuidanceKind, low: float, high: float, num_frames: int) -> Tensor:
+def guidance_per_frame(kind: GuidanceKind, low: float, high: float, num_frames: int) -> Float[Tensor, " {num_frames}"]:
     """Guidance scales (F,) in the order of the system they come from.
 
     * constant: ``high`` everywhere.
@@ -123,14 +126,14 @@ def guidance_per_frame(kind: GuidanceKind, low: float, high: float, num_frames: 
     return low + (high - low) * ramp
 
 
-def from_sv3d_order(scales: Tensor, input_index: int = 0) -> Tensor:
+def from_sv3d_order(scales: Float[Tensor, " F"], input_index: int = 0) -> Float[Tensor, " F"]:
     """Bring scales (F,) from SV3D's order of views, input view last, to an orbit's own."""
     ours = torch.empty_like(scales)
     ours[sv3d_order(len(scales), input_index)] = scales
     return ours
 
 
-def guided(denoiser: Denoiser, conditions: Conditions, scale_per_frame: Tensor) -> Denoise:
+def guided(denoiser: Denoiser, conditions: Conditions, scale_per_frame: Float[Tensor, " F"]) -> Denoise:
     """Guide by ``scale_per_frame`` (F,): 1 is the plain conditional estimate, more moves away from the unconditional.
 
     Both estimates are made in one batch; where all scales are 1 the unconditional one is not made at all.

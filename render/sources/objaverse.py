@@ -10,15 +10,13 @@ from urllib.parse import parse_qsl
 from mv3d.errors import Mv3dError
 from render.errors import Unusable
 from render.sources.base import SourceObject
-from render.sources.hub import fetch
 from render.sources.meshes import MeshFile
-from render.sources.objaverse_index import Index
+from render.sources.objaverse_package import Objaverse
 
 if TYPE_CHECKING:
     import trimesh
 
 PREFIX = "objaverse:"
-_ROOT = Path.home() / ".objaverse" / "hf-objaverse-v1"
 _LICENCES = {"by": "CC-BY-4.0", "cc0": "CC0-1.0", "by-sa": "CC-BY-SA-4.0", "by-nd": "CC-BY-ND-4.0"} | {
     f"by-nc{more}": f"CC-BY-NC{more.upper()}-4.0" for more in ("", "-sa", "-nd")
 }
@@ -29,6 +27,7 @@ _KEYS = ("uids", "lvis", "words", "licence", "root")
 class ObjaverseObject(MeshFile):
     """An object, downloaded when it is needed."""
 
+    uid: str
     root: Path
 
     def load(self) -> trimesh.Scene:
@@ -38,7 +37,7 @@ class ObjaverseObject(MeshFile):
             Unusable: if it cannot be had.
         """
         try:
-            fetch(self.root, self.path.relative_to(self.root).as_posix())
+            Objaverse(self.root).fetch(self.uid, self.path)
         except Mv3dError as error:
             raise Unusable(str(error)) from None
         return super().load()
@@ -52,25 +51,25 @@ def select_objects(query: str) -> list[SourceObject]:
     ``~/.objaverse/hf-objaverse-v1``). Several parts must all hold.
 
     Raises:
-        Mv3dError: if the query is none, its files cannot be had, or nothing matches.
+        Mv3dError: if the query is none, the package ``objaverse`` is not installed, its files cannot be had, or nothing
+            matches.
     """
     given = dict(parse_qsl(query.removeprefix(PREFIX), keep_blank_values=True))
     unknown = [key for key in given if key not in _KEYS]
     if unknown or not given.keys() & {"uids", "lvis", "words"}:
         raise Mv3dError(f"{query}: give uids=, lvis= or words=, and if you like licence= and root=, joined by &")
-    root = Path(given.get("root", _ROOT)).expanduser().resolve()
+    objaverse = Objaverse(Path(given["root"]) if "root" in given else None)
     licences = [part for part in given.get("licence", "by,cc0").split(",") if part]
-    index = Index(root)
-    wanted, category = list(index.paths), {}
+    wanted, category = objaverse.paths(), {}
     if "lvis" in given:
-        category = index.categories(part.strip().lower() for part in given["lvis"].split(","))
-        wanted = [uid for uid in wanted if uid in category]
+        category = objaverse.categories(part.strip().lower() for part in given["lvis"].split(","))
+        wanted = {uid: path for uid, path in wanted.items() if uid in category}
     if "uids" in given:
         chosen = set(_uids(given["uids"]))
-        wanted = [uid for uid in wanted if uid in chosen]
+        wanted = {uid: path for uid, path in wanted.items() if uid in chosen}
     words = given.get("words", "").lower().split()
     objects: list[SourceObject] = []
-    for uid, facts in index.annotations(wanted):
+    for uid, facts in objaverse.annotations(wanted):
         licence, name = facts.get("license"), str(facts.get("name") or uid)
         said = " ".join((name, *(tag.get("name", "") for tag in facts.get("tags") or []))).lower()
         if not ("any" in licences or licence in licences) or not all(word in said for word in words):
@@ -83,8 +82,9 @@ def select_objects(query: str) -> list[SourceObject]:
                 licence=_LICENCES.get(str(licence), licence),
                 attribution=f"{name} by {(facts.get('user') or {}).get('displayName', 'unknown')} "
                 f"({facts.get('viewerUrl') or 'sketchfab.com'})",
-                path=root / index.paths[uid],
-                root=root,
+                path=wanted[uid],
+                uid=uid,
+                root=objaverse.root,
             )
         )
     if not objects:

@@ -55,6 +55,7 @@ def test_equal_pictures_have_no_distance(network):
 
 
 def test_missing_weights_name_the_command_and_the_metric_is_absent(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(Mv3dError, match=FETCH_COMMAND):
         load_dists(tmp_path)
     monkeypatch.setenv("MV3D_CACHE", str(tmp_path))

@@ -29,6 +29,7 @@ from mv3d.pixels import to_uint8
 def _no_weights(tmp_path, monkeypatch):
     """So that the tests are fast and the same everywhere."""
     monkeypatch.setenv("MV3D_CACHE", str(tmp_path / "no weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "no weights"))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.metrics.images import MAX_PSNR_DB, mse, psnr, silhouette_iou, ssim
+from eval.metrics.images import MAX_PSNR_DB, SSIM_WINDOW_PX, mse, psnr, silhouette_iou, ssim, ssim_map
 
 
 def _random_pair() -> tuple[np.ndarray, np.ndarray]:
@@ -33,14 +33,14 @@ def test_psnr_is_that_of_scikit_image(pair):
     np.testing.assert_allclose(psnr(*pair), expected, atol=1e-4)
 
 
-def test_psnr_and_ssim_are_those_of_kornia(pair):
-    kornia = pytest.importorskip("kornia.metrics")
-    pred, truth = (torch.from_numpy(x.transpose(0, 3, 1, 2).copy()) for x in pair)
-    expected = [float(kornia.psnr(p, t, 1.0)) for p, t in zip(pred, truth, strict=True)]
-    np.testing.assert_allclose(psnr(*pair), expected, atol=1e-4)
-    # kornia mirrors the border without its edge pixel too, but in float32
-    expected = kornia.ssim(pred, truth, 11).mean(dim=(1, 2, 3)).numpy()
-    np.testing.assert_allclose(ssim(*pair), expected, atol=2e-4)
+def test_psnr_and_the_map_of_ssim_are_those_of_kornia(pair):
+    """In double precision, and without the constant that kornia adds to the denominator: every pixel, border too."""
+    metrics = pytest.importorskip("kornia.metrics")
+    pred, truth = (torch.from_numpy(x.transpose(0, 3, 1, 2)).double() for x in pair)
+    expected = [float(metrics.psnr(p, t, 1.0)) for p, t in zip(pred, truth, strict=True)]
+    np.testing.assert_allclose(psnr(*pair), expected, atol=1e-9)
+    expected = metrics.ssim(pred, truth, SSIM_WINDOW_PX, eps=0.0).mean(dim=1).numpy()
+    np.testing.assert_allclose(ssim_map(*pair), expected, atol=1e-9)
 
 
 def test_psnr_of_known_differences():

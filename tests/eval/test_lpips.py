@@ -66,9 +66,12 @@ def test_equals_the_lpips_package_side_by_side(net, layer_lists):
             mine.weight.copy_(linear.model[1].weight)
     mosaics = torch.cat([_pair(seed, 64, 96) for seed in range(2)])
     pictures = torch.cat([mosaics, _photographs()])
-    with torch.no_grad():
-        expected = theirs(pictures[::2], pictures[1::2], normalize=True).flatten()
-        torch.testing.assert_close(ours(pictures[::2], pictures[1::2]), expected, atol=1e-5, rtol=0)
+    pred, truth = pictures[::2].requires_grad_(), pictures[1::2]
+    expected, found = theirs(pred, truth, normalize=True).flatten(), ours(pred, truth)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    # As a loss too: what it teaches.
+    slopes = [torch.autograd.grad(distances.sum(), pred)[0] for distances in (found, expected)]
+    torch.testing.assert_close(*slopes, atol=1e-3 * float(slopes[1].abs().max()), rtol=1e-3)
 
 
 def _photographs() -> torch.Tensor:
@@ -111,7 +114,8 @@ def test_gradient_is_finite_where_all_features_are_zero():
     assert (picture.grad == 0).all()
 
 
-def test_missing_weights_name_the_command(tmp_path):
+def test_missing_weights_name_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(Mv3dError, match=FETCH_COMMAND):
         load_lpips("alex", cache=tmp_path)
 

@@ -54,7 +54,7 @@ def test_an_archive_with_another_hash_is_not_opened(only_local_packages, tmp_pat
     assert not (tmp_path / "cache").exists()
 
 
-def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
+def test_weights_of_installed_packages_are_preferred_and_need_no_cache(tmp_path, monkeypatch):
     """Stand-ins for lpips and torchvision, with the names that their state dict has."""
     site = tmp_path / "site"
     (site / "torchvision").mkdir(parents=True)
@@ -86,8 +86,12 @@ def test_weights_of_installed_packages_are_preferred(tmp_path, monkeypatch):
     try:
         written = [*(lpips_file(net, tmp_path / "cache") for net in LPIPS_NETS), dists_file(tmp_path / "cache")]
         assert fetch_weights(tmp_path / "cache") == written
+        uncached = {net: load_lpips(net, tmp_path / "none").state_dict() for net in LPIPS_NETS}
     finally:
         del sys.modules["lpips"]
     for net, network in networks.items():
         loaded = load_lpips(net, tmp_path / "cache").state_dict()
-        assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, loaded[name])
+            assert torch.equal(value, uncached[net][name])
+    assert not (tmp_path / "none").exists()

@@ -187,3 +187,11 @@ def test_srgb_round_trip() -> None:
     values = np.linspace(0, 1, 101)
     np.testing.assert_allclose(linear_to_srgb(srgb_to_linear(values)), values, atol=1e-12)
     assert srgb_to_linear(np.array(0.5)) == pytest.approx(0.2140, abs=1e-4)
+
+
+def test_srgb_is_that_of_kornia() -> None:
+    color, torch = pytest.importorskip("kornia.color"), pytest.importorskip("torch")
+    values = torch.linspace(0, 1, 300, dtype=torch.float64).reshape(3, 10, 10)
+    linear = color.rgb_to_linear_rgb(values)
+    np.testing.assert_allclose(srgb_to_linear(values.numpy()), linear.numpy(), atol=1e-12)
+    np.testing.assert_allclose(linear_to_srgb(linear.numpy()), color.linear_rgb_to_rgb(linear).numpy(), atol=1e-12)
