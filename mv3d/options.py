@@ -10,7 +10,7 @@ from tyro.conf import UseAppendAction, arg
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Matte = Literal["auto", "alpha", "plain", "u2net"]
 ExportFormat = Literal[
-    "glb", "obj", "ply", "stl", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
+    "glb", "obj", "ply", "stl", "3mf", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
 ]
 
 
