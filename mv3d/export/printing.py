@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 _SIZES_MM = (1.0, 5000.0)
 _BASES = np.linspace(0.01, 0.1, 10)  # of the height: what is cut off at the bottom, the least with which it stands
-_SURE_FOOTED = 0.01  # of the size: how far inside the base the centre of mass must be
+_SURE_FOOTED = 0.03  # of the size: how far inside the base the centre of mass must be
 _WALL_PERCENTILE = 1  # of the surface that may be over a thinner wall than is reported: an edge is thin by nature
 _WALL_RAYS = 20_000
 _RAY_START = 1e-4  # of the size: beneath the surface, so that a ray does not meet the face it starts from
