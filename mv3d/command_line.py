@@ -1,4 +1,4 @@
-"""What the four programs' command lines share: parsing, what becomes of errors, progress bars.
+"""What the four programs' command lines share: parsing, and what becomes of errors.
 
 A verb is a frozen dataclass: its fields are options, its docstrings their help, and ``run`` does it. A mistake of the
 user's is one line, ``PROGRAM: what is wrong``, and exit code 2; ``--verbose`` shows the traceback before.
@@ -7,20 +7,16 @@ user's is one line, ``PROGRAM: what is wrong``, and exit code 2; ``--verbose`` s
 from __future__ import annotations
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import tyro
 
 from mv3d.errors import Mv3dError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 Verbose = Annotated[bool, tyro.conf.arg(help="Show the traceback of errors.")]
 
@@ -78,29 +74,6 @@ def print_error(error: Exception, verb: Verb | None = None, *, program: str = "m
     if argument is not None and argument in _options_of(verb):
         line += f" (--{argument.replace('_', '-')})"
     print(f"{program}: {line}", file=sys.stderr)
-
-
-class StepBar:
-    """A progress bar on stderr where somebody watches: a terminal, or a program that says so (MV3D_PROGRESS=1)."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._bar: tqdm | None = None
-
-    def update(self, done: int, total: int) -> None:
-        """Show how many steps are done."""
-        from tqdm import tqdm
-
-        if self._bar is None:
-            disable = False if os.environ.get("MV3D_PROGRESS") == "1" else None  # None: where it is no terminal
-            self._bar = tqdm(total=total, desc=self._name, unit="step", disable=disable, leave=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def _parse(verbs: Any, description: str | None, arguments: list[str] | None, prog: str) -> Verb:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.decoding import check_finite
 from mv3d.model.pipeline import SampleSettings, is_camera_conditioned, make_conditions, sample_views
 from mv3d.orbit import Facts, Frames, Orbit
+from mv3d.progress import OnStep, begin_stage
 
 MAX_VIEWS = 200
 DEFAULT_ELEVATION_DEG = 10.0
@@ -102,7 +102,7 @@ def generate_orbit(
     picture: Frames,
     model: OrbitModel,
     settings: GenerateSettings | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Orbit:
     """`generate`, of which the orbit alone is wanted."""
     return generate(picture, model, settings, on_step).orbit
@@ -113,7 +113,7 @@ def generate(
     picture: Frames,
     model: OrbitModel,
     settings: GenerateSettings | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Generated:
     """Turn the object of a framed picture once around, or show it from where ``settings`` say.
 
@@ -121,7 +121,7 @@ def generate(
         picture: (S, S, 4) RGBA of the model's ``output_px``, framed by `mv3d.image.frame_picture`.
         model: from `mv3d.model.checkpoints.load_model`.
         settings: what is wanted.
-        on_step: called with steps done and steps in all.
+        on_step: called with the stage, coarse or views, its steps done and in all.
 
     Returns:
         The orbit, whose first view is the picture itself, and the surface behind it. Equal arguments on one machine
@@ -144,6 +144,8 @@ def generate(
     cameras = settings.cameras(size_px)
 
     started = time.perf_counter()
+    if model.volume is not None:
+        begin_stage(on_step, "coarse")
     coarse = None if model.volume is None else make_coarse_orbit(model.volume, given, cameras, size_px)
     seconds = {"coarse": time.perf_counter() - started}
     if settings.preview:
@@ -151,8 +153,9 @@ def generate(
             raise Mv3dError(f"{model.facts.name} has no coarse stage, so it has no preview", argument="preview")
         frames, stages = from_autoencoder(coarse.views[:, :4]), "coarse surface"
     else:
+        report = begin_stage(on_step, "views")
         conditions = make_conditions(model, given, cameras, settings.seed, coarse)
-        frames = sample_views(model, conditions, settings.sampling, on_step)
+        frames = sample_views(model, conditions, settings.sampling, report)
         stages = "diffusion" if coarse is None else "coarse surface and diffusion"
         seconds["diffusion"] = time.perf_counter() - started - seconds["coarse"]
     check_finite(frames, "views")
@@ -168,7 +171,7 @@ def generate_clip(
     picture: Frames,
     model: OrbitModel,
     settings: GenerateSettings | None = None,
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> Clip:
     """Set a framed picture in motion, by a model that makes no orbits, such as stock SVD.
 
@@ -185,8 +188,9 @@ def generate_clip(
     if model.facts.turns:
         raise Mv3dError(f"{model.facts.name} makes orbits, not clips; ask it for one")
     started = time.perf_counter()
+    report = begin_stage(on_step, "views")
     conditions = make_conditions(model, given, settings.cameras(model.output_px), settings.seed)
-    frames = sample_views(model, conditions, settings.sampling, on_step).float().cpu()
+    frames = sample_views(model, conditions, settings.sampling, report).float().cpu()
     frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), model.vae.config["in_channels"]))[0]
     facts = _facts(
         model, "diffusion: a clip of no known cameras", settings.seed, {"all": time.perf_counter() - started}

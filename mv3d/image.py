@@ -12,11 +12,12 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
-from mv3d.matte import NotPlainError, has_u2net, matte_plain, matte_u2net
+from mv3d.matte import NotPlainError, has_u2net, matte_mask, matte_plain, matte_u2net
 from mv3d.options import Matte
 from mv3d.pixels import Frames, composite, from_uint8, resize
 
@@ -24,6 +25,7 @@ MAX_MEGAPIXELS = 64
 MIN_SIDE_PX = 16
 FILL = 0.92
 _WORKING_SIDE_PX = 2048  # far above any model's resolution; larger pictures only cost time and memory
+_COLOURED = 0.05  # mean difference of a pixel's channels from which a picture is no mask; JPEG makes a little
 _SEEN = 0.05  # alpha from which a pixel counts when an object is framed
 # Still pictures that Pillow decodes by itself; EPS, for one, would start another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "TGA", "ICO", "QOI")
@@ -56,16 +58,45 @@ def load_picture(path: Path) -> Frames:
     return rgba
 
 
-def cut_out(rgba: Frames, matte: Matte = "auto") -> Frames:
+def load_mask(path: Path, picture: Path) -> NDArray[np.float32]:
+    """Read where the object of a picture is, (H, W) in [0, 1]: by the alpha of ``path``, or its grey if it is opaque.
+
+    Raises:
+        Mv3dError: as `load_picture`, and if it has another size than the picture, is coloured, or empty.
+    """
+    rgba = load_picture(path)
+    (width_px, height_px), (wanted_width_px, wanted_height_px) = _upright_size(path), _upright_size(picture)
+    if (width_px, height_px) != (wanted_width_px, wanted_height_px):
+        raise Mv3dError(
+            f"{path} is {width_px}x{height_px} and {picture} is {wanted_width_px}x{wanted_height_px}; give a mask of "
+            "the picture's size",
+            argument="mask",
+        )
+    mask = rgba[..., 3]
+    if (mask == 1).all():
+        if np.ptp(rgba[..., :3], axis=-1).mean() > _COLOURED:
+            raise Mv3dError(
+                f"{path} is a coloured picture without transparency; a mask is grey, and white where the object is",
+                argument="mask",
+            )
+        mask = rgba[..., :3].mean(axis=-1)
+    if not (mask > 0.5).any():
+        raise Mv3dError(f"{path} is empty: nothing in it is white or opaque; make it so where the object is")
+    return mask
+
+
+def cut_out(rgba: Frames, matte: Matte = "auto", mask: NDArray[np.float32] | None = None) -> Frames:
     """Free the object from its background.
 
     ``auto`` takes the picture's own alpha where it has some, else U2-Net where its weights are, else the colour of a
-    plain background.
+    plain background. A ``mask`` (H, W) goes before them all.
 
     Raises:
         Mv3dError: if the background cannot be told from the object, or nothing is left.
     """
-    if matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):
+    if mask is not None:
+        freed = matte_mask(composite(rgba), mask)
+    elif matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):
         freed = rgba
     elif matte == "u2net" or (matte == "auto" and has_u2net()):
         freed = matte_u2net(composite(rgba))
@@ -135,6 +166,14 @@ def _open(path: Path) -> Image.Image:
         raise Mv3dError(f"{path} cannot be opened: {error.strerror or error}") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _upright_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture that `load_picture` reads, turned by its EXIF tag."""
+    with warnings.catch_warnings(action="ignore"), _open(path) as picture:
+        width_px, height_px = picture.size
+        is_turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (height_px, width_px) if is_turned else (width_px, height_px)
 
 
 def _to_rgba(picture: Image.Image) -> Frames:

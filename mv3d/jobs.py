@@ -6,21 +6,23 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mv3d.cameras import sine_orbit
+from mv3d.asked import check_options, mesh_settings, orbit_settings
 from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
-from mv3d.image import cut_out, frame_picture, framed_px, load_picture
+from mv3d.image import cut_out, frame_picture, framed_px, load_mask, load_picture
 from mv3d.options import OrbitOptions
 from mv3d.orbit import Orbit, check_replaceable, is_made, load_orbit, save_orbit
 from mv3d.pixels import Frames, resize
+from mv3d.progress import OnStep, begin_stage
 from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:
-    from mv3d.generate import Generated, GenerateSettings
+    from mv3d.generate import Generated
     from mv3d.mesh import Mesh
     from mv3d.model.checkpoints import ModelFacts
 
@@ -101,7 +103,7 @@ def make_orbits(
     *,
     keep_existing: bool,
     command: str | None = None,
-    on_step: Callable[[Job, int, int], None] | None = None,
+    on_step: Callable[[Job, str, int, int], None] | None = None,
     on_model: Callable[[ModelFacts], None] | None = None,
 ) -> Iterator[Result]:
     """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
@@ -114,18 +116,22 @@ def make_orbits(
         keep_existing: an orbit folder that is there already is a result, not an error. With ``options.mesh``, one that
             has no mesh yet always is: it is lifted.
         command: recorded in the orbit folders.
-        on_step: called with the job, its sampling steps done and in all.
+        on_step: called with the job, its stage (loading, coarse, views, surface, texture), the stage's steps done and
+            in all.
         on_model: called with the model's facts once it is loaded.
 
     Raises:
         Mv3dError: for what concerns all pictures: the model, the device, the settings.
     """
+    check_options(options, len(jobs))
     generate = None
     for job in jobs:
+        report = partial(on_step, job) if on_step else None
         if _is_kept(job, options, keep_existing=keep_existing):
-            yield _keep(job, options)
+            yield _keep(job, options, report)
             continue
         started = time.perf_counter()
+        begin_stage(report, "loading")
         try:
             picture = _prepare(job, options)
         except Mv3dError as error:
@@ -136,7 +142,7 @@ def make_orbits(
             if on_model:
                 on_model(generate.model.facts)
         try:
-            made = generate(picture, job, command, on_step)
+            made = generate(picture, job, command, report)
             if isinstance(made, Clip):
                 save_clip(made, job.folder, overwrite=options.overwrite)
             else:
@@ -144,12 +150,12 @@ def make_orbits(
         except Mv3dError as error:
             # Another process may have made it meanwhile: two that share a tree of pictures both come to its end.
             is_there = _is_kept(job, options, keep_existing=keep_existing)
-            yield _keep(job, options) if is_there else Result(job, error=error)
+            yield _keep(job, options, report) if is_there else Result(job, error=error)
             continue
         try:
             mesh = None
             if options.mesh and not isinstance(made, Clip):
-                mesh = _save_mesh(made.orbit, made.surface, job, options)
+                mesh = _save_mesh(made.orbit, made.surface, job, options, report)
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
@@ -174,7 +180,7 @@ def _is_kept(job: Job, options: OrbitOptions, *, keep_existing: bool) -> bool:
     return is_made(job.folder) and not options.overwrite and (keep_existing or lacks_mesh)
 
 
-def _keep(job: Job, options: OrbitOptions) -> Result:
+def _keep(job: Job, options: OrbitOptions, on_step: OnStep | None) -> Result:
     """The orbit that is there, lifted now if a mesh is wanted and there is none."""
     is_clip = (job.folder / CLIP_FILE).exists()
     if is_clip or not options.mesh:
@@ -191,21 +197,22 @@ def _keep(job: Job, options: OrbitOptions) -> Result:
                 f"{job.picture.name}; choose another name or overwrite it",
                 argument="overwrite",
             )
-        mesh = _save_mesh(orbit, None, job, options)
+        mesh = _save_mesh(orbit, None, job, options, on_step)
         return Result(job, mesh=mesh, kept=True, seconds=time.perf_counter() - started)
     except Mv3dError as error:
         return Result(job, error=error)
 
 
-def _save_mesh(orbit: Orbit, surface: Mesh | None, job: Job, options: OrbitOptions) -> Path:
+def _save_mesh(orbit: Orbit, surface: Mesh | None, job: Job, options: OrbitOptions, on_step: OnStep | None) -> Path:
     """Put the surface behind an orbit into its folder, in the views' colours; without one, the views are lifted."""
     from mv3d.export import save_mesh
-    from mv3d.lift import LiftSettings, lift_orbit, texture_surface
+    from mv3d.lift import lift_orbit, texture_surface
 
-    if surface is not None:
-        mesh = texture_surface(surface, orbit)
+    settings = mesh_settings(options)
+    if surface is None:
+        mesh = lift_orbit(orbit, settings, on_step)
     else:
-        mesh = lift_orbit(orbit, LiftSettings(device=pick_device(options.device, sparse=True)))
+        mesh = texture_surface(surface, orbit, settings, on_step)
     save_mesh(mesh, job.folder / _MESH_NAME)
     return job.folder / _MESH_NAME
 
@@ -219,8 +226,9 @@ def _prepare(job: Job, options: OrbitOptions) -> Frames:
             f"{job.picture} is {width_px}x{height_px}; a picture that is framed already is square",
             argument="keep_framing",
         )
+    mask = None if options.mask is None else load_mask(options.mask, job.picture)
     try:
-        return cut_out(rgba, options.matte)
+        return cut_out(rgba, options.matte, mask)
     except Mv3dError as error:
         raise Mv3dError(f"{job.picture}: {error}") from error
 
@@ -233,7 +241,11 @@ class _Generator:
         from mv3d.model.checkpoints import load_model
 
         self.options = options
-        self.settings = _settings(options, DEFAULT_ELEVATION_DEG if options.elevation == "auto" else options.elevation)
+        self.settings = orbit_settings(
+            options, DEFAULT_ELEVATION_DEG if options.elevation == "auto" else options.elevation
+        )
+        if options.mesh:
+            mesh_settings(options)
         if not options.lora:
             self.model = load_model(options.model, pick_device(options.device))
             self._check_asked()
@@ -264,21 +276,18 @@ class _Generator:
         given = torch.from_numpy(picture).permute(2, 0, 1).to(self.model.unet.device)
         return round(estimate_elevation_deg(self.model.coarse, given), 1)
 
-    def __call__(
-        self, cut_out: Frames, job: Job, command: str | None, on_step: Callable[[Job, int, int], None] | None
-    ) -> Generated | Clip:
+    def __call__(self, cut_out: Frames, job: Job, command: str | None, on_step: OnStep | None) -> Generated | Clip:
         """Make one orbit, with what is known of it, and the surface behind it; or a clip."""
         from mv3d.generate import generate, generate_clip
 
         fit = self._framed(cut_out, self.model.output_px)
-        report = (lambda done, total: on_step(job, done, total)) if on_step else None
         if not self.model.facts.turns:
-            clip = generate_clip(fit, self.model, self.settings, report)
+            clip = generate_clip(fit, self.model, self.settings, on_step)
             return replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
         settings, estimated = self.settings, self.options.elevation == "auto" and self.model.coarse is not None
         if estimated:
-            settings = _settings(self.options, self._estimate(fit))
-        made = generate(fit, self.model, settings, report)
+            settings = orbit_settings(self.options, self._estimate(fit))
+        made = generate(fit, self.model, settings, on_step)
         facts = replace(made.orbit.facts, source=job.picture.name, command=command)
         if estimated:
             facts = replace(facts, extra=facts.extra | {"estimated_elevation_deg": settings.elevation_deg})
@@ -288,36 +297,3 @@ class _Generator:
 
     def _framed(self, cut_out: Frames, size_px: int) -> Frames:
         return resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
-
-
-def _settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:
-    """What is asked of the orbit of a picture that is taken at ``elevation_deg``."""
-    from mv3d.generate import GenerateSettings
-
-    return GenerateSettings(
-        num_views=options.num_views,
-        elevation_deg=elevation_deg,
-        elevations_deg=_swinging(options, elevation_deg),
-        steps=options.steps,
-        guidance=options.guidance,
-        seed=options.seed,
-        preview=options.preview,
-        decode_chunk=options.decode_chunk,
-    )
-
-
-def _swinging(options: OrbitOptions, elevation_deg: float) -> tuple[float, ...] | None:
-    """The elevation of each view where the camera swings (SV3D, section 4: +-30 degrees for lifting)."""
-    if options.swing == 0 or options.num_views < 1:  # the settings refuse the latter
-        return None
-    from mv3d.generate import MAX_ELEVATION_DEG
-
-    steepest_deg = abs(elevation_deg) + abs(options.swing)
-    if not steepest_deg <= MAX_ELEVATION_DEG:
-        raise Mv3dError(
-            f"a swing of {options.swing:g} about elevation {elevation_deg:g} reaches {steepest_deg:g} degrees; "
-            f"stay within {MAX_ELEVATION_DEG:g}",
-            argument="swing",
-        )
-    cameras = sine_orbit(options.num_views, elevation_deg, options.swing, size_px=1)
-    return tuple(camera.elevation_deg for camera in cameras)

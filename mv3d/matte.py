@@ -1,4 +1,4 @@
-"""Removing a picture's background: a plain one by its colour, any other by U2-Net where its weights are."""
+"""Removing a picture's background: a plain one by its colour, any other by U2-Net where its weights are, or a mask."""
 
 from __future__ import annotations
 
@@ -106,6 +106,14 @@ def _u2net_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
         raise Mv3dError(f"{path} is no ONNX model: {error}") from error
+
+
+def matte_mask(rgb: Frames, mask: NDArray[np.floating]) -> Frames:
+    """Cut out what a mask (H, W) in [0, 1] covers, (H, W, 3) to (H, W, 4).
+
+    Pixels that it covers in part get the colour of the object beside them.
+    """
+    return _clean(rgb, mask, sure=mask > 1 - _HAZE, reach_px=4 * _edge_px(rgb))
 
 
 # -------------------------------------------------------------------------------------------------

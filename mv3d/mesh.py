@@ -57,6 +57,11 @@ class Mesh:
         opposite_keys = np.unique(forward @ [1, len(self.vertices)])
         return len(keys) == len(forward) > 0 and np.array_equal(keys, opposite_keys)
 
+    def welded(self) -> Mesh:
+        """The same with vertices at the same place made one, so that what is closed to the eye is closed."""
+        vertices, index = np.unique(self.vertices, axis=0, return_inverse=True)
+        return Mesh(vertices, index.reshape(-1)[self.faces], self.texture)
+
     def vertex_normals(self) -> NDArray[np.float64]:
         """Unit normals (V, 3), averaged over the faces around each vertex by their area."""
         corners = self.vertices[self.faces]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
@@ -10,7 +11,7 @@ from tyro.conf import UseAppendAction, arg
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Matte = Literal["auto", "alpha", "plain", "u2net"]
 ExportFormat = Literal[
-    "glb", "obj", "ply", "stl", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
+    "glb", "obj", "ply", "stl", "3mf", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
 ]
 
 
@@ -47,8 +48,15 @@ class OrbitOptions:
 
     An orbit that is there already and has none is lifted.
     """
+    faces: int = 30_000
+    """Triangles of the mesh at most."""
+    texture_size: int = 1024
+    """Pixels of the sides of the mesh's texture."""
     matte: Matte = "auto"
     """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
+    mask: Path | None = None
+    """Where the object is, by your own hand: a picture of the same size, white or opaque there and black or clear
+    elsewhere."""
     keep_framing: bool = False
     """The picture is framed like a training view already (a frame of an orbit folder): do not move or scale it."""
     overwrite: bool = False

@@ -11,6 +11,7 @@ from mv3d.export.blend import save_blend, turntable_of
 from mv3d.export.colmap import save_colmap
 from mv3d.export.meshes import check_all_free, load_mesh, save_mesh
 from mv3d.export.nerf import save_nerf_synthetic, save_nerfstudio
+from mv3d.export.printing import PrintFacts, PrintSettings, prepare_print, save_3mf
 from mv3d.export.pytorch3d import save_pytorch3d
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit, load_orbit
@@ -27,14 +28,24 @@ class Format:
     marker: str | None = None
     needs_orbit: bool = False
     needs_mesh: bool = False
+    prints: bool = False
+    """Whether it can be for a 3D printer, in millimetres."""
 
 
-def _of_mesh(*suffixes: str) -> Format:
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the format (a key of `FORMATS`), and what is known of a print."""
+
+    format: str
+    printed: PrintFacts | None = None
+
+
+def _of_mesh(*suffixes: str, save: Callable[[Mesh, Path], None] = save_mesh, prints: bool = False) -> Format:
     def write(_: Orbit | None, mesh: Mesh | None, path: Path) -> None:
         assert mesh is not None
-        save_mesh(mesh, path)
+        save(mesh, path)
 
-    return Format(suffixes, write, needs_mesh=True)
+    return Format(suffixes, write, needs_mesh=True, prints=prints)
 
 
 def _of_orbit(write: Callable[[Orbit, Mesh | None, Path], None], *suffixes: str, marker: str | None = None) -> Format:
@@ -54,7 +65,8 @@ FORMATS = {
     "glb": _of_mesh(".glb"),
     "obj": _of_mesh(".obj"),
     "ply": _of_mesh(".ply"),
-    "stl": _of_mesh(".stl"),
+    "stl": _of_mesh(".stl", prints=True),
+    "3mf": _of_mesh(".3mf", save=save_3mf, prints=True),
     "usd": _of_mesh(".usd", ".usda", ".usdc"),
     "usdz": _of_mesh(".usdz"),
     "blend": Format((".blend",), _write_blend, needs_mesh=True),
@@ -88,20 +100,43 @@ def pick_format(target: Path, name: str | None = None) -> str:
     return name
 
 
-def export_source(source: Path, target: Path, name: str | None = None, *, overwrite: bool = False) -> str:
+def export_source(
+    source: Path,
+    target: Path,
+    name: str | None = None,
+    *,
+    overwrite: bool = False,
+    printing: PrintSettings | None = None,
+) -> Exported:
     """Write an orbit folder, with its ``mesh.glb`` where there is one, or a mesh file in another format.
 
-    Returns the format's name (a key of `FORMATS`).
+    ``printing`` makes a print of the mesh: one body in millimetres, see `mv3d.export.printing`.
 
     Raises:
-        Mv3dError: if the source lacks what the format needs, or ``target`` cannot be written.
+        Mv3dError: if the source lacks what the format needs, ``target`` cannot be written, or the mesh cannot be
+            printed.
     """
     name = pick_format(target, name)
     kind = FORMATS[name]
+    _check_printing(target, name, printing)
     _check_target(source, target, kind, overwrite=overwrite)
     orbit = _load_cameras(source, kind, name)
-    kind.write(orbit, _load_its_mesh(source, kind), target)
-    return name
+    mesh, printed = _load_its_mesh(source, kind), None
+    if printing is not None and mesh is not None:
+        try:
+            mesh, printed = prepare_print(mesh, printing)
+        except Mv3dError as error:
+            raise Mv3dError(f"{source}: {error}") from error
+    kind.write(orbit, mesh, target)
+    return Exported(name, printed)
+
+
+def _check_printing(target: Path, name: str, printing: PrintSettings | None) -> None:
+    if printing is None and name == "3mf":
+        raise Mv3dError(f"{target.name} is in millimetres; say how large the print is", argument="size_mm")
+    if printing is not None and not FORMATS[name].prints:
+        suffixes = " or ".join(suffix for kind in FORMATS.values() if kind.prints for suffix in kind.suffixes)
+        raise Mv3dError(f"{target.name} is not for printing; end it in {suffixes}", argument="size_mm")
 
 
 def _check_target(source: Path, target: Path, kind: Format, *, overwrite: bool) -> None:

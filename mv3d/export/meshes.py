@@ -80,10 +80,10 @@ def load_mesh(path: Path, *, y_up: bool | None = None) -> Mesh:
         raise Mv3dError(f"{path} is no readable mesh: {error}") from error
     if len(loaded.faces) == 0:
         raise Mv3dError(f"{path} holds no faces")
-    vertices, index = np.unique(np.asarray(loaded.vertices, dtype=np.float64), axis=0, return_inverse=True)
+    vertices = np.asarray(loaded.vertices, dtype=np.float64)
     if path.suffix.lower() in _Y_UP if y_up is None else y_up:
         vertices = vertices @ _Y_UP_FROM_WORLD
-    return Mesh(vertices, index.reshape(-1)[loaded.faces], _loaded_texture(loaded))
+    return Mesh(vertices, np.asarray(loaded.faces, dtype=np.int64), _loaded_texture(loaded)).welded()
 
 
 def _save_glb(mesh: Mesh, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,11 +9,12 @@ from mv3d.errors import Mv3dError
 from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.lift.surface import extract_surface
+from mv3d.lift.surface import extract_surface, simplify_surface
 from mv3d.lift.unwrap import unwrap
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
+from mv3d.progress import OnStep, begin_stage
 
 Method = Literal["field", "hull"]
 
@@ -42,28 +42,28 @@ class LiftSettings:
         limits = {"resolution": (16, 512), "faces": (100, 10_000_000), "texture_px": (64, 8192)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise Mv3dError(f"{name} {getattr(self, name)} is outside {low} to {high}")
+                option = {"texture_px": "texture_size"}.get(name, name)
+                raise Mv3dError(f"{option} {getattr(self, name)} is outside {low} to {high}", argument=option)
 
     def preview(self) -> LiftSettings:
         """The quick version: the hull, coarsely."""
         return replace(self, **_PREVIEW)
 
 
-def lift_orbit(
-    orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: Callable[[int, int], None] | None = None
-) -> Mesh:
+def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: OnStep | None = None) -> Mesh:
     """Lift views to a watertight, textured mesh in the orbit's own world and scale.
 
     Args:
         orbit: at least three views, cut out or on a plain background.
         settings: how.
-        on_step: called with the steps of the fit done and in all.
+        on_step: called with the stage, surface or texture, its steps done and in all.
 
     Raises:
         Mv3dError: if there are too few views, one without an object, or silhouettes that no body could have.
     """
     if len(orbit) < _FEWEST_VIEWS:
         raise Mv3dError(f"an orbit of {len(orbit)} view(s) cannot be lifted: at least {_FEWEST_VIEWS} are needed")
+    report = begin_stage(on_step, "surface")
     orbit = cut_out_views(orbit)
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     if settings.method == "hull":
@@ -73,15 +73,25 @@ def lift_orbit(
 
         from mv3d.lift.fit import fit_surface
 
-        grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), on_step)
+        grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), report)
     surface = extract_surface(field, grid, settings.faces)
+    begin_stage(on_step, "texture")
     return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
 
 
-def texture_surface(surface: Mesh, orbit: Orbit, texture_px: int = LiftSettings.texture_px) -> Mesh:
-    """Texture a surface that stands in the world of an orbit of cut-out frames, from its views."""
+def texture_surface(
+    surface: Mesh, orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: OnStep | None = None
+) -> Mesh:
+    """Texture a closed surface that stands in the world of an orbit of cut-out frames, from its views.
+
+    It is simplified to the triangles that ``settings`` allow; their texture's size is heeded too, nothing else of them.
+    ``on_step`` is called as in `lift_orbit`.
+    """
+    begin_stage(on_step, "surface")
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
-    return paint_surface(surface, orbit, views, texture_px, slack=_SLACK_PX * views.pixel_size)
+    surface = simplify_surface(surface, settings.faces)
+    begin_stage(on_step, "texture")
+    return paint_surface(surface, orbit, views, settings.texture_px, slack=_SLACK_PX * views.pixel_size)
 
 
 def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, texture_px: int, slack: float) -> Mesh:

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
+from mv3d.body import body_of, mesh_of
 from mv3d.errors import Mv3dError
 from mv3d.lift.grid import Grid
 from mv3d.mesh import Mesh
 
 _SMALLEST_PART = 0.005  # of the largest part's volume; hollows inside have negative volume and go as well
 _TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
+_FINEST = 5e-4  # of a surface's size: the tolerance at which simplifying begins where there is no grid
 _MOST_DOUBLINGS = 16  # of the square of the tolerance
 
 
@@ -34,16 +36,24 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> 
     on_border = np.pad(np.zeros(np.array(field.shape) - 2, dtype=bool), 1, constant_values=True)
     field[on_border] = np.minimum(field[on_border], -least)  # an object that leaves every picture is closed here
     corners, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
-    body = manifold3d.Manifold(
-        manifold3d.Mesh(grid.points(corners).astype(np.float32), np.ascontiguousarray(faces, dtype=np.uint32))
-    )
+    body = body_of(Mesh(grid.points(corners), faces.astype(np.int64)))
     assert body.status() == manifold3d.Error.NoError, body.status()
     parts = body.decompose()
     volumes = np.array([part.volume() for part in parts])
     kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
-    surface = _simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces).to_mesh()
-    mesh = Mesh(surface.vert_properties[:, :3].astype(np.float64), surface.tri_verts.astype(np.int64))
+    mesh = mesh_of(_simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces))
     return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
+
+
+def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:
+    """A closed surface with ``most_faces`` triangles at most, without its texture; as it is if it has no more."""
+    if len(mesh.faces) <= most_faces:
+        return mesh
+    body = body_of(mesh)
+    assert body.status() == manifold3d.Error.NoError, body.status()
+    size = float(np.ptp(mesh.extent, axis=0).max())
+    simple = mesh_of(_simplified(body, _FINEST * size, most_faces))
+    return replace(simple, vertices=_apart(simple, 1e-2 * _FINEST * size))
 
 
 def _simplified(body: manifold3d.Manifold, tolerance: float, most_faces: int) -> manifold3d.Manifold:

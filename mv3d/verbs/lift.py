@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from mv3d.command_line import StepBar, Verbose
+from mv3d.command_line import Verbose
 from mv3d.errors import Mv3dError
 from mv3d.options import Device
+from mv3d.progress import StageBar
 
 if TYPE_CHECKING:
     from mv3d.orbit import Orbit
 
 Method = Literal["field", "hull", "nerfstudio", "splats"]
+
+_USUAL_SECONDS = {"loading": 5.0, "surface": 25.0, "texture": 6.0}  # of two cores; a hull takes less
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class LiftVerb:
 
     def run(self) -> int:
         """Lift the orbit; returns the exit code."""
+        with StageBar(_USUAL_SECONDS, quiet=self.json) as bar:
+            bar.update(self.folder.name, "loading")
+            return self._lift(bar)
+
+    def _lift(self, bar: StageBar) -> int:
         from mv3d.export import check_all_free
         from mv3d.orbit import load_orbit
 
@@ -58,9 +66,11 @@ class LiftVerb:
         orbit = load_orbit(self.folder)
         started = time.perf_counter()
         if self.method == "splats":
+            bar.update(self.folder.name, "surface")
             facts = {"splats": self._fit_splats(orbit)}
         else:
-            facts = {"faces": self._lift_mesh(orbit, self.method)}
+            facts = {"faces": self._lift_mesh(orbit, self.method, bar)}
+        bar.end()
         seconds = round(time.perf_counter() - started, 2)
         if self.json:
             print(json.dumps({"orbit": str(self.folder), "mesh": str(self.out), **facts, "seconds": seconds}))
@@ -76,7 +86,7 @@ class LiftVerb:
             raise Mv3dError(f"{self.out.name}: splats are written as .ply")
         return fit_splats(orbit, self.out)
 
-    def _lift_mesh(self, orbit: Orbit, method: Literal["field", "hull", "nerfstudio"]) -> int:
+    def _lift_mesh(self, orbit: Orbit, method: Literal["field", "hull", "nerfstudio"], bar: StageBar) -> int:
         """Lift and save; returns the number of faces."""
         from mv3d.export import check_format, save_mesh
 
@@ -84,6 +94,7 @@ class LiftVerb:
         if method == "nerfstudio":
             from mv3d.lift.nerfstudio import lift_with_nerfstudio
 
+            bar.update(self.folder.name, "surface")
             mesh = lift_with_nerfstudio(orbit, faces=self.faces, texture_px=self.texture_size)
         else:
             from mv3d.device import pick_device
@@ -95,8 +106,7 @@ class LiftVerb:
                 texture_px=self.texture_size,
                 device=pick_device(self.device, sparse=True),
             )
-            bar = StepBar(self.folder.name)
-            mesh = lift_orbit(orbit, settings.preview() if self.preview else settings, bar.update)
-            bar.close()
+            chosen = settings.preview() if self.preview else settings
+            mesh = lift_orbit(orbit, chosen, lambda *step: bar.update(self.folder.name, *step))
         save_mesh(mesh, self.out)
         return len(mesh.faces)

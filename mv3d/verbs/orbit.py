@@ -6,17 +6,23 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from mv3d.command_line import StepBar, Verbose, print_error
+from mv3d.command_line import Verbose, print_error
 from mv3d.options import OrbitOptions
+from mv3d.progress import StageBar
 
 if TYPE_CHECKING:
-    from mv3d.jobs import Job, Result
+    from mv3d.jobs import Result
     from mv3d.model.checkpoints import ModelFacts
+
+
+_USUAL_SECONDS = {"loading": 8.0, "coarse": 8.0, "views": 4.0}  # of two cores, with the bundled model
+_USUAL_SECONDS_OF_MESH = {"surface": 0.5, "texture": 6.0}
 
 
 @dataclass(frozen=True)
@@ -36,27 +42,25 @@ class OrbitVerb:
 
     def run(self) -> int:
         """Make the orbits; returns the exit code."""
+        with StageBar(self._usual_seconds(), quiet=self.json) as bar:
+            if self.images:
+                bar.update(self.images[0].name, "loading")  # before anything that takes its time is imported
+            return self._make_orbits(bar)
+
+    def _make_orbits(self, bar: StageBar) -> int:
         from mv3d.jobs import is_batch, make_orbits, plan_jobs
-
-        jobs = plan_jobs(self.images, self.out)
-        command = shlex.join(["mv3d", *sys.argv[1:]])
-        bars: dict[Path, StepBar] = {}
-
-        def on_step(job: Job, done: int, total: int) -> None:
-            bars.setdefault(job.picture, StepBar(job.picture.name)).update(done, total)
 
         failed = False
         results = make_orbits(
-            jobs,
+            plan_jobs(self.images, self.out),
             self.options,
             keep_existing=is_batch(self.images),
-            command=command,
-            on_step=on_step,
-            on_model=None if self.options.model == "mini" else _print_licence,
+            command=shlex.join(["mv3d", *sys.argv[1:]]),
+            on_step=lambda job, *step: bar.update(job.picture.name, *step),
+            on_model=None if self.options.model == "mini" else partial(_say_licence, bar),
         )
         for result in results:
-            if result.job.picture in bars:
-                bars[result.job.picture].close()
+            bar.end()
             if result.error:
                 failed = True
                 print_error(result.error, self)
@@ -64,9 +68,14 @@ class OrbitVerb:
                 print(_as_json(result) if self.json else _as_text(result), flush=True)
         return 2 if failed else 0
 
+    def _usual_seconds(self) -> dict[str, float]:
+        """How long each stage that there is takes, roughly."""
+        stages = _USUAL_SECONDS | (_USUAL_SECONDS_OF_MESH if self.options.mesh else {})
+        return {stage: seconds for stage, seconds in stages.items() if not (self.options.preview and stage == "views")}
 
-def _print_licence(facts: ModelFacts) -> None:
-    print(f"mv3d: model {facts.name}; licence of its weights: {facts.licence}", file=sys.stderr)
+
+def _say_licence(bar: StageBar, facts: ModelFacts) -> None:
+    bar.say(f"mv3d: model {facts.name}; licence of its weights: {facts.licence}")
 
 
 def _as_json(result: Result) -> str:

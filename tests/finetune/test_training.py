@@ -62,12 +62,10 @@ def test_all_stages_become_a_model_that_makes_orbits(config_file: Path, tmp_path
     picture = np.zeros((32, 32, 4), dtype=np.float32)
     picture[8:24, 8:24] = (0.8, 0.2, 0.1, 1.0)
     steps = []
-    orbit = generate_orbit(
-        picture, model, GenerateSettings(num_views=4), on_step=lambda done, total: steps.append((done, total))
-    )
+    orbit = generate_orbit(picture, model, GenerateSettings(num_views=4), on_step=lambda *step: steps.append(step))
     again = generate_orbit(picture, model, GenerateSettings(num_views=4))
     other = generate_orbit(picture, model, GenerateSettings(num_views=4, seed=1))
-    assert steps == [(1, 2), (2, 2)]
+    assert steps == [("coarse", 0, 1), ("views", 0, 1), ("views", 1, 2), ("views", 2, 2)]
     assert np.array_equal(orbit.frames, again.frames)
     assert not np.array_equal(orbit.frames[1:], other.frames[1:])
     assert np.array_equal(orbit.frames[0], picture)

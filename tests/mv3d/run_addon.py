@@ -19,6 +19,10 @@ def main(job_path: str) -> None:
     addon = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(addon)
     bpy.ops.wm.read_factory_settings(use_empty=True)
+    if "version" in job:
+        addon.blender_version = lambda: tuple(job["version"])
+        Path(job["out"], "facts.json").write_text(json.dumps(look_at_old_panel(addon)))
+        return
     addon.register()
     settings = bpy.context.scene.mv3d
     for name, value in job["settings"].items():
@@ -40,21 +44,36 @@ def main(job_path: str) -> None:
         bpy.ops.export_scene.gltf(filepath=str(Path(job["out"], "result.glb")), export_apply=True)
 
 
+def look_at_old_panel(addon) -> dict:
+    """What is registered, and what the panel says, in a Blender that is too old."""
+    addon.register()
+    panel = MagicMock()
+    addon.MV3D_PT_too_old.draw(panel, None)
+    facts = {
+        "said": [call.kwargs["text"] for call in panel.layout.label.call_args_list],
+        "panel": bpy.types.MV3D_PT_too_old.bl_label,
+        "registered": hasattr(bpy.types.Scene, "mv3d"),
+    }
+    addon.unregister()
+    return facts | {"unregistered": not hasattr(bpy.types, "MV3D_PT_too_old")}
+
+
 def press_button(addon, out: Path) -> dict:
     """Do what Blender's event loop does, which does not run without a window: invoke, then timer events."""
     methods = {name: part for name, part in vars(addon.MV3D_OT_image_to_3d).items() if not name.startswith("__")}
     operator = type("Pressed", (), methods)()
     operator.report = MagicMock()
     context = SimpleNamespace(scene=bpy.context.scene, window=None, screen=None, window_manager=MagicMock())
-    ended, progress = operator.invoke(context, None), 0.0
+    ended, progress, stage, left = operator.invoke(context, None), 0.0, "", ""
     while ended in ({"RUNNING_MODAL"}, {"PASS_THROUGH"}):
         time.sleep(0.05)
-        progress = type(operator).running.progress
+        running = type(operator).running
+        progress, stage, left = running.progress, running.stage, running.left
         if progress == 0.75:
             (out / "seen").touch()
         ended = operator.modal(context, SimpleNamespace(type="TIMER"))
     reports = [call.args[1] for call in operator.report.call_args_list]
-    return {"ended": sorted(ended), "progress": progress, "reports": reports}
+    return {"ended": sorted(ended), "progress": [progress, stage, left], "reports": reports}
 
 
 def look_at(thing) -> dict:

@@ -127,6 +127,37 @@ BAD_INPUT = {
         ["orbit", CHAIR, "--keep-framing"],
         "40x32; a picture that is framed already is square",
     ),
+    "mask missing": (None, ["orbit", CHAIR, "--mask", "m.png"], "m.png cannot be opened"),
+    "mask unreadable": (
+        lambda: Path("m.png").write_text("hello"),
+        ["orbit", CHAIR, "--mask", "m.png"],
+        "m.png is no picture",
+    ),
+    "mask of another size": (
+        lambda: Image.new("L", (32, 40), 255).save("m.png"),
+        ["orbit", CHAIR, "--mask", "m.png"],
+        "m.png is 32x40 and chair.png is 40x32; give a mask of the picture's size (--mask)",
+    ),
+    "mask empty": (
+        lambda: Image.new("L", (40, 32), 0).save("m.png"),
+        ["orbit", CHAIR, "--mask", "m.png"],
+        "m.png is empty: nothing in it is white or opaque",
+    ),
+    "mask coloured": (
+        lambda: Image.new("RGB", (40, 32), (200, 40, 40)).save("m.png"),
+        ["orbit", CHAIR, "--mask", "m.png"],
+        "m.png is a coloured picture without transparency; a mask is grey",
+    ),
+    "mask of two pictures": (
+        lambda: draw_chair(Path("b.png")),
+        ["orbit", CHAIR, "b.png", "--mask", CHAIR],
+        "chair.png is the mask of one picture, and there are 2 (--mask)",
+    ),
+    "mask and matte": (
+        None,
+        ["orbit", CHAIR, "--mask", CHAIR, "--matte", "plain"],
+        "chair.png says where the object is, and so does plain; leave one of them out (--matte)",
+    ),
     "unknown option": (None, ["orbit", CHAIR, "--numviews", "3"], "--numviews"),
     "bad number": (None, ["orbit", CHAIR, "--num-views", "many"], "--num-views"),
     "bad choice": (None, ["orbit", CHAIR, "--matte", "magic"], "magic"),
@@ -183,6 +214,10 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
         (["--elevation", "95"], "elevation 95 is outside +-80 degrees (--elevation)"),
         (["--steps", "0"], "steps 0 are outside 1 to 1000 (--steps)"),
         (["--decode-chunk", "0"], "decode_chunk 0: give 1 frame or more (--decode-chunk)"),
+        (["--mesh", "--faces", "99"], "faces 99 is outside 100 to 10000000 (--faces)"),
+        (["--mesh", "--texture-size", "8193"], "texture_size 8193 is outside 64 to 8192 (--texture-size)"),
+        (["--faces", "5000"], "faces 5000 is for a mesh, and none is asked for (--mesh)"),
+        (["--texture-size", "512"], "texture_size 512 is for a mesh, and none is asked for (--mesh)"),
         (["--swing", "75"], "a swing of 75 about elevation 10 reaches 85 degrees; stay within 80 (--swing)"),
         (["--swing", "30", "--num-views", "0"], "num_views 0 is outside"),
         (["--model", "no-such-folder"], "there is no model no-such-folder"),
@@ -365,7 +400,7 @@ def test_an_orbit_that_another_process_made_meanwhile_stays(here, capsys, monkey
 def test_a_mesh_asked_for_later_is_lifted_from_the_orbit_that_is_there(here, capsys, monkeypatch, ball):
     monkeypatch.setitem(sys.modules, "mv3d.model.checkpoints", None)  # no model is loaded for it
     lifted = []
-    monkeypatch.setattr("mv3d.lift.lift_orbit", lambda orbit, _: lifted.append(orbit) or make_block())
+    monkeypatch.setattr("mv3d.lift.lift_orbit", lambda orbit, *_: lifted.append(orbit) or make_block())
     draw_chair(here / "ball.png")
     before = paths_below(ball)
     assert main(["orbit", "ball.png", "-o", "ball", "--mesh"]) == 2  # nobody knows what it is the orbit of
@@ -380,6 +415,21 @@ def test_a_mesh_asked_for_later_is_lifted_from_the_orbit_that_is_there(here, cap
     assert paths_below(ball) == sorted([*before, "mesh.glb"])
     assert main(["orbit", "ball.png", "-o", "ball", "--mesh"]) == 2
     assert "ball exists already" in capsys.readouterr().err
+
+
+def test_the_mesh_has_the_faces_and_the_texture_that_are_asked_for(here, tiny_model):
+    counts = {}
+    for more in ([], ["--faces", "200", "--texture-size", "256"]):
+        given = ["orbit", CHAIR, "--preview", "--num-views", "3", "--model", str(tiny_model), "--mesh", "--overwrite"]
+        assert main([*given, *more]) == 0
+        mesh = load_mesh(here / "chair_orbit" / "mesh.glb")
+        assert mesh.is_watertight
+        assert mesh.texture is not None
+        counts[len(more)] = len(mesh.faces), mesh.texture.pixels.shape
+    assert counts[0][0] > 400
+    assert counts[0][1] == (1024, 1024, 3)
+    assert 100 < counts[4][0] <= 200
+    assert counts[4][1] == (256, 256, 3)
 
 
 def test_overwrite_replaces_an_orbit(here, tiny_model):

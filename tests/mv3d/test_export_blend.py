@@ -37,7 +37,7 @@ def test_rendering_the_blend_is_the_orbit_again(tmp_path: Path) -> None:
     orbit = view_boxes([CRATE], sine_orbit(7, 10, 30, size_px=64), samples_per_side=5)
     save_orbit(orbit, tmp_path / "crate", for_people=False)
     save_mesh(make_block(), tmp_path / "crate" / "mesh.glb")
-    assert export_source(tmp_path / "crate", tmp_path / "scene" / "crate.blend") == "blend"
+    assert export_source(tmp_path / "crate", tmp_path / "scene" / "crate.blend").format == "blend"
     assert [path.name for path in (tmp_path / "scene").iterdir()] == ["crate.blend"]
     facts, pictures = open_blend(tmp_path / "scene" / "crate.blend", tmp_path / "out")
     assert facts["objects"] == [["CAMERA", "orbit"], ["LIGHT", "sun"], ["MESH", "crate"]]

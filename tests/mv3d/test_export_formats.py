@@ -48,7 +48,7 @@ def lies_on_the_crate(points: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["nerfstudio", "instant-ngp"])
 def test_datasets_for_radiance_fields_are_read_back_by_us(folder: Path, orbit: Orbit, name: str) -> None:
     target = folder.parent / "out"
-    assert export_source(folder, target, name) == name
+    assert export_source(folder, target, name).format == name
     again = load_orbit(target)
     kept = [0, 1, 2, 3, 5, 6, 7, 8] if name == "instant-ngp" else list(range(9))
     np.testing.assert_array_equal(to_uint8(again.frames), to_uint8(orbit.frames[kept]))

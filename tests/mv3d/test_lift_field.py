@@ -72,9 +72,9 @@ def test_faces_and_texture_are_no_larger_than_asked(views: Orbit) -> None:
 
 
 def test_a_preview_is_a_coarse_closed_mesh_with_the_views_silhouettes(views: Orbit) -> None:
-    steps: list[int] = []
-    mesh = lift_orbit(views, LiftSettings().preview(), lambda done, _: steps.append(done))
-    assert not steps  # nothing is fitted
+    steps: list[tuple[str, int, int]] = []
+    mesh = lift_orbit(views, LiftSettings().preview(), lambda *step: steps.append(step))
+    assert steps == [("surface", 0, 1), ("texture", 0, 1)]  # nothing is fitted
     assert mesh.is_watertight
     assert len(mesh.faces) <= 4000
     assert mean_silhouette_iou(mesh, views) >= 0.95
@@ -90,10 +90,13 @@ def test_one_view_that_is_darker_and_one_that_is_wrong_do_not_spoil_the_shape(vi
 
 
 def test_fitting_is_repeatable_and_reports_its_steps(views: Orbit) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     few = views.select(range(0, 12, 2)).resized(24)
     coarse = replace(FIELD, resolution=16)
-    once = lift_orbit(few, coarse, lambda done, total: seen.append((done, total)))
+    once = lift_orbit(few, coarse, lambda *step: seen.append(step))
     again = lift_orbit(few, coarse)
     np.testing.assert_array_equal(again.vertices, once.vertices)
-    assert [done for done, _ in seen] == list(range(1, seen[-1][1] + 1))
+    (*fit, texture) = seen
+    assert [done for _, done, _ in fit] == list(range(fit[-1][2] + 1))
+    assert {stage for stage, _, _ in fit} == {"surface"}
+    assert texture == ("texture", 0, 1)
