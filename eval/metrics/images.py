@@ -2,7 +2,7 @@
 
 PSNR and SSIM are those of kornia, pixel by pixel (tests compare them), but for what scores need and kornia has not:
 a value a picture, a finite one for equal pictures, and means over a part of them. Its SSIM is also several times slower
-in double precision, and in single precision, where pictures are smooth, wrong in the fourth decimal.
+in double precision, and less exact in single.
 """
 
 from __future__ import annotations
