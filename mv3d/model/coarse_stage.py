@@ -14,7 +14,7 @@ from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
 from mv3d.model.coarse import CoarseNet
-from mv3d.model.drawing import draw_views, frame_radius
+from mv3d.model.drawing import draw_views, filled_colours, frame_radius
 from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume
 
@@ -68,6 +68,8 @@ def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[C
     if picture.shape[-1] != wanted:
         small = F.interpolate(small, (wanted, wanted), mode="bilinear", antialias=True)
     field = volume.complete(small, torch.tensor([elevation_rad], device=picture.device))
+    # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
+    field = field._replace(picture=torch.cat([filled_colours(picture), picture[3:]])[None])
     surface = extract_field(volume, field, picture[3], elevation_rad)
     views = draw_views(volume, field, surface, picture, cameras, size_px)
     scale = frame_radius(cameras[0])
