@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mv3d.asked import check_options, mesh_settings, orbit_settings
+from mv3d.option_settings import check_options, mesh_settings, orbit_settings
 from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError

@@ -14,9 +14,11 @@ from mv3d.cameras import static_orbit
 from mv3d.lift.raster import render_depth
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import from_autoencoder
+from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.drawing import Appearance, draw_views, filled_colours, in_frame_radii
 from mv3d.model.frustum import Frustum
 from mv3d.model.surface import extract_field
+from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, DensityField
 
 ELEVATION_DEG = 15.0
 FRUSTUM = Frustum(33.8)
@@ -104,6 +106,29 @@ def test_the_picture_s_own_pixels_are_where_it_shows_the_surface(drawn):
 def test_the_surface_fills_the_picture_s_outline(drawn):
     mesh, picture, _ = drawn
     assert _iou(_alpha(mesh), picture[3].numpy() > 0.5) > 0.98
+
+
+class Looking(CoarseVolume):
+    """A coarse volume that knows the ellipsoid, and takes all colours from the pixel in front."""
+
+    def __init__(self, solid: Ellipsoid) -> None:
+        super().__init__(CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16)))
+        self._solid = solid
+        with torch.no_grad():
+            self.appearance_head.weight.zero_()
+            self.appearance_head.bias.copy_(torch.tensor([0.0] * 6 + [30.0, 0.0]))
+
+    def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
+        return self._solid.occupancy_logits(field, points)
+
+
+def test_the_surface_s_rim_has_the_object_s_colour_whatever_is_behind_its_cut_out():
+    picture = _picture_of(Ellipsoid())
+    picture[:3] = 0.8 * picture[3]  # a grey thing, cut out: where nothing is, pixels are black
+    orbit = make_coarse_orbit(Looking(Ellipsoid()), picture, static_orbit(8, ELEVATION_DEG, size_px=128), 128)
+    for view in from_autoencoder(orbit.views[:, :4]):
+        rgb = view[:3, view[3] > 0.99]
+        assert (rgb - 0.8).abs().max() < 0.02
 
 
 def test_thin_parts_that_the_picture_shows_stay_whole():
