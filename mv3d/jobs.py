@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mv3d.option_settings import check_options, mesh_settings, orbit_settings
 from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, framed_px, load_mask, load_picture
+from mv3d.option_settings import check_options, mesh_settings, orbit_settings
 from mv3d.options import OrbitOptions
 from mv3d.orbit import Orbit, check_replaceable, is_made, load_orbit, save_orbit
 from mv3d.pixels import Frames, resize
