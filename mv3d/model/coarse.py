@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG
 from mv3d.model.alpha import premultiplied
-from mv3d.model.drawing import Appearance
+from mv3d.model.drawing import Appearance, filled_colours
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum, pixel_uv
 from mv3d.model.picture_net import PictureFeatures, PictureNet
@@ -82,6 +82,8 @@ class Field(NamedTuple):
     """What the networks say of B objects."""
 
     pictures: Pictures
+    colours: Tensor
+    """(P, 3, S, S), the pictures' own, spread over their backgrounds."""
     rays: SilhouetteRays
     ray_logits: Tensor
     """(K, D), how full the bins along the rays are, as far as their own picture tells."""
@@ -138,7 +140,8 @@ class CoarseNet(nn.Module):
         x = self.grid_net(grids[0], grids[1:])[0]
         residual = unfold_voxels(self.residual_head(x), _RESIDUAL_FINENESS)
         appearance = self.appearance_head(x)
-        return Field(pictures, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
+        colours = filled_colours(pictures.rgba)
+        return Field(pictures, colours, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
 
     def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
         """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
@@ -187,13 +190,13 @@ class CoarseNet(nn.Module):
         pictures = field.pictures
         at = self.frustum.project(points[pictures.owner], pictures.poses)
         weight = _LEAST_TRUST + sample_volume(field.trust, at)
-        pixels = sample_picture(pictures.rgba[:, :3], at[..., :2])
+        pixels = sample_picture(field.colours, at[..., :2])
         front = _per_object(torch.cat([pixels * weight, weight], dim=1), pictures)
         front = front[:, :3] / front[:, 3:]
         appearance = sample_grid(field.appearance, points)
         first = pictures.firsts()
         elsewhere = at[first][..., :2] + torch.tanh(appearance[:, 3:5]).mT
-        away = sample_picture(pictures.rgba[first, :3], elsewhere)
+        away = sample_picture(field.colours[first], elsewhere)
         share = appearance[:, 5:8].softmax(dim=1)
         rgb = share[:, :1] * torch.sigmoid(appearance[:, :3]) + share[:, 1:2] * front + share[:, 2:3] * away
         return Appearance(rgb, share[:, 1], share[:, 2])

@@ -69,7 +69,7 @@ def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[C
         small = F.interpolate(small, (wanted, wanted), mode="bilinear", antialias=True)
     field = volume.complete(small, torch.tensor([elevation_rad], device=picture.device))
     # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
-    field = field._replace(picture=torch.cat([filled_colours(picture), picture[3:]])[None])
+    field = field._replace(picture=torch.cat([filled_colours(picture[None]), picture[None, 3:]], dim=1))
     surface = extract_field(volume, field, picture[3], elevation_rad)
     views = draw_views(volume, field, surface, picture, cameras, size_px)
     scale = frame_radius(cameras[0])

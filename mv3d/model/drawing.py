@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
+from mv3d.model.alpha import premultiplied
 from mv3d.model.conditioning import VIEW_CHANNELS
 
 _SAMPLES = 2  # rays to a pixel, along each side
@@ -128,7 +129,7 @@ def draw_views(
     caster = SurfaceCaster(mesh)
     first = in_frame_radii(cameras[0], picture.shape[-1])
     nearest = ndimage.minimum_filter(caster.depth(in_frame_radii(cameras[0], _DEPTH_PX)), size=3)
-    colours = torch.cat([filled_colours(picture), picture[3:]])[None]
+    colours = torch.cat([filled_colours(picture[None]), picture[None, 3:]], dim=1)
     views = []
     for camera in cameras:
         hits = caster.look(in_frame_radii(camera, size_px))
@@ -180,17 +181,16 @@ def frame_radius(camera: Camera) -> float:
     return camera.radius * float(np.sin(np.radians(camera.fov_deg / 2)))
 
 
-def filled_colours(picture: Tensor) -> Tensor:
-    """The colours (3, S, S) of a picture (4, S, S), spread over its background, which a look-up at an edge touches.
+def filled_colours(pictures: Tensor) -> Tensor:
+    """The colours (N, 3, S, S) of pictures (N, 4, S, S), spread over the background, which a look-up at an edge touches.
 
     By push and pull (Gortler et al. 1996, section 3.5): what a level lacks it has from the next coarser one.
     """
-    levels = [torch.cat([picture[:3] * picture[3:], picture[3:]])[None]]
+    levels = [premultiplied(pictures)]
     while levels[-1].shape[-1] > 1:
         levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
     below = levels[-1][:, :3] / levels[-1][:, 3:].clamp(min=_LEAST_ALPHA)
     for level in reversed(levels[:-1]):
-        alpha = level[:, 3:]
         below = F.interpolate(below, level.shape[-2:], mode="bilinear", align_corners=False)
-        below = level[:, :3] + (1 - alpha) * below
-    return below[0]
+        below = level[:, :3] + (1 - level[:, 3:]) * below
+    return below

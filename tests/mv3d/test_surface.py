@@ -160,6 +160,6 @@ def test_specks_are_removed():
 def test_colours_reach_over_the_picture_s_edge():
     picture = torch.zeros(4, 64, 64)
     picture[:, 20:40, 20:40] = torch.tensor([0.9, 0.2, 0.4, 1.0])[:, None, None]
-    filled = filled_colours(picture)
+    filled = filled_colours(picture[None])[0]
     torch.testing.assert_close(filled[:, 0, 0], torch.tensor([0.9, 0.2, 0.4]), atol=1e-3, rtol=0)
     torch.testing.assert_close(filled[:, 30, 30], torch.tensor([0.9, 0.2, 0.4]), atol=1e-6, rtol=0)
