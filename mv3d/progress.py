@@ -76,10 +76,10 @@ class Pace:
     def _speed(self) -> float:
         """Times the usual that stages took; the first, loading, tells of the disk and of what is loaded already."""
         first, *_ = self._usual
-        told = [stage for stage in self._spent if stage != first]
-        usual = sum(self._usual[stage] for stage in told)
+        timed = [stage for stage in self._spent if stage != first]
+        usual = sum(self._usual[stage] for stage in timed)
         low, high = _SPEEDS
-        return min(max(sum(self._spent[stage] for stage in told) / usual, low), high) if usual else 1.0
+        return min(max(sum(self._spent[stage] for stage in timed) / usual, low), high) if usual else 1.0
 
 
 class StageBar:
