@@ -182,7 +182,7 @@ def frame_radius(camera: Camera) -> float:
 
 
 def filled_colours(pictures: Tensor) -> Tensor:
-    """The colours (N, 3, S, S) of pictures (N, 4, S, S), spread over the background, which a look-up at an edge touches.
+    """The colours (N, 3, S, S) of pictures (N, 4, S, S), spread over the background: a look-up at an edge touches it.
 
     By push and pull (Gortler et al. 1996, section 3.5): what a level lacks it has from the next coarser one.
     """
