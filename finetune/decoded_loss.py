@@ -51,11 +51,16 @@ class DecodedLoss(nn.Module):
         return self.of_frames(output, truth, None if views is None else views[:, :4] / 2 + 0.5)
 
     def of_frames(self, output: Tensor, truth: Tensor, views: Tensor | None = None) -> DecodedLosses:
-        """The losses of decoded frames (N, 4, S, S), RGB on white and alpha, in [0, 1].
+        """The losses of decoded frames.
 
-        Where the shape is a coarse view's, (N, 4, S, S), colours alone are compared, where both shapes agree; what the
-        view shows beyond the true object is to keep the view's colour. Else a decoder would learn to whiten a surface
-        that stands in the wrong place.
+        Frames have the shape of their coarse views, where there are any. Colours are then compared with the true ones
+        where both shapes are, and with the view's own elsewhere; else a decoder would learn to whiten a surface that
+        stands in the wrong place.
+
+        Args:
+            output: (N, 4, S, S), RGB on white and alpha, in [0, 1]; the others too.
+            truth: (N, 4, S, S).
+            views: (N, 4, S, S), for a decoder that sees views.
         """
         config, discriminator = self._config, self._discriminator
         metrics = {}
