@@ -33,7 +33,7 @@ class RgbaAutoencoder(AutoencoderKL):
     With an ``upscale_factor`` of 2 the decoder has one more level than the encoder: frames come out twice as large as
     they went in, and the latents, which the video model pays for, stay as few.
 
-    A decoder that sees views (``decoder_sees_views``) has, beside the latents, the drawn coarse views at full size: what
+    A decoder that sees views (``decoder_sees_views``) has, beside the latents, the coarse views at full size: what
     the latents are too few for. Its frames have their alpha.
     """
 
