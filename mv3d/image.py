@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
-from mv3d.matte import NotPlainError, has_u2net, matte_mask, matte_plain, matte_u2net
+from mv3d.matte import NotPlainError, matte_mask, matte_u2net, matte_without_shadow
 from mv3d.options import Matte
 from mv3d.pixels import Frames, composite, from_uint8, resize
 
@@ -88,26 +88,27 @@ def load_mask(path: Path, picture: Path) -> NDArray[np.float32]:
 def cut_out(rgba: Frames, matte: Matte = "auto", mask: NDArray[np.float32] | None = None) -> Frames:
     """Free the object from its background.
 
-    ``auto`` takes the picture's own alpha where it has some, else U2-Net where its weights are, else the colour of a
-    plain background. A ``mask`` (H, W) goes before them all.
+    ``auto`` takes the picture's own alpha where it has some, else the colour of a plain background, else U²-Net. A
+    ``mask`` (H, W) goes before them all.
 
     Raises:
-        Mv3dError: if the background cannot be told from the object, or nothing is left.
+        Mv3dError: if the background is not plain though it is said to be, or nothing is left.
     """
     if mask is not None:
         freed = matte_mask(composite(rgba), mask)
     elif matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):
         freed = rgba
-    elif matte == "u2net" or (matte == "auto" and has_u2net()):
+    elif matte == "u2net":
         freed = matte_u2net(composite(rgba))
     else:
         try:
-            freed = matte_plain(composite(rgba))
+            freed = matte_without_shadow(composite(rgba))
         except NotPlainError as error:
-            advice = "cut the object out (PNG with transparency), or install the matting model, u2net"
-            raise Mv3dError(
-                f"the background cannot be removed by colour: {error}; {advice} (README, Pictures)", argument="matte"
-            ) from error
+            if matte == "plain":
+                raise Mv3dError(
+                    f"the background cannot be removed by colour: {error}; leave the matte to auto", argument="matte"
+                ) from error
+            freed = matte_u2net(composite(rgba))
     if not (freed[..., 3] > 0.5).any():
         raise Mv3dError(
             "nothing is left of the object: the picture is transparent everywhere; try another matte", argument="matte"

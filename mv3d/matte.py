@@ -1,20 +1,13 @@
-"""Removing a picture's background: a plain one by its colour, any other by U2-Net where its weights are, or a mask."""
+"""Removing a picture's background: a plain one by its colour and without shadows, any other by U²-Net, or by a mask."""
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
 from mv3d.errors import Mv3dError
-from mv3d.pixels import Frames, to_uint8
+from mv3d.pixels import Frames
 
 Mask = NDArray[np.bool_]
 
@@ -23,8 +16,8 @@ _PLAIN_SHARE = 0.8  # of the border that must have that colour; the rest may be 
 _HOLE_SHARE = 5e-4  # of the picture, from which an enclosed patch of the background's colour is a hole
 _SPECK_SHARE = 0.005  # of the largest part, below which a separate part is dust
 _HAZE = 0.05  # alpha below which there is nothing, and above one minus which there is no background
-_U2NET_SIDE_PX = 320
-_IMAGENET_MEAN, _IMAGENET_STD = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=np.float32)
+_DARKEST_SHADOW = 0.25  # of the background's light
+_SHADOW_SHARE = 0.02  # of what is left, from which it is worth asking whether it is a shadow
 
 
 class NotPlainError(Mv3dError):
@@ -56,56 +49,39 @@ def matte_plain(rgb: Frames, edge_px: int | None = None) -> Frames:
     return _with_soft_edge(rgb, inside, background, edge_px)
 
 
-def has_u2net() -> bool:
-    """Tell whether `matte_u2net` has what it needs."""
-    return _u2net_path().is_file() and find_spec("onnxruntime") is not None
+def matte_without_shadow(rgb: Frames) -> Frames:
+    """`matte_plain` without the shadow that the object throws on the background; raises as it does.
+
+    A shadow is what has the background's hue, is darker, fades into it, and is no part of the salient object by U²-Net.
+    """
+    freed = matte_plain(rgb)
+    inside = freed[..., 3] > 0.5
+    background = np.median(rgb[freed[..., 3] == 0], axis=0)
+    light = rgb @ background / max(float(background @ background), 1e-6)
+    of_its_hue = np.abs(rgb - light[..., None] * background).max(axis=-1) < _PLAIN_TOLERANCE / 2
+    maybe = inside & of_its_hue & (light > _DARKEST_SHADOW) & (light < 1)
+    if maybe.sum() < _SHADOW_SHARE * inside.sum():
+        return freed
+    shadow = _fading(maybe & (_saliency(rgb) < 0.5), ~inside, np.abs(rgb - background).max(axis=-1))
+    kept = _without_specks(ndimage.binary_opening(inside & ~shadow, iterations=_edge_px(rgb) // 2) & inside & ~shadow)
+    return _clean(rgb, freed[..., 3] * kept, sure=ndimage.binary_erosion(kept), reach_px=_edge_px(rgb))
 
 
 def matte_u2net(rgb: Frames) -> Frames:
-    """Find the salient object with U2-Net (Qin et al. 2020), (H, W, 3) to (H, W, 4).
-
-    Raises:
-        Mv3dError: if its weights or onnxruntime are missing; the message says how to get them.
-    """
-    path = _u2net_path()
-    if not path.is_file():
-        raise Mv3dError(
-            f"u2net needs {path}; put it there or name it in MV3D_U2NET (README, Pictures)", argument="matte"
-        )
-    height_px, width_px, _ = rgb.shape
-    small = Image.fromarray(to_uint8(rgb)).resize((_U2NET_SIDE_PX, _U2NET_SIDE_PX), Image.Resampling.LANCZOS)
-    pixels = np.asarray(small, dtype=np.float32)
-    pixels = (pixels / max(float(pixels.max()), 1e-6) - _IMAGENET_MEAN) / _IMAGENET_STD
-    session = _u2net_session(path)
-    try:
-        saliency = session.run(None, {session.get_inputs()[0].name: pixels.transpose(2, 0, 1)[None]})[0][0, 0]
-    except Exception as error:  # onnxruntime's exceptions have no public base class
-        raise Mv3dError(f"{path} does not work as U2-Net: {error}") from error
-    whole = Image.fromarray(np.asarray(saliency, dtype=np.float32)).resize((width_px, height_px))
-    alpha = np.clip(np.asarray(whole), 0, 1)
+    """Find the salient object with U²-Net (Qin et al. 2020), (H, W, 3) to (H, W, 4)."""
+    alpha = _saliency(rgb)
     edge_px = _edge_px(rgb)
     alpha = alpha * ndimage.binary_dilation(_without_specks(alpha > 0.5), iterations=2 * edge_px)
     alpha[alpha < _HAZE] = 0
     return _clean(rgb, alpha, sure=alpha > 1 - _HAZE, reach_px=4 * edge_px)
 
 
-def _u2net_path() -> Path:
-    """The file that ``MV3D_U2NET`` names, or the one where rembg keeps it."""
-    return Path(os.environ.get("MV3D_U2NET") or Path.home() / ".u2net" / "u2net.onnx")
+def _saliency(rgb: Frames) -> NDArray[np.float32]:
+    import torch
 
+    from mv3d.model.saliency import find_salient
 
-@cache
-def _u2net_session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Mv3dError("u2net needs onnxruntime: pip install 'mv3d[matte]'", argument="matte") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # as above
-        raise Mv3dError(f"{path} is no ONNX model: {error}") from error
+    return find_salient(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)).numpy()
 
 
 def matte_mask(rgb: Frames, mask: NDArray[np.floating]) -> Frames:
@@ -138,6 +114,14 @@ def _holes(alike: Mask, difference: NDArray[np.floating], usual_difference: floa
     medians = np.asarray(ndimage.median(difference, parts, np.arange(count + 1)))
     is_hole = (medians <= usual_difference) & (np.bincount(parts.ravel()) >= _HOLE_SHARE * alike.size)
     return alike & is_hole[parts]
+
+
+def _fading(mask: Mask, background: Mask, difference: NDArray[np.floating]) -> Mask:
+    """The parts of a mask that are hardly different from the background where they border on it."""
+    near = ndimage.binary_dilation(background, iterations=3) & ~ndimage.binary_dilation(background)
+    parts, count = ndimage.label(mask)
+    step = np.asarray(ndimage.median(difference, np.where(near, parts, 0), np.arange(count + 1)))
+    return mask & (step < 2 * _PLAIN_TOLERANCE)[parts]  # NaN, of a part that does not border on it, is not less
 
 
 def _without_specks(mask: Mask) -> Mask:

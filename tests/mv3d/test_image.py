@@ -6,13 +6,17 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, frame_picture, load_picture
+from mv3d.matte import matte_plain
 from mv3d.pixels import Frames, composite, from_uint8, resize
 
 RED = (220, 40, 30)
+ASSETS = Path(__file__).parents[2] / "assets"
 
 
 def save(picture: Image.Image, path: Path, **options) -> Path:
@@ -182,14 +186,12 @@ def test_dust_is_removed_and_a_patch_unlike_the_background_is_not_a_hole():
     assert alpha[50:150, 70:130].min() == 1
 
 
-def test_a_background_of_many_colours_is_an_error_that_names_the_way_out(monkeypatch, tmp_path):
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
+def test_a_background_of_many_colours_is_not_plain():
     noise = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
-    for matte in ("auto", "plain"):
-        with pytest.raises(Mv3dError, match=r"border has one colour, 80% is needed; .*u2net"):
-            cut_out(opaque(noise), matte)
-    with pytest.raises(Mv3dError, match=r"needs .*absent\.onnx"):
-        cut_out(opaque(noise), "u2net")
+    with pytest.raises(Mv3dError, match=r"border has one colour, 80% is needed; leave the matte to auto"):
+        cut_out(opaque(noise), "plain")
+    with pytest.raises(Mv3dError, match="nothing is left"):
+        cut_out(opaque(noise), "auto")
 
 
 def test_own_alpha_is_kept_unless_it_only_rounds_the_corners():
@@ -212,55 +214,38 @@ def test_an_empty_plain_picture_is_refused():
         cut_out(np.ones((32, 32, 4), dtype=np.float32), "plain")
 
 
-def varint(number: int) -> bytes:
-    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+def placed(name: str, background: Frames) -> tuple[Frames, NDArray[np.bool_]]:
+    """A cut-out of assets/ before a background (256, 256, 3), and where it is."""
+    rgba = resize(load_picture(ASSETS / f"{name}.png"), 256, 256)
+    return opaque(rgba[..., :3] * rgba[..., 3:] + background * (1 - rgba[..., 3:])), rgba[..., 3] > 0.5
 
 
-def field(number: int, content: bytes | str | int) -> bytes:
-    """One field of a protocol buffer: a number (wire type 0) or bytes (wire type 2)."""
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content)
-    content = content.encode() if isinstance(content, str) else content
-    return varint(number << 3 | 2) + varint(len(content)) + content
+def agreement(freed: Frames, truth: NDArray[np.bool_]) -> float:
+    found = freed[..., 3] > 0.5
+    return (found & truth).sum() / (found | truth).sum()
 
 
-def onnx_tensor(name: str, channels: int) -> bytes:
-    shape = b"".join(field(1, field(1, side)) for side in (1, channels, 320, 320))
-    return field(1, name) + field(2, field(1, field(1, 1) + field(2, shape)))
-
-
-def bright_is_salient() -> bytes:
-    """An ONNX model with U2-Net's interface: HardSigmoid(max over the channels)."""
-    axes = field(5, field(1, "axes") + field(8, 1) + field(20, 7))
-    slope = field(5, field(1, "alpha") + b"\x15" + struct.pack("<f", 0.5) + field(20, 1))
-    nodes = [
-        field(1, "x") + field(2, "m") + field(4, "ReduceMax") + axes,
-        field(1, "m") + field(2, "y") + field(4, "HardSigmoid") + slope,
-    ]
-    graph = b"".join(field(1, node) for node in nodes) + field(2, "g")
-    graph += field(11, onnx_tensor("x", 3)) + field(12, onnx_tensor("y", 1))
-    return field(1, 8) + field(7, graph) + field(8, field(2, 13))
-
-
-def test_u2net_finds_the_object_where_its_weights_are(monkeypatch, tmp_path):
-    pytest.importorskip("onnxruntime", reason="the extra 'matte' is not installed")
-    (tmp_path / "u2net.onnx").write_bytes(bright_is_salient())
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "u2net.onnx"))
+def test_an_object_is_found_before_a_background_of_many_colours():
+    """A tiled floor: stripes of both directions in many colours, and noise."""
     random = np.random.default_rng(0)
-    photo = random.uniform(0, 0.3, (200, 300, 3)).astype(np.float32)  # dark and busy: not plain
-    photo[50:150, 100:200] = random.uniform(0.8, 1, (100, 100, 3))
-    alpha = cut_out(opaque(photo), "auto")[..., 3]
-    truth = np.zeros((200, 300), dtype=bool)
-    truth[50:150, 100:200] = True
-    assert ((alpha > 0.5) & truth).sum() / ((alpha > 0.5) | truth).sum() > 0.97
+    floor = np.kron(random.uniform(0.3, 0.8, (16, 16, 3)), np.ones((16, 16, 1)))
+    floor = np.clip(floor + random.normal(0, 0.03, floor.shape), 0, 1).astype(np.float32)
+    photo, truth = placed("elephant", floor)
+    assert agreement(cut_out(photo), truth) > 0.9
+    np.testing.assert_array_equal(cut_out(photo), cut_out(photo, "u2net"))
 
 
-def test_a_broken_u2net_file_is_named(monkeypatch, tmp_path):
-    pytest.importorskip("onnxruntime", reason="the extra 'matte' is not installed")
-    (tmp_path / "broken.onnx").write_bytes(b"no model")
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "broken.onnx"))
-    with pytest.raises(Mv3dError, match=r"broken\.onnx is no ONNX model"):
-        cut_out(np.ones((32, 32, 4), dtype=np.float32), "u2net")
+@pytest.mark.parametrize("name", ["car", "toaster"])
+def test_a_shadow_goes_with_the_background_and_a_side_as_light_as_it_stays(name):
+    y, x = np.mgrid[:256, :256]
+    _, truth = placed(name, np.ones((256, 256, 3), dtype=np.float32))
+    rows, columns = np.nonzero(truth)
+    half = np.ptp(columns) / 2
+    ellipse = np.hypot((x - columns.mean() - 10) / half, (y - rows.max() + 4) / (0.22 * half)) < 1
+    shadow = gaussian_filter(0.5 * ellipse, 6)[..., None]
+    photo, _ = placed(name, np.repeat(1 - shadow, 3, axis=-1).astype(np.float32))
+    assert agreement(matte_plain(photo[..., :3]), truth) < 0.85
+    assert agreement(cut_out(photo), truth) > 0.95
 
 
 # -------------------------------------------------------------------------------------------------
