@@ -8,9 +8,11 @@ of its light exactly where the distance is zero, whatever the blur; so a fit may
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,9 +58,9 @@ class SurfaceField:
             lengths: how many of them each ray has, (R,).
             blur: of the surface, world units.
         """
-        values = look_up(torch.cat([self.bounded(), self.colour], dim=1))
+        values = look_up(self.bounded(), self.colour)
         weight = ray_weights(values[:, 0], lengths, blur, self.grid.spacing)[:, None]
-        parts = torch.cat([weight * values[:, 1:], weight], dim=1)
+        parts = weight * F.pad(values[:, 1:], (0, 1), value=1.0)
         return torch.segment_reduce(parts, "sum", lengths=lengths, unsafe=True)
 
     def bending(self, blur: float) -> Tensor:
@@ -69,8 +71,9 @@ class SurfaceField:
         """
         carved = (self.limit - self.distance).reshape(self.grid.shape) / self.grid.spacing
         near = _middle(self.distance.detach().reshape(self.grid.shape)).abs() < 3 * blur + self.grid.spacing
-        bend = torch.stack([a + b for a, b in _neighbours(carved)]).sum(dim=0) / 6 - _middle(carved)
-        return (bend.square() * near).sum() / near.sum().clamp(min=1)
+        bent = _Bending.apply(carved, near)
+        assert isinstance(bent, Tensor)
+        return bent
 
     def bounded_array(self) -> NDArray[np.float32]:
         """The distance within its bound, (X, Y, Z)."""
@@ -105,16 +108,36 @@ def visible_samples(
     return (ray_weights(torch.from_numpy(distance), lengths, blur, step) > 1e-3).numpy()
 
 
+class _Bending(torch.autograd.Function):
+    """The mean square of a sixth of the Laplacian, where ``near`` says; autograd would fill a grid for every slice."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, near: Tensor) -> Tensor:
+        bend = -_middle(values)
+        for beside in _beside(values):
+            bend.add_(beside, alpha=1 / 6)
+        bend.mul_(near)
+        ctx.count = near.sum().clamp(min=1)
+        ctx.save_for_backward(bend)
+        return bend.square().sum() / ctx.count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        bend = ctx.saved_tensors[0] * (2 * grads[0] / ctx.count)
+        out = bend.new_zeros([size + 2 for size in bend.shape])
+        _middle(out).sub_(bend)
+        for beside in _beside(out):
+            beside.add_(bend, alpha=1 / 6)
+        return out, None
+
+
 def _middle(values: Tensor) -> Tensor:
     """A grid without its border."""
     return values[1:-1, 1:-1, 1:-1]
 
 
-def _neighbours(values: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each axis the values one point further and one point back, without the border."""
-    inner = slice(1, -1)
-    return [
-        (values[2:, inner, inner], values[:-2, inner, inner]),
-        (values[inner, 2:, inner], values[inner, :-2, inner]),
-        (values[inner, inner, 2:], values[inner, inner, :-2]),
-    ]
+def _beside(values: Tensor) -> list[Tensor]:
+    """The six neighbours of every point of `_middle`, as views of the grid."""
+    inner, back, on = slice(1, -1), slice(None, -2), slice(2, None)
+    places = [(back, inner, inner), (on, inner, inner), (inner, back, inner), (inner, on, inner)]
+    return [values[place] for place in [*places, (inner, inner, back), (inner, inner, on)]]

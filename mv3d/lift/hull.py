@@ -25,6 +25,7 @@ from mv3d.lift.grid import Grid
 from mv3d.lift.views import SilhouetteViews
 
 Array = NDArray[np.float64]
+Box = tuple[Array, Array]
 
 _MOST_OVERRULED = 2
 _VIEWS_PER_OVERRULED = 6  # fewer views than this have to be taken at their word
@@ -53,12 +54,21 @@ class RayPoints:
         return out
 
 
-def make_hull(views: SilhouetteViews, cells: int) -> tuple[Grid, NDArray[np.float32]]:
+def make_hull(views: SilhouetteViews, cells: int, box: Box | None = None) -> tuple[Grid, NDArray[np.float32]]:
     """Make the hull's field on a grid with ``cells`` cells along the object's longest side.
+
+    ``box`` is what `find_box` says of the views, for those who ask several times.
 
     Raises:
         Mv3dError: if no body agrees with the views.
     """
+    low, high = box or find_box(views)
+    grid = Grid.around(low, high, cells, margin=3)
+    return grid, _agreed_field(views, grid)
+
+
+def find_box(views: SilhouetteViews) -> Box:
+    """The lowest and the highest corner of the box around the hull, which a coarse one tells; raises as `make_hull`."""
     if not 0 < views.reach < np.inf:
         raise Mv3dError("all cameras stand at one place, so nothing can be told about depth: the poses are missing")
     reach = np.full(3, views.reach)
@@ -68,9 +78,7 @@ def make_hull(views: SilhouetteViews, cells: int) -> tuple[Grid, NDArray[np.floa
     most = views.lowest(grid.points(grid.indices), _num_ranks(views))[-1]
     low, high = _extent(grid, most.reshape(grid.shape), slack)
     grid = Grid.around(low, high, _COARSE_CELLS, margin=2)
-    low, high = _extent(grid, _agreed_field(views, grid), grid.spacing)
-    grid = Grid.around(low, high, cells, margin=3)
-    return grid, _agreed_field(views, grid)
+    return _extent(grid, _agreed_field(views, grid), grid.spacing)
 
 
 def _num_ranks(views: SilhouetteViews) -> int:

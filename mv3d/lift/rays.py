@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 from torch import Tensor
 
 from mv3d.cameras import Camera
 from mv3d.lift.grid import Grid
 
 Array = NDArray[np.float64]
+
+_STRIDE = 4  # cells
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,18 +74,44 @@ def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np
         to_low, to_high = (low - rays.origins) / rays.directions, (high - rays.origins) / rays.directions
     near = np.nanmax(np.minimum(to_low, to_high), axis=1).clip(min=0)
     far = np.nanmin(np.maximum(to_low, to_high), axis=1)
-    step = np.float32(grid.spacing)
+    step, limit = np.float32(grid.spacing), np.array(grid.shape, dtype=np.int32) - 1
     counts = np.ceil((far - near) / step).clip(min=0).astype(np.int64)
-    ray = np.repeat(np.arange(len(rays)), counts)
-    place = np.arange(len(ray)) - np.repeat(np.cumsum(counts) - counts, counts)
-    shift = rng.random(len(rays), dtype=np.float32)
-    distance = (near + shift * step)[ray] + place.astype(np.float32) * step
-    points = rays.origins[ray] + distance[:, None] * rays.directions[ray]
-    nearest = np.rint((points - grid.origin.astype(np.float32)) / step).astype(np.int32)
-    limit = np.array(grid.shape, dtype=np.int32) - 1
+    first = near + rng.random(len(rays), dtype=np.float32) * step
+    # Most of the grid is empty: what is near no place that counts is passed over in strides.
+    ray, place = _enumerate(-(-counts // _STRIDE))
+    place = place * _STRIDE + _STRIDE // 2
+    passable = ndimage.binary_dilation(allowed, np.ones((3, 3, 3)), iterations=_STRIDE // 2 + 1)
+    nearest = _nearest(_along(rays, first, ray, place, step), grid).clip(0, limit)
+    kept = passable[tuple(nearest.T)]
+    ray, start = ray[kept], place[kept] - _STRIDE // 2
+    ray = np.repeat(ray, _STRIDE)
+    place = (start[:, None] + np.arange(_STRIDE)).ravel()
+    exists = place < counts[ray]
+    ray, place = ray[exists], place[exists]
+    points = _along(rays, first, ray, place, step)
+    nearest = _nearest(points, grid)
     inside = ((nearest >= 0) & (nearest <= limit)).all(axis=1)
     inside[inside] = allowed[tuple(nearest[inside].T)]
     return Samples(ray[inside], points[inside])
+
+
+def _enumerate(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For things with some parts each: whose part it is, and which of them, for every part in order."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def _along(
+    rays: PixelRays, first: NDArray[np.float32], ray: NDArray[np.int64], place: NDArray[np.int64], step: np.float32
+) -> NDArray[np.float32]:
+    """Points (P, 3) on rays, ``place`` steps after the ray's first."""
+    distance = first[ray] + place.astype(np.float32) * step
+    return rays.origins[ray] + distance[:, None] * rays.directions[ray]
+
+
+def _nearest(points: NDArray[np.float32], grid: Grid) -> NDArray[np.int32]:
+    """Indices (P, 3) of the grid points nearest to points (P, 3), which may be off the grid."""
+    return np.rint((points - grid.origin.astype(np.float32)) / np.float32(grid.spacing)).astype(np.int32)
 
 
 class LookUp:
@@ -108,9 +136,9 @@ class LookUp:
         self._forward = _to_torch(matrix, device)
         self._backward = _to_torch(matrix.T.tocsr(), device)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """Interpolate ``values`` (grid points, C) at the points, (P, C), with gradients."""
-        out = _Multiply.apply(values, self._forward, self._backward)
+    def __call__(self, *values: Tensor) -> Tensor:
+        """Interpolate ``values``, each (grid points, C), side by side at the points, (P, sum of C), with gradients."""
+        out = _Multiply.apply(self._forward, self._backward, *values)
         assert isinstance(out, Tensor)
         return out
 
@@ -119,13 +147,16 @@ class _Multiply(torch.autograd.Function):
     """Sparse times dense; torch's own backward pass transposes the matrix anew each time."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        return matrix @ values
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, *values: Tensor) -> Tensor:
+        ctx.transposed, ctx.widths = transposed, [part.shape[1] for part in values]
+        together = values[0].new_empty(len(values[0]), sum(ctx.widths))
+        for columns, part in zip(together.split(ctx.widths, dim=1), values, strict=True):
+            columns.copy_(part)  # eight times faster than torch.cat of narrow columns
+        return matrix @ together
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.transposed @ grads[0].contiguous(), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(ctx.transposed @ grads[0].contiguous()).split(ctx.widths, dim=1)
 
 
 def _to_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
