@@ -38,7 +38,7 @@ def lift_true_depth(orbit: Orbit, depth: Depth, settings: LiftSettings) -> Mesh:
     fused = hull.reshape(-1).copy()
     fused[near] = fuse_depth(points, depth, orbit.cameras, _TRUNCATION * grid.spacing, fused[near])
     surface = extract_surface(fused.reshape(hull.shape), grid, settings.faces)
-    return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
+    return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing)
 
 
 def fuse_depth(

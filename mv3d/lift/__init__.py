@@ -35,6 +35,8 @@ class LiftSettings:
     """Triangles at most; at least 100."""
     texture_px: int = 1024
     """Sides of the texture; 64 to 8192."""
+    delight: bool = False
+    """Whether the light that the views show is taken out of the texture, see `mv3d.lift.delight`."""
     device: str = "cpu"
     """Where the field is fitted, as torch names it."""
 
@@ -76,7 +78,7 @@ def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: O
         grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), report)
     surface = extract_surface(field, grid, settings.faces)
     begin_stage(on_step, "texture")
-    return paint_surface(surface, orbit, views, settings.texture_px, slack=2 * grid.spacing)
+    return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing)
 
 
 def texture_surface(
@@ -91,12 +93,15 @@ def texture_surface(
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     surface = simplify_surface(surface, settings.faces)
     begin_stage(on_step, "texture")
-    return paint_surface(surface, orbit, views, settings.texture_px, slack=_SLACK_PX * views.pixel_size)
+    return paint_surface(surface, orbit, views, settings, slack=_SLACK_PX * views.pixel_size)
 
 
-def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, texture_px: int, slack: float) -> Mesh:
-    """Texture a surface from the views, by a picture ``texture_px`` wide and high.
+def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, settings: LiftSettings, slack: float) -> Mesh:
+    """Texture a surface from the views; of the settings, those of the texture are heeded.
 
     ``slack`` is how far (world units) the surface may be off without hiding itself.
     """
-    return replace(surface, texture=bake_texture(surface, unwrap(surface, texture_px), texture_px, orbit, views, slack))
+    size_px = settings.texture_px
+    corner_uv = unwrap(surface, size_px)
+    texture = bake_texture(surface, corner_uv, size_px, orbit, views, slack, delight=settings.delight)
+    return replace(surface, texture=texture)

@@ -8,6 +8,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from mv3d.cameras import Camera
+from mv3d.lift.delight import without_light
 from mv3d.lift.raster import rasterize, render_depth
 from mv3d.lift.views import SilhouetteViews
 from mv3d.mesh import Mesh, Texture
@@ -25,12 +26,20 @@ _MOST_LENDERS = 50_000  # of all seen texels, evenly chosen
 
 
 def bake_texture(
-    mesh: Mesh, corner_uv: Array, size_px: int, orbit: Orbit, views: SilhouetteViews, slack: float
+    mesh: Mesh,
+    corner_uv: Array,
+    size_px: int,
+    orbit: Orbit,
+    views: SilhouetteViews,
+    slack: float,
+    *,
+    delight: bool = False,
 ) -> Texture:
     """Paint a texture, ``size_px`` wide and high, from the orbit's frames, and from its picture where that is there.
 
     Views are blended; the picture, which is sharper and true, stands before them where it sees the surface.
-    ``slack`` is how far (world units) the surface may be off without hiding itself.
+    ``slack`` is how far (world units) the surface may be off without hiding itself. With ``delight`` the light is taken
+    out again (`mv3d.lift.delight`).
     """
     corners_px = np.stack([corner_uv[..., 0], 1 - corner_uv[..., 1]], axis=-1) * size_px
     texels = rasterize(corners_px, np.ones(mesh.faces.shape), size_px, size_px)
@@ -56,6 +65,8 @@ def bake_texture(
         share = np.where(known[seen], share, own[:, 3] > 0)
         colours[seen] += share[:, None] * (own[:, :3] - colours[seen])
         known[seen] |= share > 0
+    if delight:
+        colours = without_light(colours, normals, known)
     _lend(colours, known, points)
     picture = np.zeros((size_px, size_px, 3), dtype=np.float32)
     picture[texels.rows, texels.columns] = colours

@@ -24,7 +24,7 @@ from scipy.spatial import cKDTree
 from mv3d.errors import Mv3dError
 from mv3d.export import load_mesh
 from mv3d.export.nerf import save_nerfstudio
-from mv3d.lift import paint_surface
+from mv3d.lift import LiftSettings, paint_surface
 from mv3d.lift.hull import make_hull
 from mv3d.lift.silhouettes import cut_out_views
 from mv3d.lift.surface import extract_surface
@@ -78,8 +78,7 @@ def lift_with_nerfstudio(
     *,
     method: str = "nerfacto",
     steps: int | None = None,
-    faces: int = 30_000,
-    texture_px: int = 1024,
+    settings: LiftSettings | None = None,
 ) -> Mesh:
     """Train one of nerfstudio's methods on the orbit and export its mesh, painted, in the orbit's world and scale.
 
@@ -87,14 +86,14 @@ def lift_with_nerfstudio(
         orbit: the views.
         method: as ``ns-train`` names it.
         steps: of training; if None 5,000, or 500 without a GPU.
-        faces: at most so many triangles.
-        texture_px: sides of the texture .
+        settings: those of faces and texture are heeded; `LiftSettings()` if None.
 
     Raises:
         Mv3dError: if nerfstudio's commands are not on the PATH, one fails (the message ends with its last words), or
             the views show no object.
     """
     check_nerfstudio()
+    settings = settings or LiftSettings()
     orbit = cut_out_views(orbit)
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     grid, hull = make_hull(views, min(_CELLS, round(max(orbit.frames.shape[1:3]) * _CELLS_A_PIXEL)))
@@ -125,8 +124,8 @@ def lift_with_nerfstudio(
     near = hull > -2 * grid.spacing
     field = hull.copy()
     field[near] = np.minimum(hull[near], _depth_below(mesh, grid.points(np.argwhere(near))))
-    surface = extract_surface(field, grid, faces)
-    return paint_surface(surface, orbit, views, texture_px, slack=4 * _REACH / _CELLS * size)
+    surface = extract_surface(field, grid, settings.faces)
+    return paint_surface(surface, orbit, views, settings, slack=4 * _REACH / _CELLS * size)
 
 
 def _depth_below(mesh: Mesh, points: Array) -> NDArray[np.float32]:

@@ -40,6 +40,8 @@ class LiftVerb:
     """Triangles at most."""
     texture_size: int = 1024
     """Pixels of the texture's sides."""
+    delight: bool = False
+    """Take light and shade out of the texture, as far as they follow from how the surface is turned."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     overwrite: bool = False
@@ -91,21 +93,22 @@ class LiftVerb:
         from mv3d.export import check_format, save_mesh
 
         check_format(self.out)
+        from mv3d.device import pick_device
+        from mv3d.lift import LiftSettings, lift_orbit
+
+        settings = LiftSettings(
+            method="hull" if method == "hull" else "field",
+            faces=self.faces,
+            texture_px=self.texture_size,
+            delight=self.delight,
+            device=pick_device(self.device, sparse=True),
+        )
         if method == "nerfstudio":
             from mv3d.lift.nerfstudio import lift_with_nerfstudio
 
             bar.update(self.folder.name, "surface")
-            mesh = lift_with_nerfstudio(orbit, faces=self.faces, texture_px=self.texture_size)
+            mesh = lift_with_nerfstudio(orbit, settings=settings)
         else:
-            from mv3d.device import pick_device
-            from mv3d.lift import LiftSettings, lift_orbit
-
-            settings = LiftSettings(
-                method=method,
-                faces=self.faces,
-                texture_px=self.texture_size,
-                device=pick_device(self.device, sparse=True),
-            )
             chosen = settings.preview() if self.preview else settings
             mesh = lift_orbit(orbit, chosen, lambda *step: bar.update(self.folder.name, *step))
         save_mesh(mesh, self.out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from render.colour import srgb_to_linear
+from mv3d.srgb import srgb_to_linear
 from render.errors import Unusable
 from render.sources.gltf import REPEAT, Wrap
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mv3d.cameras import Camera
 from mv3d.pixels import Frames
-from render.colour import linear_to_srgb
+from mv3d.srgb import linear_to_srgb
 from render.scene.lights import Lights
 from render.scene.scene import RenderScene
 from render.scene.shading import Surface

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from render.colour import srgb_to_linear
+from mv3d.srgb import srgb_to_linear
 
 if TYPE_CHECKING:
     import trimesh

@@ -16,6 +16,8 @@ from mv3d.lift.raster import render_depth
 from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
 from mv3d.pixels import composite
+from mv3d.srgb import linear_to_srgb, srgb_to_linear
+from tests.mv3d import blocks
 from tests.mv3d.blocks import (
     BACK,
     CRATE,
@@ -73,6 +75,22 @@ def test_a_lifted_crate_is_closed_and_has_the_crate_s_size_and_place(crate: Mesh
 def test_a_lifted_crate_has_the_silhouettes_it_was_lifted_from(crate: Mesh, crate_views: Orbit) -> None:
     for lifted, given in zip(silhouettes(crate, crate_views), crate_views.frames, strict=True):
         assert silhouette_iou(lifted, given) >= 0.95
+
+
+def test_light_is_taken_out_of_a_texture_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One grey, lit from above and from one side: four times less differs between the sides, and the mean stays."""
+    light = np.array([0.9, 0.5, 0.7, 0.7, 0.4, 1.0])
+    lit = (np.clip(linear_to_srgb(0.5 * light), 0, 1) * 255).round().astype(np.uint8)
+    monkeypatch.setattr(blocks, "SIDE_COLOURS", lit[:, None].repeat(3, axis=1))
+    views = view_boxes([CRATE], static_orbit(12, 20, size_px=64))
+    levels = []
+    for delight in (False, True):
+        mesh = lift_orbit(views, replace(CELLS, texture_px=256, delight=delight))
+        sides = [colour_of_side(mesh, side) for side in (LEFT, RIGHT, FRONT, BACK, TOP)]
+        levels.append(np.log(srgb_to_linear(np.array(sides) / 255).mean(axis=1)))
+    assert np.ptp(levels[0]) > 0.5
+    assert np.ptp(levels[1]) < np.ptp(levels[0]) / 4
+    assert abs(levels[1].mean() - levels[0].mean()) < 0.1
 
 
 @pytest.mark.parametrize("side", [LEFT, RIGHT, FRONT, BACK, TOP])

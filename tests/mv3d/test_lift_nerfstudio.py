@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from mv3d.cameras import sine_orbit
 from mv3d.errors import Mv3dError
 from mv3d.export import save_mesh
+from mv3d.lift import LiftSettings
 from mv3d.lift.nerfstudio import lift_with_nerfstudio
 from mv3d.orbit import Orbit, load_orbit
 from tests.mv3d.blocks import CRATE, FRONT, SIDE_COLOURS, make_block, silhouette_iou, view_boxes
@@ -98,7 +99,7 @@ def orbit() -> Orbit:
 
 @pytest.mark.parametrize("method", ["nerfacto", "nerfacto-big"])
 def test_the_mesh_comes_back_into_the_orbit_s_world_and_scale(prepared: Path, orbit: Orbit, method: str) -> None:
-    mesh = lift_with_nerfstudio(orbit, method=method, steps=7, texture_px=64)
+    mesh = lift_with_nerfstudio(orbit, method=method, steps=7, settings=LiftSettings(texture_px=64))
     assert mesh.is_watertight
     # The silhouettes' hull bulges over the crate's sides, so what is left of the crate inside it is the crate.
     np.testing.assert_allclose(mesh.extent, WORLD * make_block().extent, atol=0.02 * WORLD)
@@ -110,7 +111,7 @@ def test_the_mesh_comes_back_into_the_orbit_s_world_and_scale(prepared: Path, or
 
 def test_nerfstudio_gets_the_views_and_is_asked_for_all_of_the_object(prepared: Path, orbit: Orbit) -> None:
     white = np.concatenate([orbit.on(), np.ones_like(orbit.frames[..., :1])], axis=-1)
-    lift_with_nerfstudio(Orbit(white, orbit.cameras), steps=7, texture_px=64)
+    lift_with_nerfstudio(Orbit(white, orbit.cameras), steps=7, settings=LiftSettings(texture_px=64))
     given = load_orbit(prepared / "data")
     assert silhouette_iou(given.frames, orbit.frames) > 0.9  # cut out
     for near, camera in zip(given.cameras, orbit.cameras, strict=True):

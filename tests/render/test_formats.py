@@ -11,7 +11,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from render.colour import linear_to_srgb
+from mv3d.srgb import linear_to_srgb
 from render.scene.scene import RenderScene, make_scene
 from render.scene.textures import TextureStack
 from render.sources import find_objects

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.spatial import ConvexHull
 
 from mv3d.cameras import Camera, static_orbit
-from render.colour import linear_to_srgb, srgb_to_linear
+from mv3d.srgb import linear_to_srgb, srgb_to_linear
 from render.scene.lights import make_lights
 from render.scene.raycast import render_orbit
 from render.scene.scene import RenderScene, make_scene

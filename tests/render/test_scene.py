@@ -7,7 +7,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from render.colour import srgb_to_linear
+from mv3d.srgb import srgb_to_linear
 from render.errors import Unusable
 from render.farm.split import hash_geometry, split_of
 from render.scene.scene import RenderScene, make_scene
