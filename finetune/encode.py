@@ -29,7 +29,7 @@ from finetune.shards import LeftOut, Sample, load_sample, remove_shards, shard_p
 from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.model.alpha import on_white
-from mv3d.model.autoencoder import encode, encode_frames, sees_views, to_autoencoder
+from mv3d.model.autoencoder import encode, encode_frames, is_view_conditioned, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
@@ -60,7 +60,7 @@ class OrbitEncoder:
         settings = asdict(stage.cache) | {"buffer_shards": 0, "seed": self.config.seed, "views": self.config.num_views}
         settings |= {"px": [model.facts.resolution_px, model.output_px]}
         settings |= {"cond": [stage.cond_noise_mean, stage.cond_noise_std]}
-        made_with = json.dumps([_FORMAT, settings, sees_views(model.vae)], sort_keys=True)
+        made_with = json.dumps([_FORMAT, settings, is_view_conditioned(model.vae)], sort_keys=True)
         image_encoder = None if self.config.base is None else model.image_encoder
         networks = (model.vae.encoder, model.vae.quant_conv, model.volume, image_encoder)
         digest = weights_digest(*(network for network in networks if network is not None))
@@ -120,7 +120,7 @@ class OrbitEncoder:
             picture = frames.rgba[0].to(device)
             coarse = make_coarse_orbit(model.volume, picture, frames.cameras, picture.shape[-1])
             arrays["coarse"] = coarse.latents(model.vae, model.facts.resolution_px)
-            if config.base is None and sees_views(model.vae):
+            if config.base is None and is_view_conditioned(model.vae):
                 arrays["views"] = coarse.views
         return Sample(facts, {name: _half(value) for name, value in arrays.items()})
 

@@ -129,8 +129,8 @@ class CoarseVolume(nn.Module):
             density.float(), self.appearance_head(x).float(), picture, elevation_rad
         )  # out of autocast's hands
 
-    def complete(self, picture: Float[Tensor, "B 4 S S"], elevation_rad: Float[Tensor, " B"]) -> DensityField:
-        """`forward`, made blind to left and right: averaged with what it says of the mirrored picture, mirrored back.
+    def flip_averaged(self, picture: Float[Tensor, "B 4 S S"], elevation_rad: Float[Tensor, " B"]) -> DensityField:
+        """`forward`, averaged with what it says of the mirrored picture, mirrored back.
 
         The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
         """
