@@ -211,8 +211,9 @@ def note_objects(run: Path, places: Sequence[Path], used: UsedOrbits) -> None:
     manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
     names = {entry.object_id for entry in used.training} & manifest.keys()
     noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in names}
+    known = _noted(run) | noted
     with whole_file(run / _NOTED) as partial:
-        partial.write_text(json.dumps(dict(sorted((_noted(run) | noted).items())), indent=0) + "\n")
+        partial.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
 
 
 def attribution(run: Path) -> str:
