@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from finetune.clips import OrbitFrames, load_frames
+from finetune.data import OrbitFrames, load_frames
 from finetune.pictures import save_rows, shrunk
 from mv3d.cameras import Camera
 from mv3d.dataset import list_orbits

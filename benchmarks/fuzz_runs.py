@@ -171,7 +171,7 @@ def checkpoint(place: Place, rng: np.random.Generator) -> Case:
 
 def cache(place: Place, rng: np.random.Generator) -> Case:
     """A file of a pack, of cached latents or of a shard is damaged or gone."""
-    files = [path for run in ("toy", "adapt") for kind in ("pack-*", "latents-*", "painted-*") for path in
+    files = [path for run in ("toy", "adapt") for kind in ("pack-*", "latents-*") for path in
              (place.root / run).glob(f"{kind}/*") if path.is_file()]  # fmt: skip
     path = _pick(files, rng)
     config = path.relative_to(place.root).parts[0]

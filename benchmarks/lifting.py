@@ -188,11 +188,11 @@ def main() -> None:
     if options.sheet:
         Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(options.sheet, quality=80)
     for (method, name), measured in tables.items():
-        figures = (
+        columns = (
             f"{key} {np.median([row[key] for row in measured]):.4g}/{np.mean([row[key] for row in measured]):.4g}"
             for key in _METRICS
         )
-        print(f"{method} {name} ({len(measured)} objects), median/mean:", *figures)
+        print(f"{method} {name} ({len(measured)} objects), median/mean:", *columns)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from finetune.clips import begun_at, load_frames
+from finetune.data import begun_at, load_frames
 from mv3d.dataset import list_orbits
 from mv3d.files import whole_file
 from mv3d.generate import GenerateSettings, generate_orbit

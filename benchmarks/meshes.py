@@ -39,10 +39,8 @@ def measure(orbit: Orbit, out: Path) -> tuple[NDArray[np.uint8], str]:
     seen = render_mesh(mesh, orbit.cameras)
     iou = float(np.mean(silhouette_iou(seen[..., 3], orbit.frames[..., 3])))
     closed = "closed" if mesh.is_watertight else "open"
-    figures = (
-        f"{len(mesh.faces)} faces, {closed}, IoU with its views {iou:.3f}, {seconds:.0f} s ({cpu_seconds:.0f} CPU)"
-    )
-    return _row(orbit, mesh), figures
+    line = f"{len(mesh.faces)} faces, {closed}, IoU with its views {iou:.3f}, {seconds:.0f} s ({cpu_seconds:.0f} CPU)"
+    return _row(orbit, mesh), line
 
 
 def _row(orbit: Orbit, mesh: Mesh) -> NDArray[np.uint8]:
@@ -60,9 +58,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for folder in sorted(path.parent for path in options.orbits.glob("*/transforms.json")):
-        row, figures = measure(load_orbit(folder), folder.with_suffix(".glb"))
+        row, line = measure(load_orbit(folder), folder.with_suffix(".glb"))
         rows.append(row)
-        print(f"{folder.name}: {figures}", flush=True)
+        print(f"{folder.name}: {line}", flush=True)
     with whole_file(options.sheet) as partial:
         Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(partial, quality=80, optimize=True)
 

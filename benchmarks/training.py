@@ -26,14 +26,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from finetune.clips import begun_at, load_frames
 from finetune.config import RunConfig
+from finetune.data import begun_at, load_frames
 from finetune.diffusion_config import Cache, DiffusionStage
 from finetune.ema import Ema
 from finetune.loop import make_optimizer
 from finetune.loop_config import LoopConfig
-from finetune.sharded_clips import ShardedClips
-from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import static_orbit
 from mv3d.dataset import list_orbits
@@ -63,7 +61,7 @@ def _compare(config: RunConfig, repeats: int) -> dict[str, float]:
     ours, plain = _our_step(stage, config), _plain_step(plain_model, config)
     seconds: dict[str, list[float]] = {}
     for step in range(repeats + 1):
-        for name, run in (("load", lambda k: _load(stage, k)), ("ours", ours), ("plain", plain)):
+        for name, run in (("load", stage.clips.samples), ("ours", ours), ("plain", plain)):
             wall, processor = time.perf_counter(), time.process_time()
             run(step)
             seconds.setdefault(f"{name}_s", []).append(time.perf_counter() - wall)
@@ -78,12 +76,6 @@ def _compare(config: RunConfig, repeats: int) -> dict[str, float]:
         "our_images_per_s": round(images / median["ours_s"], 1),
         "loader_images_per_s": round(images / median["load_s"], 1),
     }
-
-
-def _load(stage: DiffusionTraining, step: int) -> None:
-    assert isinstance(stage.clips, ShardedClips)
-    for raw in stage.clips._stream.batch(step):
-        decoded(raw)
 
 
 def _our_step(stage: DiffusionTraining, config: RunConfig) -> Callable[[int], None]:

@@ -124,7 +124,7 @@ def _run(options: TrainVerb) -> int:
 
 def _train(config: RunConfig, names: Sequence[StageName], deadline: float, processes: Processes) -> None:
     """Train stage after stage until one is stopped; what was stopped is continued."""
-    from finetune.data import packed, used_orbits
+    from finetune.data import RunOrbits, packed
 
     reported: set[Path] = set()
     for name in names:
@@ -135,7 +135,7 @@ def _train(config: RunConfig, names: Sequence[StageName], deadline: float, proce
             pack = packed(data, folder, size_px, processes)
             if processes.is_main and folder not in reported:
                 reported.add(folder)
-                _note(config.run, data, used_orbits(pack, config.validation_objects))
+                _note(config.run, data, RunOrbits.of_pack(pack, config.validation_objects).used())
         if not _train_stage(name, config, pack, deadline, processes):
             break
 
@@ -166,10 +166,10 @@ def _train_stage(name: StageName, config: RunConfig, pack: Pack | None, deadline
 
 def _note(run: Path, data: Sequence[Path], used: UsedOrbits) -> None:
     """Say which orbits are used, and remember whose they are."""
-    from finetune.export import note_objects
+    from finetune.data import note_objects
 
     used.report()
-    note_objects(run, data, (entry.object_id for entry in used.training))
+    note_objects(run, data, used)
 
 
 def _open_log(config: RunConfig, run: Path, processes: Processes) -> TrainingLog:

@@ -15,7 +15,7 @@ from finetune.decoded_loss import DecodedLoss
 from finetune.discriminator import PatchDiscriminator
 from finetune.networks import make_autoencoder, make_image_encoder
 from mv3d.errors import Mv3dError
-from mv3d.model.autoencoder import decode, sees_views
+from mv3d.model.autoencoder import decode, is_view_conditioned
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import VIEW_CHANNELS, embed_image
 from mv3d.model.volume import CoarseVolume
@@ -76,7 +76,7 @@ class BesideDiffusion(Beside):
         latents = denoised[:, : config.lpips_frames].flatten(0, 1)
         size_px = self._picture_px * self._vae.config["upscale_factor"]
         views = None
-        if sees_views(self._vae):
+        if is_view_conditioned(self._vae):
             views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px, device="meta")
         output = decode(self._vae, latents, views).float() / 2 + 0.5
         seen = None if views is None else views[:, :4]

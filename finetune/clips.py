@@ -1,48 +1,25 @@
-"""Clips: orbits as pictures and cameras, and what a training step is given of them."""
+"""Clips of encoded orbits: what a training step of the diffusion stage is given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.pictures import to_tensor
-from mv3d.cameras import Camera, turned_to_front
-from mv3d.dataset import ListedOrbit
+from finetune.config import RunConfig
+from finetune.data import RunOrbits, begun_at
+from finetune.encode import OnDemand, OrbitEncoder, encode_orbits
+from finetune.processes import WHOLE, MicroBatch, Processes
+from finetune.shards import Sample, ShardStream, list_shards
+from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
+from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.conditioning import Conditions
-from mv3d.orbit import load_orbit, to_uint8
-
-
-@dataclass(frozen=True)
-class OrbitFrames:
-    """One orbit's pictures (F, 4, S, S) in [0, 1], straight alpha, and cameras, in order."""
-
-    rgba: Tensor
-    cameras: tuple[Camera, ...]
-
-
-def load_frames(entry: ListedOrbit, size_px: int) -> OrbitFrames:
-    """Read an orbit folder at one size."""
-    orbit = load_orbit(Path(entry.orbit))
-    orbit = orbit if orbit.frames.shape[1:3] == (size_px, size_px) else orbit.resized(size_px)
-    return OrbitFrames(to_tensor(to_uint8(orbit.frames)), orbit.cameras)
-
-
-def begun_at(frames: OrbitFrames, start: int, num_views: int) -> OrbitFrames:
-    """Thin an orbit evenly, beginning at one of its views, and turn it so that this one stands at azimuth 0.
-
-    Raises:
-        Mv3dError: if it does not divide by ``num_views``.
-    """
-    total = len(frames.cameras)
-    if total % num_views:
-        raise Mv3dError(f"an orbit of {total} views cannot be thinned to {num_views}; render or ask for another number")
-    chosen = [(start + k * (total // num_views)) % total for k in range(num_views)]
-    return OrbitFrames(frames.rgba[chosen], turned_to_front([frames.cameras[k] for k in chosen]))
+from mv3d.model.pipeline import assemble_conditions
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +35,91 @@ class ClipBatch:
     """(B, F, 6, S, S), the coarse views, see `mv3d.model.drawing`; for a decoder that sees them."""
 
 
-def batch_of(clips: Sequence[ClipBatch]) -> ClipBatch:
-    """Clips of one each, in one batch."""
+class _Samples(Protocol):
+    def samples(self, step: int, part: MicroBatch) -> list[Sample]: ...
+    def object_ids(self, step: int) -> list[str]: ...
+    def close(self) -> None: ...
+
+
+class Clips:
+    """The batches of a run; what a step is given depends on seed and step alone, wherever the run was stopped."""
+
+    def __init__(self, config: RunConfig, model: OrbitModel, orbits: RunOrbits, processes: Processes) -> None:
+        """Encode a base's orbits, all of them beforehand, or get ready to encode a new model's at their first use.
+
+        A base's networks take long for an orbit, and several processes share the work; a new model is small, and may
+        be trained for less than an epoch.
+        """
+        self._config, self._model, self.orbits = config, model, orbits
+        self._places = {entry.orbit: k for k, entry in enumerate(orbits.entries)}
+        encoder, stage = OrbitEncoder(model, config, orbits), config.diffusion
+        if config.base is None:
+            self._samples: _Samples = OnDemand(encoder, processes)
+            self.used = orbits.used()
+            return
+        shards = list_shards(encode_orbits(encoder, processes))
+        self._samples = ShardStream(shards, config.seed, stage.loop.batch_size, stage.cache.buffer_shards)
+        self.used = orbits.used({orbit: why for shard in shards for orbit, why in shard.left_out.items()})
+
+    def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:
+        """A part of a step's clips; of ``generator`` come the views that a base's begin at."""
+        size = self._config.diffusion.loop.batch_size
+        starts = [0] * size
+        if self._config.base is not None:
+            starts = torch.randint(2**31, (size,), generator=generator).tolist()
+        pairs = zip(self.samples(step, part), starts[part.slice], strict=True)
+        return _joined([self.clip(sample, start) for sample, start in pairs])
+
+    def samples(self, step: int, part: MicroBatch = WHOLE) -> list[Sample]:
+        """The encoded orbits that a part of a step's clips are of."""
+        return self._samples.samples(step, part)
+
+    def clip(self, sample: Sample, start: int) -> ClipBatch:
+        """One clip of a sample, which begins at its view ``start``, or where its coarse views do.
+
+        Raises:
+            Mv3dError: if the orbit cannot be thinned to a clip.
+        """
+        arrays, count = {name: torch.from_numpy(array) for name, array in sample.arrays.items()}, self.orbits.num_views
+        total = len(arrays["latents"])
+        if total % count:
+            raise Mv3dError(f"an orbit of {total} views cannot be thinned to {count}; see num_views")
+        stride = total // count
+        possible = total if self._config.turns else total - (count - 1) * stride
+        first = 0 if "coarse" in arrays else start % possible
+        order = (first + np.arange(count) * stride) % total
+        latents = arrays["latents"][order].float()
+        new = self._config.base is None
+        if new:
+            embedding = torch.zeros(self._config.diffusion.cross_attention_dim)  # its encoder is trained along
+        else:
+            embedding = arrays["embedding"][first].float()
+        conditions = assemble_conditions(
+            self._model,
+            [from_nerfstudio(sample.facts["cameras"][k]) for k in order],
+            picture_latents=arrays["noisy"][first].float() if "noisy" in arrays else latents[0],
+            embedding=embedding,
+            coarse_latents=arrays["coarse"].float() if "coarse" in arrays else None,
+            cond_aug=sample.facts["cond_aug"][first] if "cond_aug" in sample.facts else None,
+        )
+        frames = self._frames(sample)[None] if new else None
+        views = arrays["views"].float()[None] if "views" in arrays else None
+        return ClipBatch(latents[None], conditions, frames, views)
+
+    def _frames(self, sample: Sample) -> Tensor:
+        orbit = self.orbits.load(self._places[sample.facts["orbit"]])
+        return begun_at(orbit, sample.facts["start"], self.orbits.num_views).rgba
+
+    def object_ids(self, step: int) -> list[str]:
+        """Which objects a batch shows."""
+        return self._samples.object_ids(step)
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._samples.close()
+
+
+def _joined(clips: Sequence[ClipBatch]) -> ClipBatch:
     conditions = clips[0].conditions
     for other in clips[1:]:
         conditions = conditions.joined(other.conditions)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.clips import ClipBatch
 from finetune.diffusion_config import DiffusionStage
 from finetune.discriminator import PatchDiscriminator, adaptive_weight
 from mv3d.model.autoencoder import Autoencoder, decode, to_autoencoder
+
+if TYPE_CHECKING:
+    from finetune.clips import ClipBatch
 
 
 class DecodedLosses(NamedTuple):

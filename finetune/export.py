@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,15 +10,11 @@ import torch
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.consistency import sampling_facts
+from finetune.data import attribution
 from finetune.networks import Trainee, make_trainee
-from mv3d.dataset import collection_of, read_manifest
-from mv3d.errors import Mv3dError
-from mv3d.files import read_json, whole_file
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
 from mv3d.pack import pack_orbits
-
-_NOTED = "trained_on.json"
 
 
 def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path | None:
@@ -51,7 +45,7 @@ def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path 
     if config.base is not None:
         for path in licence_files(resolve_model(config.base)):
             shutil.copyfile(path, folder / path.name)
-    (folder / "ATTRIBUTION.txt").write_text(_attribution(config.run))
+    (folder / "ATTRIBUTION.txt").write_text(attribution(config.run))
     return made
 
 
@@ -68,26 +62,3 @@ def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:
         pose=trainee.pose_base is not None,
         sampling=sampling_facts(trainee.base_facts, config),
     )
-
-
-def note_objects(run: Path, places: Sequence[Path], object_ids: Iterable[str]) -> None:
-    """Remember in a run folder whose objects it is trained on; after a stop it may be given others."""
-    folders = map(collection_of, places)
-    manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
-    noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in object_ids if name in manifest}
-    known = _noted(run) | noted
-    with whole_file(run / _NOTED) as partial:
-        partial.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
-
-
-def _noted(run: Path) -> dict[str, str]:
-    path = run / _NOTED
-    try:
-        return dict(read_json(path)) if path.exists() else {}
-    except (OSError, ValueError, TypeError) as error:
-        message = f"{path} cannot be read ({error}); restore it: it names the objects that the model was trained on"
-        raise Mv3dError(message) from error
-
-
-def _attribution(run: Path) -> str:
-    return "\n".join(_noted(run).values()) + "\n"

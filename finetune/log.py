@@ -52,17 +52,14 @@ class TrainingLog:
 
 
 def _start_wandb(run: Path, project: str, config: dict):
-    from accelerate import PartialState
-    from accelerate.tracking import WandBTracker
+    import wandb  # pyright: ignore[reportMissingImports]  (an extra)
 
-    PartialState()  # accelerate's own log asks who this process is
     # The same id brings a resumed run into the same one on the server.
     identity = run / "wandb_id.txt"
     if not identity.exists():
         identity.write_text(f"{run.name}-{time.time_ns():x}")
-    tracker = WandBTracker(project, id=identity.read_text(), dir=str(run), resume="allow")
-    tracker.start()
+    started = wandb.init(project=project, id=identity.read_text(), dir=str(run), resume="allow")
     # Our own count of steps: wandb's only grows, and would refuse what a killed run had sent and this one sends again.
-    tracker.run.define_metric("*", step_metric="step")
-    tracker.store_init_configuration(config)
-    return tracker
+    started.define_metric("*", step_metric="step")
+    started.config.update(config, allow_val_change=True)
+    return started

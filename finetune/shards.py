@@ -1,10 +1,10 @@
-"""WebDataset shards of encoded orbits: written once, streamed in an order that depends on seed and epoch alone.
+"""WebDataset shards of encoded orbits: written once, read in an order that depends on seed and epoch alone.
 
 A shard is a tar of samples (``<key>.json`` and some ``<key>.<name>.npy``) beside a small JSON that tells what it was
 made of, what it holds, what was left out, and its checksum; either is whole or absent. Which sample is the n-th of a
-run is a function of (seed, n), whatever the number of processes and wherever a run goes on: shards before that place
-are not opened. Each epoch mixes the shards, and the samples of a few shards at a time (a few are held in memory, so
-that shards are read from front to back).
+run is a function of (seed, n), whatever the number of processes and wherever a run goes on. Shards of many samples are
+streamed, from front to back: each epoch mixes the shards, and the samples of a few at a time, which are held in memory;
+shards before the place where a run goes on are not opened. Shards of one sample are read, and made, one by one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import queue
 import re
 import tarfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
 
+from finetune.processes import MicroBatch
 from mv3d.errors import Mv3dError
 from mv3d.files import read_json, whole_file
 
@@ -112,18 +113,22 @@ def list_shards(folder: Path) -> tuple[Shard, ...]:
     Raises:
         Mv3dError: if there is none, or a list is damaged.
     """
-    shards = []
-    for path in _shard_paths(folder):
-        try:
-            listing = read_json(path.with_suffix(".json"))
-            facts = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
-            shards.append(Shard(path, *facts))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+    shards = [_listed(path) for path in _shard_paths(folder)]
     if not any(len(shard) for shard in shards):
         reasons = [reason for shard in shards for reason in shard.left_out.values()]
         raise Mv3dError(f"{folder} holds no encoded orbit" + (f"; the first: {reasons[0]}" if reasons else ""))
     return tuple(shards)
+
+
+def load_sample(path: Path, key: str) -> Sample | None:
+    """The one sample of a shard that was made of what ``key`` tells; None if there is none as it was written."""
+    if not path.is_file() or _key_of(path.with_suffix(".json")) != key:
+        return None
+    try:
+        return decoded(_read(_listed(path))[0])
+    except Mv3dError:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def decoded(raw: RawSample) -> Sample:
@@ -142,7 +147,7 @@ def decoded(raw: RawSample) -> Sample:
 
 
 class ShardStream:
-    """The endless sequence of a run's samples."""
+    """The endless sequence of a run's samples, read ahead."""
 
     def __init__(self, shards: Sequence[Shard], seed: int, batch_size: int, buffer_shards: int) -> None:
         self._shards = [shard for shard in shards if len(shard)]
@@ -165,8 +170,12 @@ class ShardStream:
         if self._reader is None or step not in (self._reader.step, self._reader.step + 1):
             if self._reader is not None:
                 self._reader.stop()
-            self._reader = _Reader(lambda: self._batches(step), step)
+            self._reader = _Reader(self._batches(step), step)
         return self._reader.get(step)
+
+    def samples(self, step: int, part: MicroBatch) -> list[Sample]:
+        """The samples of a part of a step, as `batch`."""
+        return [decoded(raw) for raw in self.batch(step)[part.slice]]
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects the samples of a step show; nothing is read for it."""
@@ -215,41 +224,33 @@ class ShardStream:
 class _Reader:
     """Reads batches ahead in a thread of its own."""
 
-    def __init__(self, make: Callable[[], Iterator[list[RawSample]]], step: int) -> None:
+    def __init__(self, batches: Iterator[list[RawSample]], step: int) -> None:
         self.step = step
         self._current: list[RawSample] | None = None
-        self._queue: queue.Queue[list[RawSample] | Exception] = queue.Queue(_PREFETCHED_BATCHES)
-        self._stopped = threading.Event()
-        threading.Thread(target=self._read, args=(make,), daemon=True).start()
+        self._batches = batches
+        self._thread = ThreadPoolExecutor(1)
+        self._coming = deque(self._thread.submit(next, batches) for _ in range(_PREFETCHED_BATCHES))
 
     def get(self, step: int) -> list[RawSample]:
         """The batch of the current step, or of the next one."""
         if self._current is None or step != self.step:
-            got = self._queue.get()
-            if isinstance(got, Exception):
-                self._queue.put(got)  # whoever asks again gets the same answer
-                raise got
-            self.step, self._current = step, got
+            self._current = self._coming[0].result()  # one that failed stays, for whoever asks again
+            self._coming.popleft()
+            self._coming.append(self._thread.submit(next, self._batches))
+            self.step = step
         return self._current
 
     def stop(self) -> None:
-        self._stopped.set()
-        while not self._queue.empty():  # lets a waiting thread see the event
-            self._queue.get_nowait()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, make: Callable[[], Iterator[list[RawSample]]]) -> None:
-        try:
-            for batch in make():
-                while not self._stopped.is_set():
-                    try:
-                        self._queue.put(batch, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if self._stopped.is_set():
-                    return
-        except Exception as error:  # noqa: BLE001 (raised again where the batch is asked for)
-            self._queue.put(error)
+
+def _listed(path: Path) -> Shard:
+    try:
+        listing = read_json(path.with_suffix(".json"))
+        facts = (listing["bytes"], listing["sha256"], tuple(listing["object_ids"]), dict(listing["left_out"]))
+        return Shard(path, *facts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
 
 
 def _read(shard: Shard) -> list[RawSample]:

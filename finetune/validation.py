@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eval.metrics.images import psnr, ssim
-from finetune.clips import OrbitFrames
+from finetune.data import OrbitFrames
 from finetune.pictures import save_rows, save_rows_video, shrunk
 from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel

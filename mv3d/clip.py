@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from PIL import Image
 
 from mv3d.files import whole_folder
+from mv3d.frame_files import save_frames
 from mv3d.orbit import FORMAT_VERSION, Facts, check_replaceable, save_sheet, save_video
-from mv3d.pixels import to_uint8
 from mv3d.transforms import CLIP_FILE
 
 
@@ -42,10 +41,7 @@ def save_clip(clip: Clip, folder: Path, *, overwrite: bool = False) -> None:
     """
     check_replaceable(folder, overwrite=overwrite)
     with whole_folder(folder, overwrite=overwrite) as partial:
-        (partial / "frames").mkdir()
-        names = [f"frames/{k:03d}.png" for k in range(len(clip))]
-        for frame, name in zip(clip.frames, names, strict=True):
-            Image.fromarray(to_uint8(frame), "RGBA").save(partial / name)
+        names = save_frames(clip.frames, partial)
         known = {key: value for key, value in asdict(clip.facts).items() if value not in (None, {})}
         described = {"frames": names, "mv3d": {"format_version": FORMAT_VERSION, **known}}
         (partial / CLIP_FILE).write_text(json.dumps(described, indent=1) + "\n")

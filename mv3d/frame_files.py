@@ -1,4 +1,4 @@
-"""Frames read from picture files as they are: no turning, no resampling, no colour management, eight bits a channel.
+"""Frames in picture files, as they are: no turning, no resampling, no colour management, eight bits a channel.
 
 A user's photo is another matter, see `mv3d.image`. Pillow makes eight bits of sixteen, RGB of CMYK and one frame of an
 animation without a word.
@@ -13,7 +13,7 @@ from PIL import Image
 
 from mv3d.errors import Mv3dError
 from mv3d.files import check_readable_file
-from mv3d.pixels import Frames, from_uint8
+from mv3d.pixels import Frames, from_uint8, to_uint8
 
 _EXACT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # eight bits or fewer, made RGBA without loss
 _ORIENTATION_TAG = 0x0112
@@ -39,6 +39,15 @@ def load_frame(path: Path, *, exact: bool = False) -> Frames:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise Mv3dError(f"{path} is no readable picture: {error}; write it again as PNG") from error
+
+
+def save_frames(frames: Frames, folder: Path) -> list[str]:
+    """Write frames (N, H, W, 4) to ``frames/000.png …`` in a folder that is there; returns these names."""
+    (folder / "frames").mkdir()
+    names = [f"frames/{k:03d}.png" for k in range(len(frames))]
+    for frame, name in zip(frames, names, strict=True):
+        Image.fromarray(to_uint8(frame), "RGBA").save(folder / name)
+    return names
 
 
 def frame_size(path: Path) -> tuple[int, int]:

@@ -19,31 +19,10 @@ from mv3d.cameras import Camera
 from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
 from mv3d.files import check_free, whole_file, whole_folder
-from mv3d.frame_files import load_frame
-from mv3d.pixels import WHITE, Frames, composite, from_uint8, resize, to_uint8
+from mv3d.frame_files import load_frame, save_frames
+from mv3d.pixels import WHITE, Frames, composite, resize, to_uint8
 from mv3d.transforms import CLIP_FILE, load_views
 from mv3d.video import write_video
-
-__all__ = [
-    "FORMAT_VERSION",
-    "PICTURE_FILE",
-    "WHITE",
-    "Facts",
-    "Frames",
-    "Orbit",
-    "check_replaceable",
-    "composite",
-    "describe_orbit",
-    "from_uint8",
-    "is_made",
-    "load_orbit",
-    "make_sheet",
-    "resize",
-    "save_orbit",
-    "save_sheet",
-    "save_video",
-    "to_uint8",
-]
 
 FORMAT_VERSION = 1
 PICTURE_FILE = "picture.png"
@@ -140,10 +119,7 @@ def save_orbit(
     """
     check_replaceable(folder, overwrite=overwrite)
     with whole_folder(folder, overwrite=overwrite) as partial:
-        (partial / "frames").mkdir()
-        names = [f"frames/{k:03d}.png" for k in range(len(orbit))]
-        for frame, name in zip(orbit.frames, names, strict=True):
-            Image.fromarray(to_uint8(frame), "RGBA").save(partial / name)
+        names = save_frames(orbit.frames, partial)
         if orbit.picture is not None:
             Image.fromarray(to_uint8(orbit.picture), "RGBA").save(partial / PICTURE_FILE)
         text = json.dumps(describe_orbit(orbit, names), indent=1)

@@ -19,7 +19,8 @@ CHECKED = (
     "mv3d.clip",
     "mv3d.orbit",
     "mv3d.pixels",
-    *(f"mv3d.model.{name}" for name in ("autoencoder", "conditioning", "denoiser", "frustum", "sampling")),
+    *(f"mv3d.model.{name}" for name in ("autoencoder", "coarse", "conditioning", "denoiser", "drawing", "frustum")),
+    *(f"mv3d.model.{name}" for name in ("sampling", "surface", "volume")),
 )
 
 

@@ -32,6 +32,22 @@ def tiny_vision_config() -> CLIPVisionConfig:
     )
 
 
+def make_rgba_vae(**config: Any):
+    """An autoencoder of straight alpha with two levels."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        mid_block_add_attention=False,
+        **config,
+    )
+
+
 def make_svd(folder: Path) -> Path:
     """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
     import torch

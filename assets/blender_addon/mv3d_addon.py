@@ -265,13 +265,17 @@ class MV3D_OT_image_to_3d(bpy.types.Operator):  # noqa: N801  (Blender's custom)
             type(self).running = None
 
 
-class MV3D_PT_panel(bpy.types.Panel):  # noqa: N801
-    """The panel in the sidebar."""
+class _InSidebar:
+    """Where the panel is."""
 
     bl_label = "Image to 3D (mv3d)"
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = "mv3d"
+
+
+class MV3D_PT_panel(_InSidebar, bpy.types.Panel):  # noqa: N801
+    """The panel in the sidebar."""
 
     def draw(self, context) -> None:
         """Lay out the settings, and the button or the progress."""
@@ -286,13 +290,8 @@ class MV3D_PT_panel(bpy.types.Panel):  # noqa: N801
             column.progress(factor=process.progress, text=f"{process.stage}{left} (Esc stops it)")
 
 
-class MV3D_PT_too_old(bpy.types.Panel):  # noqa: N801
+class MV3D_PT_too_old(_InSidebar, bpy.types.Panel):  # noqa: N801
     """In place of the panel, where Blender is too old for it."""
-
-    bl_label = "Image to 3D (mv3d)"
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "mv3d"
 
     def draw(self, context) -> None:
         """Say what is needed."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.benchmark.run import Finished, training_orbits
+from eval.benchmark.run import training_orbits
 from eval.metrics.perceptual import load_perceptual_metrics
 from eval.options import Order
 from eval.protocol import Protocol, list_protocols, load_protocol
 from eval.report.tables import published_tables, run_tables
 from eval.report.text import format_tables
 from eval.scoring.comparison import Comparison, score_comparison
-from eval.scoring.results import Method, load_result
+from eval.scoring.results import Finished, Method, load_result
 from eval.scoring.score import ScoreSettings
 from eval.views.views import ViewSource, find_views
 from mv3d.errors import Mv3dError

@@ -12,7 +12,7 @@ from eval.metrics.perceptual import load_perceptual_metrics
 from eval.protocol import Protocol
 from eval.scoring.baselines import LIFTED
 from eval.scoring.comparison import Comparison, score_comparison
-from eval.scoring.results import Method, RunResult
+from eval.scoring.results import Finished, Method
 from eval.scoring.score import ScoreSettings
 from eval.truth.objects import list_objects, render_truth
 from eval.views.views import ViewSource, find_views, object_of
@@ -39,15 +39,6 @@ class BenchmarkRun:
     def folder(self) -> Path:
         """What belongs to this protocol's settings."""
         return self.work / f"{self.protocol.name}-{self.protocol.fingerprint()}"
-
-
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """A result, and the views it was made of, for the report's pictures."""
-
-    result: RunResult
-    truths: dict[str, ViewSource]
-    predictions: dict[str, ViewSource]
 
 
 def run_benchmark(run: BenchmarkRun, predictor: Predictor) -> Finished:

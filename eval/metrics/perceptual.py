@@ -17,7 +17,7 @@ from torch import Tensor
 from eval.metrics.clip import load_clip
 from eval.metrics.dists import load_dists
 from eval.metrics.lpips import load_lpips
-from eval.metrics.weights import LPIPS_NETS
+from eval.metrics.weights import LPIPS_NETWORKS
 from mv3d.errors import Mv3dError
 from mv3d.pixels import Frames
 
@@ -55,11 +55,11 @@ def load_perceptual_metrics(
     Raises:
         Mv3dError: for a network that LPIPS is not defined on.
     """
-    unknown = sorted(set(lpips) - set(LPIPS_NETS))
+    unknown = sorted(set(lpips) - set(LPIPS_NETWORKS))
     if unknown:
-        raise Mv3dError(f"there is no LPIPS on {', '.join(unknown)}; networks are {', '.join(LPIPS_NETS)}")
+        raise Mv3dError(f"there is no LPIPS on {', '.join(unknown)}; networks are {', '.join(LPIPS_NETWORKS)}")
     loaders: dict[str, Callable[[], Any]] = {
-        f"lpips_{net}": lambda net=net: load_lpips(net) for net in LPIPS_NETS if net in lpips
+        f"lpips_{net}": lambda net=net: load_lpips(net) for net in LPIPS_NETWORKS if net in lpips
     }
     if dists:
         loaders["dists"] = load_dists

@@ -30,7 +30,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 
 LpipsNet = Literal["alex", "vgg", "squeeze"]
-LPIPS_NETS: tuple[LpipsNet, ...] = get_args(LpipsNet)
+LPIPS_NETWORKS: tuple[LpipsNet, ...] = get_args(LpipsNet)
 FETCH_COMMAND = "python -m eval weights"
 
 Weights = dict[str, NDArray[np.float32]]
@@ -73,7 +73,7 @@ def fetch_weights(cache: Path | None = None) -> list[Path]:
     Raises:
         Mv3dError: if an archive cannot be had or is not the known one.
     """
-    weights: dict[LpipsNet, Weights] = {net: packaged_weights(net) for net in LPIPS_NETS if packages_have(net)}
+    weights: dict[LpipsNet, Weights] = {net: packaged_weights(net) for net in LPIPS_NETWORKS if packages_have(net)}
     if not {"alex", "vgg"} <= weights.keys():
         weights |= _from_archive()
     paths = [_save(arrays, lpips_file(net, cache), {"lpips": "0.1", "net": net}) for net, arrays in weights.items()]

@@ -1,4 +1,7 @@
-"""Line charts as SVG text: PSNR over azimuth, learning curves."""
+"""Line charts as SVG text: PSNR over azimuth, learning curves.
+
+Text, so that the page's style sheet colours them and one HTML file holds all; matplotlib would bring eight packages.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from eval.report.charts import azimuth_chart, learning_charts
 from eval.report.media import make_sheet, make_turntable
 from eval.report.tables import published_tables, result_tables
 from eval.report.text import format_csv, format_result, summary
-from eval.scoring.results import RESULT_FILE, RunResult, save_result
+from eval.scoring.results import RESULT_FILE, Finished, RunResult, save_result
 from eval.scoring.score import ScoreSettings, on_background
 from eval.views.views import ViewSource
 from mv3d.files import whole_folder
@@ -24,23 +24,22 @@ _MAX_SHEETS = 120
 
 
 def save_report(
-    result: RunResult,
+    finished: Finished,
     folder: Path,
     *,
     protocol: Protocol | None,
-    truths: Mapping[str, ViewSource],
-    predictions: Mapping[str, ViewSource],
     order: Order = "input-first",
     training_log: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write ``report.html report.md scores.json scores.csv``, whole or not at all.
 
-    ``predictions`` are the views of the method under test, in ``order``.
+    The predictions are the views of the method under test, in ``order``.
 
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set, or the training log is none.
     """
+    result = finished.result
     curves = learning_charts(training_log) if training_log is not None else []
     published = protocol.published if protocol is not None else ()
     with whole_folder(folder, overwrite=overwrite) as partial:
@@ -48,7 +47,7 @@ def save_report(
         (partial / "report.md").write_text(format_result(result, published))
         (partial / "scores.csv").write_text(format_csv(result))
         settings = ScoreSettings() if protocol is None else ScoreSettings.of(protocol)
-        pictures = _make_pictures(result, truths, predictions, settings, order)
+        pictures = _make_pictures(result, finished.truths, finished.predictions, settings, order)
         page = _render(result, published_tables(published), curves, *pictures)
         (partial / "report.html").write_text(page)
 

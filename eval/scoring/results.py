@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.metrics.names import METRICS, Metric
 from eval.metrics.statistics import Estimate, bootstrap_mean
-from eval.views.views import object_of
+from eval.views.views import ViewSource, object_of
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 
@@ -134,6 +134,15 @@ def compare_means(
 def as_column(values: NDArray[np.float64]) -> list[float | None]:
     """Values ready for JSON: rounded, NaN as None."""
     return [round(float(value), _DIGITS) if np.isfinite(value) else None for value in values]
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A result, and the views it was made of, for the report's pictures."""
+
+    result: RunResult
+    truths: dict[str, ViewSource]
+    predictions: dict[str, ViewSource]
 
 
 def save_result(result: RunResult, path: Path) -> None:

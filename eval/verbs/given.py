@@ -58,15 +58,7 @@ class ScoreVerb:
             self.predicted, self.truth, protocol, self.order, name, self.train, self.lpips, dists=self.dists
         )
         if self.out is not None:
-            save_report(
-                finished.result,
-                self.out,
-                protocol=protocol,
-                truths=finished.truths,
-                predictions=finished.predictions,
-                order=self.order,
-                overwrite=self.overwrite,
-            )
+            save_report(finished, self.out, protocol=protocol, order=self.order, overwrite=self.overwrite)
         print(format_result(finished.result, protocol.published if protocol else ()), end="")
         return 0
 

@@ -71,15 +71,7 @@ class RunVerb:
         predictor = load_predictor(self.model, settings, pick_device(self.device))
         run = BenchmarkRun(protocol, self.objects, self.work, self.train, self.limit, self.workers, self.dists)
         finished = run_benchmark(run, predictor)
-        save_report(
-            finished.result,
-            self.out,
-            protocol=protocol,
-            truths=finished.truths,
-            predictions=finished.predictions,
-            training_log=self.train_log,
-            overwrite=self.overwrite,
-        )
+        save_report(finished, self.out, protocol=protocol, training_log=self.train_log, overwrite=self.overwrite)
         if self.wandb is not None:
             from eval.report.upload import upload_report
 

@@ -1,7 +1,7 @@
 """Training the video diffusion model: EDM's loss or that of distillation, one noise level per clip, on cached latents.
 
 One stage for all sizes: a small model that is made anew, SVD and SV3D, whole or by a LoRA. What differs is in the
-config: which networks are trained (`finetune.networks`), and where clips are from (`finetune.clips`).
+config: which networks are trained (`finetune.networks`), and when orbits are encoded (`finetune.clips`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from eval.metrics.lpips import load_lpips
-from finetune.clips import ClipBatch
+from finetune.clips import ClipBatch, Clips
 from finetune.config import RunConfig
 from finetune.consistency import Distiller
+from finetune.data import RunOrbits
 from finetune.decoded_loss import DecodedLoss
 from finetune.networks import make_trainee
-from finetune.packed_clips import PackedClips
 from finetune.pictures import shrunk
 from finetune.processes import WHOLE, MicroBatch, Processes
-from finetune.sharded_clips import ShardedClips
 from finetune.validation import score_sampled
 from mv3d.model.alpha import on_white
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image
@@ -52,10 +51,12 @@ class DiffusionTraining:
         self._distiller = None
         if config.diffusion.distillation is not None:
             self._distiller = Distiller(trainee.model, trainee.base_facts, config)
-        self.clips = (
-            ShardedClips(config, self.model, processes) if pack is None else PackedClips(config, self.model, pack)
-        )
-        self.images_per_sample = self.clips.num_views
+        if pack is None:
+            orbits = RunOrbits.of_folders(config, self.model.facts.resolution_px)
+        else:
+            orbits = RunOrbits.of_pack(pack, config.validation_objects)
+        self.clips = Clips(config, self.model, orbits, processes)
+        self.images_per_sample = orbits.num_views
         decodes = bool(self._stage.lpips_weight or self._stage.pixel_weight)
         needed = decodes or self.clips.used.num_validation
         self._lpips = load_lpips("alex").to(self._device) if needed else None
@@ -116,7 +117,7 @@ class DiffusionTraining:
         assert network is self.network
         if self._lpips is None or not self.clips.used.num_validation:
             return {}
-        return score_sampled(self.model, self.clips.validation(), self._lpips, sheet)
+        return score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
 
     def close(self) -> None:
         """Stop reading ahead."""

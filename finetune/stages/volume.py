@@ -92,13 +92,13 @@ class VolumeTraining:
         colour = F.mse_loss(volume.colour(field, batch["surface"]), batch["colour"])
         loss = squared + config.mask_weight * mask
         loss = loss + config.occupancy_weight * occupancy + config.colour_weight * colour
-        figures = {"mask": mask.item(), "occupancy": occupancy.item(), "colour": colour.item()}
+        metrics = {"mask": mask.item(), "occupancy": occupancy.item(), "colour": colour.item()}
         if self._lpips is not None:
             pairs = [_enlarged(on_white(views).flatten(0, 1)) for views in (output, batch["truth"])]
             lpips = self._lpips(*pairs).mean()
             loss = loss + config.lpips_weight * lpips
-            figures["lpips"] = lpips.item()
-        return loss, {"psnr": -10 * squared.log10().item(), **figures}
+            metrics["lpips"] = lpips.item()
+        return loss, {"psnr": -10 * squared.log10().item(), **metrics}
 
     def _sample(self, orbit: int, generator: torch.Generator) -> _Sample:
         config = self._config

@@ -13,6 +13,7 @@ from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGa
 from jaxtyping import Float
 from torch import Tensor
 
+from mv3d.model.alpha import on_white
 from mv3d.model.view_decoder import ViewDecoder
 
 Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
@@ -115,8 +116,8 @@ def upscale_factor(vae: Autoencoder) -> int:
     return vae.config.get("upscale_factor", 1)
 
 
-def sees_views(vae: Autoencoder) -> bool:
-    """Whether frames are decoded beside coarse views, see `mv3d.model.drawing`."""
+def is_view_conditioned(vae: Autoencoder) -> bool:
+    """Whether the decoder sees coarse views beside the latents, see `mv3d.model.drawing`."""
     return vae.config.get("decoder_sees_views", False)
 
 
@@ -172,14 +173,12 @@ def decode(
 
 def to_autoencoder(rgba: Float[Tensor, "N 4 H W"], num_channels: int) -> Float[Tensor, "N {num_channels} H W"]:
     """Straight alpha (N, 4, H, W) in [0, 1] to what an autoencoder of 3 or 4 channels reads, in [-1, 1]."""
-    alpha = rgba[:, 3:]
-    on_white = rgba[:, :3] * alpha + (1 - alpha)
-    return torch.cat([on_white, alpha], dim=1)[:, :num_channels] * 2 - 1
+    return torch.cat([on_white(rgba), rgba[:, 3:]], dim=1)[:, :num_channels] * 2 - 1
 
 
 def from_autoencoder(x: Float[Tensor, "N channels H W"]) -> Float[Tensor, "N 4 H W"]:
     """Invert `to_autoencoder`; without an alpha channel the frames come back opaque."""
     x = (x / 2 + 0.5).clamp(0, 1)
-    on_white, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else torch.ones_like(x[:, :1])
-    straight = (on_white - (1 - alpha)) / alpha.clamp(min=1e-3)
+    rgb, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else torch.ones_like(x[:, :1])
+    straight = (rgb - (1 - alpha)) / alpha.clamp(min=1e-3)
     return torch.cat([straight.clamp(0, 1), alpha], dim=1)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG
@@ -53,11 +54,11 @@ class CoarseConfig:
 class Pictures(NamedTuple):
     """Pictures of several objects, P in all, those of one object behind one another."""
 
-    rgba: Tensor
+    rgba: Float[Tensor, "P 4 S S"]
     """(P, 4, S, S), straight, in [0, 1]."""
-    poses: Tensor
+    poses: Float[Tensor, "P 2"]
     """(P, 2), azimuth and elevation of their cameras in radians; an object's first picture is at azimuth 0."""
-    owner: Tensor
+    owner: Int64[Tensor, " P"]
     """(P,), which object it shows: 0, 0, 1, 2, ..."""
 
     @property
@@ -65,7 +66,7 @@ class Pictures(NamedTuple):
         """How many objects there are."""
         return int(self.owner[-1]) + 1
 
-    def firsts(self) -> Tensor:
+    def firsts(self) -> Int64[Tensor, " B"]:
         """Index of every object's first picture."""
         return torch.searchsorted(self.owner, torch.arange(self.num_objects, device=self.owner.device))
 
@@ -73,27 +74,27 @@ class Pictures(NamedTuple):
 class SilhouetteRays(NamedTuple):
     """The K rays of pictures that meet their objects' silhouettes, as places of (P, R, R)."""
 
-    picture: Tensor
-    row: Tensor
-    column: Tensor
+    picture: Int64[Tensor, " K"]
+    row: Int64[Tensor, " K"]
+    column: Int64[Tensor, " K"]
 
 
 class Field(NamedTuple):
     """What the networks say of B objects."""
 
     pictures: Pictures
-    colours: Tensor
+    colours: Float[Tensor, "P 3 S S"]
     """(P, 3, S, S), the pictures' own, spread over their backgrounds."""
     rays: SilhouetteRays
-    ray_logits: Tensor
+    ray_logits: Float[Tensor, "K D"]
     """(K, D), how full the bins along the rays are, as far as their own picture tells."""
-    volume: Tensor
+    volume: Float[Tensor, "P 1 R R D"]
     """(P, 1, R, R, D), the same where the rays are, and empty elsewhere."""
-    trust: Tensor
+    trust: Float[Tensor, "P 1 G G D/2"]
     """(P, 1, G, G, D / 2), how much of a picture's light comes from places: 1 up to its first surface, then less."""
-    residual: Tensor
+    residual: Float[Tensor, "B 1 2*G 2*G 2*G"]
     """(B, 1, 2 G, 2 G, 2 G), G being `CoarseConfig.grid_size`, what is added to the logits, (Z, Y, X)."""
-    appearance: Tensor
+    appearance: Float[Tensor, "B 8 G G G"]
     """(B, 8, G, G, G): colour 3, displacement of the colour look-up 2, logits of the three colour sources 3."""
 
 
@@ -117,7 +118,7 @@ class CoarseNet(nn.Module):
             self.residual_head.weight.zero_()
             self.appearance_head.weight[3:5].zero_()
 
-    def estimate_elevation(self, rgba: Tensor) -> Tensor:
+    def estimate_elevation(self, rgba: Float[Tensor, "P 4 S S"]) -> Float[Tensor, " P"]:
         """Elevation (P,) in radians of the cameras of pictures (P, 4, S, S)."""
         return self.picture_net.elevation(self.picture_net.levels(rgba)[-1])
 
@@ -143,7 +144,13 @@ class CoarseNet(nn.Module):
         colours = filled_colours(pictures.rgba)
         return Field(pictures, colours, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
 
-    def _unproject(self, pictures: Pictures, seen: PictureFeatures, full: Tensor, trust: Tensor) -> list[Tensor]:
+    def _unproject(
+        self,
+        pictures: Pictures,
+        seen: PictureFeatures,
+        full: Float[Tensor, "P 1 G G bins"],
+        trust: Float[Tensor, "P 1 G G bins"],
+    ) -> list[Tensor]:
         """Grids (B, C, G, G, G) of every level, finest first: means over an object's pictures by their trust."""
         shown = premultiplied(pictures.rgba)
         own = self.image_net(F.avg_pool2d(shown, 2) * 2 - 1)
@@ -165,7 +172,7 @@ class CoarseNet(nn.Module):
             grids.append((total[:, :-1] / total[:, -1:]).unflatten(-1, (size, size, size)))
         return grids
 
-    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: Field, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B P"]:
         """Logits (B, P) of points (B, P, 3) being inside, before silhouettes carve."""
         owner = field.pictures.owner
         at = self.frustum.project(points[owner], field.pictures.poses)
@@ -173,7 +180,7 @@ class CoarseNet(nn.Module):
         mean = _per_object(torch.cat([logits, torch.ones_like(logits)], dim=1), field.pictures)
         return mean[:, 0] / mean[:, 1] + sample_grid(field.residual, points)[:, 0]
 
-    def silhouettes(self, field: Field, points: Tensor) -> Tensor:
+    def silhouettes(self, field: Field, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B P"]:
         """Least alpha (B, P) that any picture has at points (B, P, 3); 0 outside the unit sphere."""
         owner = field.pictures.owner
         at = self.frustum.project(points[owner], field.pictures.poses)
@@ -182,7 +189,7 @@ class CoarseNet(nn.Module):
         least = least.scatter_reduce(0, owner[:, None].expand_as(alpha), alpha, "amin")
         return least * (points.square().sum(-1) < 1)
 
-    def appearance(self, field: Field, points: Tensor) -> Appearance:
+    def appearance(self, field: Field, points: Float[Tensor, "B P 3"]) -> Appearance:
         """What points (B, P, 3) look like, whatever is there.
 
         A learned blend of a predicted colour, the pictures' pixels in front, and a pixel elsewhere in the first one.
@@ -201,24 +208,26 @@ class CoarseNet(nn.Module):
         rgb = share[:, :1] * torch.sigmoid(appearance[:, :3]) + share[:, 1:2] * front + share[:, 2:3] * away
         return Appearance(rgb, share[:, 1], share[:, 2])
 
-    def colour(self, field: Field, points: Tensor) -> Tensor:
+    def colour(self, field: Field, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B 3 P"]:
         """Colours (B, 3, P) at points (B, P, 3)."""
         return self.appearance(field, points).rgb
 
 
-def silhouette_rays(rgba: Tensor, rays_px: int) -> SilhouetteRays:
+def silhouette_rays(rgba: Float[Tensor, "P 4 S S"], rays_px: int) -> SilhouetteRays:
     """Which of rays_px x rays_px rays meet the silhouettes of pictures (P, 4, S, S), or pass close by."""
     alpha = F.max_pool2d(F.interpolate(rgba[:, 3:], (rays_px, rays_px), mode="area"), 3, stride=1, padding=1)
     return SilhouetteRays(*(alpha[:, 0] > 0.02).nonzero().unbind(-1))
 
 
-def ray_points(frustum: Frustum, rays: SilhouetteRays, poses: Tensor, rays_px: int, num_bins: int) -> Tensor:
+def ray_points(
+    frustum: Frustum, rays: SilhouetteRays, poses: Float[Tensor, "P 2"], rays_px: int, num_bins: int
+) -> Float[Tensor, "K {num_bins} 3"]:
     """Centres (K, D, 3) of the rays' bins; ``poses`` (P, 2) are the pictures'."""
     uv = pixel_uv(rays_px, poses.device)[rays.row, rays.column]
     return frustum.points(uv, poses[rays.picture], num_bins)
 
 
-def _per_object(values: Tensor, pictures: Pictures) -> Tensor:
+def _per_object(values: Float[Tensor, "P ..."], pictures: Pictures) -> Float[Tensor, "B ..."]:
     """Sums (B, ...) of values (P, ...) over the pictures of each object."""
     if pictures.num_objects == len(values):
         return values
@@ -226,30 +235,32 @@ def _per_object(values: Tensor, pictures: Pictures) -> Tensor:
     return out.index_add(0, pictures.owner, values)
 
 
-def voxel_centres(size: int, device: torch.device | None = None) -> Tensor:
+def voxel_centres(size: int, device: torch.device | None = None) -> Float[Tensor, "1 {size**3} 3"]:
     """World positions (1, size^3, 3) of a (Z, Y, X) grid over [-1, 1]^3."""
     axis = (torch.arange(size, device=device) + 0.5) / size * 2 - 1
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
 
 
-def sample_picture(picture: Tensor, uv: Tensor) -> Tensor:
+def sample_picture(picture: Float[Tensor, "B C S S"], uv: Float[Tensor, "B P 2"]) -> Float[Tensor, "B C P"]:
     """Bilinear look-up of (B, C, S, S) at uv (B, P, 2); returns (B, C, P)."""
     return F.grid_sample(picture, uv[:, None].to(picture), align_corners=False, padding_mode="border")[:, :, 0]
 
 
-def sample_volume(volume: Tensor, at: Tensor) -> Tensor:
+def sample_volume(volume: Float[Tensor, "B 1 rows columns bins"], at: Float[Tensor, "B P 3"]) -> Float[Tensor, "B 1 P"]:
     """Trilinear look-up of (B, 1, rows, columns, bins) at (u, v, along) (B, P, 3); returns (B, 1, P)."""
     order = at[..., [2, 0, 1]][:, :, None, None]
     return F.grid_sample(volume, order.to(volume), align_corners=False, padding_mode="border")[..., 0, 0]
 
 
-def sample_grid(grid: Tensor, points: Tensor) -> Tensor:
+def sample_grid(grid: Float[Tensor, "B C Z Y X"], points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B C P"]:
     """Trilinear look-up of (B, C, Z, Y, X) at points (B, P, 3); returns (B, C, P)."""
     return F.grid_sample(grid, points[:, :, None, None].to(grid), align_corners=False, padding_mode="border")[..., 0, 0]
 
 
-def unfold_voxels(x: Tensor, factor: int) -> Tensor:
+def unfold_voxels(
+    x: Float[Tensor, "B CF G G G"], factor: int
+) -> Float[Tensor, "B CF//{factor**3} {factor}*G {factor}*G {factor}*G"]:
     """Rearrange (B, C f^3, G, G, G) to (B, C, fG, fG, fG), the pixel shuffle of three dimensions."""
     batch, _, size, _, _ = x.shape
     x = x.reshape(batch, -1, factor, factor, factor, size, size, size)

@@ -67,7 +67,7 @@ def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[C
     small = picture[None]
     if picture.shape[-1] != wanted:
         small = F.interpolate(small, (wanted, wanted), mode="bilinear", antialias=True)
-    field = volume.complete(small, torch.tensor([elevation_rad], device=picture.device))
+    field = volume.flip_averaged(small, torch.tensor([elevation_rad], device=picture.device))
     # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
     field = field._replace(picture=torch.cat([filled_colours(picture[None]), picture[None, 3:]], dim=1))
     surface = extract_field(volume, field, picture[3], elevation_rad)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
@@ -32,18 +33,17 @@ _LEAST_ALPHA = 1e-4
 class Appearance(NamedTuple):
     """What P points look like, and how much of it is looked up in the picture."""
 
-    rgb: Tensor
-    """(B, 3, P)."""
-    front: Tensor
-    """(B, P), the share of the picture's pixel in front."""
-    elsewhere: Tensor
-    """(B, P), the share of a pixel elsewhere in it."""
+    rgb: Float[Tensor, "B 3 P"]
+    front: Float[Tensor, "B P"]
+    """The share of the picture's pixel in front."""
+    elsewhere: Float[Tensor, "B P"]
+    """The share of a pixel elsewhere in it."""
 
 
 class Coloured(Protocol):
     """A coarse stage that knows the colours of points."""
 
-    def appearance(self, field: Any, points: Tensor) -> Appearance:
+    def appearance(self, field: Any, points: Float[Tensor, "1 P 3"]) -> Appearance:
         """What points (1, P, 3), in frame radii, look like."""
         ...
 
@@ -52,12 +52,12 @@ class Coloured(Protocol):
 class _Hits:
     """The surface at the P pixels of a view that show any of it."""
 
-    row: NDArray[np.int64]
-    column: NDArray[np.int64]
-    points: NDArray[np.float64]
-    normals: NDArray[np.float64]
-    alpha: NDArray[np.float32]
-    """(S, S), the share of each pixel's rays that hit."""
+    row: Int64[np.ndarray, " P"]
+    column: Int64[np.ndarray, " P"]
+    points: Float64[np.ndarray, "P 3"]
+    normals: Float64[np.ndarray, "P 3"]
+    alpha: Float32[np.ndarray, "S S"]
+    """The share of each pixel's rays that hit."""
 
 
 class SurfaceCaster:
@@ -69,7 +69,7 @@ class SurfaceCaster:
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, np.ascontiguousarray(mesh.vertices[mesh.faces], dtype=np.float32))
 
-    def depth(self, camera: Camera) -> NDArray[np.float32]:
+    def depth(self, camera: Camera) -> Float32[np.ndarray, "H W"]:
         """Depth (H, W) along the viewing axis at the pixels' centres; infinite where nothing is."""
         found, _ = self._cast(camera, 1)
         return np.where(found["primID"] >= 0, found["tfar"], np.inf).reshape(camera.height_px, camera.width_px)
@@ -98,7 +98,7 @@ class SurfaceCaster:
         alpha[row, column] = hit.mean(axis=-1)
         return _Hits(row, column, camera.position + middle, normals, alpha)
 
-    def _cast(self, camera: Camera, samples: int) -> tuple[dict[str, NDArray], NDArray[np.float32]]:
+    def _cast(self, camera: Camera, samples: int) -> tuple[dict[str, NDArray], Float32[np.ndarray, "R 3"]]:
         """The first hits of samples^2 rays a pixel, row by row, and the rays (R, 3), 1 long along the viewing axis."""
         columns, rows = camera.sample_rays(samples)
         rays = (rows[:, None] + columns[None, :]).reshape(-1, 3).astype(np.float32)
@@ -108,8 +108,13 @@ class SurfaceCaster:
 
 @torch.no_grad()
 def draw_views(
-    coloured: Coloured, field: Any, mesh: Mesh, picture: Tensor, cameras: Sequence[Camera], size_px: int
-) -> Tensor:
+    coloured: Coloured,
+    field: Any,
+    mesh: Mesh,
+    picture: Float[Tensor, "4 S S"],
+    cameras: Sequence[Camera],
+    size_px: int,
+) -> Float[Tensor, "{len(cameras)} 6 {size_px} {size_px}"]:
     """Draw a surface from every camera, in the picture's pixels where it shows them and the field's colours elsewhere.
 
     A pixel of the picture counts where the line to the picture's camera is free and the surface faces it.
@@ -157,7 +162,9 @@ def draw_views(
     return torch.stack(views).clamp(0, 1) * 2 - 1
 
 
-def _shown(hits: _Hits, first: Camera, nearest: NDArray[np.float32]) -> tuple[NDArray, NDArray]:
+def _shown(
+    hits: _Hits, first: Camera, nearest: Float32[np.ndarray, "R R"]
+) -> tuple[Float64[np.ndarray, "P 2"], Float64[np.ndarray, " P"]]:
     """Where the picture shows points, (P, 2) in [-1, 1], and how well, (P,) in [0, 1]."""
     pixels, depth = first.project(hits.points)
     uv = pixels / (first.width_px / 2) - 1
@@ -181,7 +188,7 @@ def frame_radius(camera: Camera) -> float:
     return camera.radius * float(np.sin(np.radians(camera.fov_deg / 2)))
 
 
-def filled_colours(pictures: Tensor) -> Tensor:
+def filled_colours(pictures: Float[Tensor, "N 4 S S"]) -> Float[Tensor, "N 3 S S"]:
     """The colours (N, 3, S, S) of pictures (N, 4, S, S), spread over the background: a look-up at an edge touches it.
 
     By push and pull (Gortler et al. 1996, section 3.5): what a level lacks it has from the next coarser one.

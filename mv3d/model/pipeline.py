@@ -11,7 +11,7 @@ from torch import Tensor
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.model.alpha import on_white
-from mv3d.model.autoencoder import encode, encode_frames, sees_views, to_autoencoder
+from mv3d.model.autoencoder import encode, encode_frames, is_view_conditioned, to_autoencoder
 from mv3d.model.checkpoints import ModelFacts, OrbitModel
 from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
@@ -68,7 +68,7 @@ def make_conditions(
         embedding=embed_image(model.image_encoder, on_white(seen[None]))[0, 0],
         coarse_latents=latents,
     )
-    views = coarse.views[None] if coarse is not None and sees_views(model.vae) else None
+    views = coarse.views[None] if coarse is not None and is_view_conditioned(model.vae) else None
     return replace(conditions, coarse_views=views)
 
 

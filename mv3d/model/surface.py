@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
@@ -37,13 +38,13 @@ class Solid(Protocol):
 
     frustum: Frustum
 
-    def occupancy_logits(self, field: Any, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: Any, points: Float[Tensor, "1 P 3"]) -> Float[Tensor, "1 P"]:
         """Logits (1, P) of points (1, P, 3) being inside the object, before any silhouette is heeded."""
         ...
 
 
 @torch.no_grad()
-def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float) -> Mesh:
+def extract_field(solid: Solid, field: Any, alpha: Float[Tensor, "S S"], elevation_rad: float) -> Mesh:
     """Find the closed surface of a field that fills a picture's silhouette.
 
     Every ray through the silhouette meets something: where the field is sure of nothing along a ray, the likeliest
@@ -91,7 +92,9 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     return surface
 
 
-def _snapped(mesh: Mesh, frustum: Frustum, outlines: Tensor, pose: Tensor, cells: int) -> Mesh:
+def _snapped(
+    mesh: Mesh, frustum: Frustum, outlines: Float[Tensor, "S S"], pose: Float[Tensor, "1 2"], cells: int
+) -> Mesh:
     """Move the surface's rim, as the picture's camera sees it, on to the silhouette's outline.
 
     ``outlines`` (S, S) are distances to it in cells, positive inside.
@@ -116,7 +119,9 @@ def smoothed(mesh: Mesh, passes: int) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor, rays_px: int) -> tuple[Tensor, Tensor]:
+def _rays(
+    solid: Solid, field: Any, alpha: Float[Tensor, "S S"], pose: Float[Tensor, "1 2"], rays_px: int
+) -> tuple[Float[Tensor, "{rays_px} {rays_px}"], Float[Tensor, "{rays_px} {rays_px}"]]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
     Places are distances along the ray from where it is nearest to the origin, in frame radii.
@@ -140,13 +145,13 @@ def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor, rays_px: int) -
     return lacking, likeliest
 
 
-def _ask(solid: Solid, field: Any, points: Tensor, device: torch.device) -> Tensor:
+def _ask(solid: Solid, field: Any, points: Float[Tensor, "P 3"], device: torch.device) -> Float[Tensor, " P"]:
     """Logits (P,) at points (P, 3), here; the field is on a device."""
     chunks = points.to(device).split(_POINTS_AT_ONCE)
     return torch.cat([solid.occupancy_logits(field, chunk[None])[0].float().cpu() for chunk in chunks])
 
 
-def _sampled(picture: Tensor, uv: Tensor) -> Tensor:
+def _sampled(picture: Float[Tensor, "S S"], uv: Float[Tensor, "P n"]) -> Float[Tensor, " P"]:
     """Bilinear look-up of (S, S) at u and v, the first of (P, 2) or (P, 3)."""
     at = uv[None, None, :, :2]
     return F.grid_sample(picture[None, None].float(), at, align_corners=False, padding_mode="border")[0, 0, 0]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mv3d.cameras import DEFAULT_FOV_DEG, Camera
@@ -49,39 +50,39 @@ class CoarseVolumeConfig:
 class DensityField(NamedTuple):
     """What the network says of an object: density, appearance, and the picture it looks colours up in."""
 
-    density: Tensor
+    density: Float[Tensor, "B 1 D D D"]
     """(B, 1, D, D, D), before the softplus."""
-    appearance: Tensor
+    appearance: Float[Tensor, "B 8 G G G"]
     """(B, 8, G, G, G): colour 3, displacement of the colour look-up 2, logits of the three colour sources 3."""
-    picture: Tensor
+    picture: Float[Tensor, "B 4 S S"]
     """(B, 4, S, S), straight RGBA."""
-    elevation_rad: Tensor
+    elevation_rad: Float[Tensor, " B"]
     """(B,), of the picture's camera."""
 
 
 class Rays(NamedTuple):
     """Viewing rays in frame radii: ``origins`` (..., 3) and unit ``directions`` (..., height, width, 3)."""
 
-    origins: Tensor
-    directions: Tensor
+    origins: Float[Tensor, "*B 3"]
+    directions: Float[Tensor, "*B H W 3"]
 
 
 class _LookUp(NamedTuple):
     """Where the picture shows P points: ``uv`` (B, P, 2), and whether its object is there, ``inside`` (B, P)."""
 
-    uv: Tensor
-    inside: Tensor
+    uv: Float[Tensor, "B P 2"]
+    inside: Float[Tensor, "B P"]
 
 
 class _Appearance(NamedTuple):
     """What P points look like and why: their colour ``rgb`` (B, 3, P) is blended from three sources."""
 
-    rgb: Tensor
-    predicted: Tensor
+    rgb: Float[Tensor, "B 3 P"]
+    predicted: Float[Tensor, "B 3 P"]
     """(B, 3, P), the network's own answer."""
-    away_uv: Tensor
+    away_uv: Float[Tensor, "B P 2"]
     """(B, P, 2), the place of the pixel elsewhere in the picture."""
-    share: Tensor
+    share: Float[Tensor, "B 3 P"]
     """(B, 3, P), of the predicted colour, the pixel in front and the pixel elsewhere; they add up to 1."""
 
 
@@ -109,7 +110,7 @@ class CoarseVolume(nn.Module):
         with torch.no_grad():  # begin with look-ups at the voxel's own pixel
             self.appearance_head.weight[3:5].zero_()
 
-    def forward(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
+    def forward(self, picture: Float[Tensor, "B 4 S S"], elevation_rad: Float[Tensor, " B"]) -> DensityField:
         """Complete the field of pictures (B, 4, S, S), straight RGBA in [0, 1], taken at ``elevation_rad`` (B,)."""
         seen = premultiplied(picture)
         features = self.image_net(seen * 2 - 1)
@@ -128,8 +129,8 @@ class CoarseVolume(nn.Module):
             density.float(), self.appearance_head(x).float(), picture, elevation_rad
         )  # out of autocast's hands
 
-    def complete(self, picture: Tensor, elevation_rad: Tensor) -> DensityField:
-        """`forward`, made blind to left and right: averaged with what it says of the mirrored picture, mirrored back.
+    def flip_averaged(self, picture: Float[Tensor, "B 4 S S"], elevation_rad: Float[Tensor, " B"]) -> DensityField:
+        """`forward`, averaged with what it says of the mirrored picture, mirrored back.
 
         The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
         """
@@ -142,7 +143,7 @@ class CoarseVolume(nn.Module):
 
     def render(
         self, field: DensityField, rays: Rays, num_samples: int, generator: torch.Generator | None = None
-    ) -> Tensor:
+    ) -> Float[Tensor, "B V 4 H W"]:
         """Volume-render views, (B, V, 4, height, width), straight RGBA in [0, 1], with gradients.
 
         ``rays`` are (B, V, ...). With a generator the samples along each ray are jittered, as in training.
@@ -157,35 +158,37 @@ class CoarseVolume(nn.Module):
         rgba = torch.cat([(weight[:, None] * colour).sum(-1), weight.sum(-1)[:, None]], dim=1)
         return straight(rgba.reshape(batch, 4, views, height, width).transpose(1, 2)).clamp(0, 1)
 
-    def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: DensityField, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B P"]:
         """Logits (B, P) of points (B, P, 3) being opaque, before carving; over the step that training asked of."""
         return torch.log(torch.expm1((self._density(field, points) * _OPAQUE_STEP).clamp(min=1e-6)))
 
-    def appearance(self, field: DensityField, points: Tensor) -> Appearance:
+    def appearance(self, field: DensityField, points: Float[Tensor, "B P 3"]) -> Appearance:
         """What points (B, P, 3) look like, whatever the density there."""
         found = self._appearance(field, points, self._project(points, field.elevation_rad))
         return Appearance(found.rgb, found.share[:, 1], found.share[:, 2])
 
-    def opacity(self, field: DensityField, points: Tensor, step: float) -> Tensor:
+    def opacity(self, field: DensityField, points: Float[Tensor, "B P 3"], step: float) -> Float[Tensor, "B P"]:
         """How opaque ``step`` frame radii of the field are at points (B, P, 3), before carving; (B, P) in [0, 1]."""
         return 1 - torch.exp(-self._density(field, points) * step)
 
-    def colour(self, field: DensityField, points: Tensor) -> Tensor:
+    def colour(self, field: DensityField, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B 3 P"]:
         """The colour of the field at points (B, P, 3), whatever its density there; (B, 3, P) in [0, 1]."""
         return self._appearance(field, points, self._project(points, field.elevation_rad)).rgb
 
-    def _look_up(self, field: DensityField, points: Tensor) -> _LookUp:
+    def _look_up(self, field: DensityField, points: Float[Tensor, "B P 3"]) -> _LookUp:
         """Where the picture shows points (B, P, 3), and what may be there."""
         uv = self._project(points, field.elevation_rad)
         # Nothing can be where the picture shows the background: the silhouette carves, at the picture's resolution.
         alpha = _sample_picture(field.picture[:, 3:], uv)[:, 0]
         return _LookUp(uv, alpha * (points.square().sum(-1) < 1))
 
-    def _density(self, field: DensityField, points: Tensor) -> Tensor:
+    def _density(self, field: DensityField, points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B P"]:
         """Density (B, P) per frame radius, before carving."""
         return F.softplus(_sample_grid(field.density, points)[:, 0] * 4 - 1) * 8
 
-    def _appearance(self, field: DensityField, points: Tensor, front_uv: Tensor) -> _Appearance:
+    def _appearance(
+        self, field: DensityField, points: Float[Tensor, "B P 3"], front_uv: Float[Tensor, "B P 2"]
+    ) -> _Appearance:
         """A learned blend of a predicted colour, the picture's pixel in front, and a pixel elsewhere in it."""
         appearance = _sample_grid(field.appearance, points)
         predicted = torch.sigmoid(appearance[:, :3])
@@ -195,7 +198,7 @@ class CoarseVolume(nn.Module):
         rgb = share[:, :1] * predicted + share[:, 1:2] * front + share[:, 2:3] * away
         return _Appearance(rgb, predicted, away_uv, share)
 
-    def _project(self, points: Tensor, elevation_rad: Tensor) -> Tensor:
+    def _project(self, points: Float[Tensor, "B *P 3"], elevation_rad: Float[Tensor, " B"]) -> Float[Tensor, "B *P 2"]:
         """Where points (B, ..., 3) are seen in the picture, (B, ..., 2) in [-1, 1], +v down."""
         half = radians(self.config.fov_deg) / 2
         shape = (-1,) + (1,) * (points.dim() - 2)
@@ -206,14 +209,16 @@ class CoarseVolume(nn.Module):
         return torch.stack([x, -up], dim=-1) / (depth * tan(half))[..., None]
 
 
-def _voxel_centres(size: int, like: Tensor) -> Tensor:
+def _voxel_centres(size: int, like: Tensor) -> Float[Tensor, "1 {size**3} 3"]:
     """World positions (1, size^3, 3) of a (Z, Y, X) grid over [-1, 1]^3."""
     axis = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size * 2 - 1
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(1, -1, 3)
 
 
-def _points_along(rays: Rays, num_samples: int, generator: torch.Generator | None) -> Tensor:
+def _points_along(
+    rays: Rays, num_samples: int, generator: torch.Generator | None
+) -> Float[Tensor, "B R {num_samples} 3"]:
     """Sample positions (B, V * height * width, num_samples, 3), evenly between planes that touch the unit sphere."""
     batch = len(rays.origins)
     origins = rays.origins[:, :, None, None, :].expand(rays.directions.shape).reshape(batch, -1, 1, 3)
@@ -227,25 +232,27 @@ def _points_along(rays: Rays, num_samples: int, generator: torch.Generator | Non
     return origins + directions * (middle + offsets[..., None])
 
 
-def _ray_weights(density: Tensor) -> Tensor:
+def _ray_weights(density: Float[Tensor, "*R samples"]) -> Float[Tensor, "*R samples"]:
     """How much each sample (..., samples) contributes to its ray (NeRF, eq. 3); samples divide 2 frame radii evenly."""
     alpha = 1 - torch.exp(-density * (2 / density.shape[-1]))
     through = torch.cumprod(1 - alpha, dim=-1)
     return alpha * torch.cat([torch.ones_like(alpha[..., :1]), through[..., :-1]], dim=-1)
 
 
-def _sample_picture(picture: Tensor, uv: Tensor) -> Tensor:
+def _sample_picture(picture: Float[Tensor, "B C S S"], uv: Float[Tensor, "B P 2"]) -> Float[Tensor, "B C P"]:
     """Bilinear look-up of (B, C, S, S) at uv (B, P, 2); returns (B, C, P)."""
     return F.grid_sample(picture, uv[:, None], align_corners=False, padding_mode="border")[:, :, 0]
 
 
-def _sample_grid(grid: Tensor, points: Tensor) -> Tensor:
+def _sample_grid(grid: Float[Tensor, "B C G G G"], points: Float[Tensor, "B P 3"]) -> Float[Tensor, "B C P"]:
     """Trilinear look-up of (B, C, Z, Y, X) at points (B, P, 3); returns (B, C, P)."""
     at = points[:, :, None, None, :]
     return F.grid_sample(grid, at, align_corners=False, padding_mode="border")[..., 0, 0]
 
 
-def _unfold_voxels(x: Tensor, factor: int) -> Tensor:
+def _unfold_voxels(
+    x: Float[Tensor, "B {factor**3} G G G"], factor: int
+) -> Float[Tensor, "B 1 {factor}*G {factor}*G {factor}*G"]:
     """Rearrange (B, f^3, G, G, G) to (B, 1, fG, fG, fG), the pixel shuffle of three dimensions."""
     batch, _, size, _, _ = x.shape
     x = x.reshape(batch, factor, factor, factor, size, size, size)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.metrics.weights import FETCH_COMMAND, LPIPS_NETS, lpips_file
+from eval.metrics.weights import FETCH_COMMAND, LPIPS_NETWORKS, lpips_file
 from mv3d.errors import Mv3dError
 
 # lpips 0.1.4 (pip) with torchvision's weights on `_pair(seed, height, width)`
@@ -48,7 +48,7 @@ def test_genuine_distances(genuine, seed, height, width, expected):
 
 @pytest.mark.weights
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("net", LPIPS_NETS)
+@pytest.mark.parametrize("net", LPIPS_NETWORKS)
 def test_equals_the_lpips_package_side_by_side(net, layer_lists):
     """Its code and its own linear layers, on convolutions that both share: genuine ones where they are."""
     package = pytest.importorskip("lpips", reason="pip install --no-deps lpips==0.1.4")
@@ -90,7 +90,7 @@ def test_zero_for_equal_pictures_and_growing_with_noise(genuine):
     assert (values.diff(dim=0) > 0).all()
 
 
-@pytest.mark.parametrize("net", LPIPS_NETS)
+@pytest.mark.parametrize("net", LPIPS_NETWORKS)
 def test_serves_as_a_loss(net):
     torch.manual_seed(0)
     network = Lpips(net)

@@ -9,7 +9,7 @@ import torch
 
 from eval.__main__ import main
 from eval.metrics.lpips import Lpips, load_lpips
-from eval.metrics.weights import LPIPS_NETS, ArrayUnpickler, dists_file, fetch_weights, lpips_file
+from eval.metrics.weights import LPIPS_NETWORKS, ArrayUnpickler, dists_file, fetch_weights, lpips_file
 
 
 def test_unpickler_reads_arrays():
@@ -75,7 +75,7 @@ def test_weights_of_installed_packages_are_preferred_and_need_no_cache(tmp_path,
     import lpips  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr("eval.metrics.weights._dists_from_wheel", lambda: {"alpha": np.ones(1475, dtype=np.float32)})
-    networks = {net: Lpips(net) for net in LPIPS_NETS}
+    networks = {net: Lpips(net) for net in LPIPS_NETWORKS}
     for net, network in networks.items():
         state = {"scaling_layer.shift": network.shift}
         for k, conv in enumerate(network.convs):
@@ -84,9 +84,9 @@ def test_weights_of_installed_packages_are_preferred_and_need_no_cache(tmp_path,
             state |= {f"lin{k}.model.1.weight": linear.weight, f"lins.{k}.model.1.weight": linear.weight}
         lpips.LPIPS.states[net] = {name: value.detach() for name, value in state.items()}
     try:
-        written = [*(lpips_file(net, tmp_path / "cache") for net in LPIPS_NETS), dists_file(tmp_path / "cache")]
+        written = [*(lpips_file(net, tmp_path / "cache") for net in LPIPS_NETWORKS), dists_file(tmp_path / "cache")]
         assert fetch_weights(tmp_path / "cache") == written
-        uncached = {net: load_lpips(net, tmp_path / "none").state_dict() for net in LPIPS_NETS}
+        uncached = {net: load_lpips(net, tmp_path / "none").state_dict() for net in LPIPS_NETWORKS}
     finally:
         del sys.modules["lpips"]
     for net, network in networks.items():

@@ -15,7 +15,6 @@ from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.processes import MicroBatch
 from finetune.read_config import load_config
-from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.errors import Mv3dError
@@ -80,7 +79,7 @@ def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(writ
     assert sample.shape[:2] == (2, 4)
     assert timestep.shape == (2,)  # one noise level per clip
     assert ids[:, :2].tolist() == [list(stage.model.facts.added_time_ids[:2])] * 2
-    samples = [decoded(raw) for raw in stage.clips._stream.batch(0)]
+    samples = stage.clips.samples(0)
     starts = torch.randint(2**31, (2,), generator=torch.Generator().manual_seed(0)) % 4
     for k, (clip, start) in enumerate(zip(samples, starts.tolist(), strict=True)):
         assert ids[k, 2].item() == pytest.approx(clip.facts["cond_aug"][start])
@@ -95,7 +94,7 @@ def test_training_sees_the_ids_that_sampling_gives_and_the_picture_unscaled(writ
 
 def test_a_mirrored_variant_turns_the_other_way(write_recipe):
     stage = DiffusionTraining(load_config(write_recipe()))
-    samples = [decoded(raw) for step in range(12) for raw in stage.clips._stream.batch(step)]
+    samples = [sample for step in range(12) for sample in stage.clips.samples(step)]
     stage.close()
     by_name = {
         (s.facts["object_id"], s.facts["variant"]): [from_nerfstudio(camera) for camera in s.facts["cameras"]]

@@ -7,15 +7,15 @@ ids and the picture's latents in test_adapt.py, guidance and scores in test_vali
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from finetune import encode
-from finetune.clips import load_frames
+from finetune.data import load_frames
 from finetune.read_config import load_config
-from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.model.autoencoder import to_autoencoder
 from mv3d.orbit import load_orbit
@@ -32,7 +32,7 @@ def seen(write_recipe):
         loss, _ = stage.loss(0, torch.Generator().manual_seed(0))
         loss.backward()
         assert all(p.grad is not None for p in stage.network.parameters())  # all weights are trained where all are said
-        samples = [decoded(raw) for raw in stage.clips._stream.batch(0)]
+        samples = stage.clips.samples(0)
         stage.close()
         sample, _, _, _, poses = asked[0]
         return sample, poses, samples
@@ -61,8 +61,11 @@ def test_the_pictures_noise_is_gaussian_of_the_level_that_is_told(write_recipe, 
     stage.close()
     given, really_encode = [], encode.encode
     monkeypatch.setattr(encode, "encode", lambda vae, pictures: given.append(pictures) or really_encode(vae, pictures))
-    frames = load_frames(stage.clips.used.training[0], 32)
-    samples = [encode.encode_orbit(stage.model, recipe, frames, "toy", (k, 0)) for k in range(8)]
+    entry = stage.clips.used.training[0]
+    frames = load_frames(entry, 32)
+    orbits = replace(stage.clips.orbits, entries=[entry] * 8, load=lambda _: frames)
+    encoder = encode.OrbitEncoder(stage.model, recipe, orbits)
+    samples = [encoder.sample(k, 0) for k in range(8)]
     level = torch.tensor([sigma for sample in samples for sigma in sample.facts["cond_aug"]])
     noise = (torch.cat(given) - to_autoencoder(frames.rgba, 3).repeat(8, 1, 1, 1)) / level.view(-1, 1, 1, 1)
     assert noise.mean().abs() < 0.02

@@ -73,7 +73,7 @@ def test_pixels_and_alpha_count_on_the_frames_that_lpips_sees(make_stage):
     assert not make_stage.decoding.latents
     sharp, _ = loss_of(make_stage(lpips_weight=0.3))
     stage = make_stage(lpips_weight=0.3, pixel_weight=2)
-    both, figures = loss_of(stage)
+    both, metrics = loss_of(stage)
     assert len(make_stage.decoding.latents) == 1
     (output, truth), (again, _) = make_stage.decoding.pairs
     assert torch.equal(output, again)
@@ -90,8 +90,8 @@ def test_pixels_and_alpha_count_on_the_frames_that_lpips_sees(make_stage):
     assert apart.amin(dim=1).max() < 1e-6
 
     squared = (made - with_alpha[apart.argmin(dim=1)]).square().mean()
-    assert figures["edm"] == plain.item()
-    assert figures["psnr_rgba"] == pytest.approx(-10 * np.log10(squared.item()))
+    assert metrics["edm"] == plain.item()
+    assert metrics["psnr_rgba"] == pytest.approx(-10 * np.log10(squared.item()))
     assert both.item() == pytest.approx(sharp.item() + 2 * squared.item(), rel=1e-6)
     assert loss_of(make_stage(lpips_weight=0, pixel_weight=2))[0].item() == pytest.approx(
         plain.item() + 2 * squared.item(), rel=1e-6

@@ -89,14 +89,14 @@ def test_it_is_trained_along_and_stays_out_of_the_model(config_file: Path, tmp_p
         return load_file(folder / "network.safetensors")
 
     train("once", 3)
-    train("legs", 1)
-    first = latest("legs")
-    train("legs", 3)
-    once, legs = latest("once"), latest("legs")
+    train("resumed", 1)
+    first = latest("resumed")
+    train("resumed", 3)
+    once, resumed = latest("once"), latest("resumed")
     names = {key for key in once if key.startswith("discriminator.")}
     assert names
-    assert any(not torch.equal(first[key], legs[key]) for key in names)
-    assert all(torch.equal(once[key], legs[key]) for key in once)  # bit for bit as without a stop
+    assert any(not torch.equal(first[key], resumed[key]) for key in names)
+    assert all(torch.equal(once[key], resumed[key]) for key in once)  # bit for bit as without a stop
     lines = [json.loads(line) for line in (tmp_path / "once" / "diffusion" / "log.jsonl").read_text().splitlines()]
     assert all({"discriminator_loss", "generator_loss"} <= line.keys() for line in lines if "loss" in line)
     model = tmp_path / "once" / "model"

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time, and nothing in it of what killed legs were writing."""
+"""A run's folder: one process at a time, and nothing in it of what killed processes were writing."""
 
 from __future__ import annotations
 

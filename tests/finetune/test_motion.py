@@ -8,9 +8,8 @@ import torch
 
 from benchmarks.camera_motion import estimate_motions, wanted_motion
 from finetune.__main__ import main
-from finetune.clips import OrbitFrames
+from finetune.data import OrbitFrames
 from finetune.read_config import load_config
-from finetune.shards import decoded
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
@@ -53,10 +52,10 @@ def test_a_clip_is_not_gone_round(write_recipe):
     def firsts(turns: bool) -> set[int]:
         recipe = write_recipe(conditions="{poses: false}")
         stage = DiffusionTraining(load_config(recipe, ["num_views=2", f"turns={str(turns).lower()}"]))
-        sample = decoded(stage.clips._stream.batch(0)[0])
+        sample = stage.clips.samples(0)[0]
         stage.close()
         latents = torch.from_numpy(sample.arrays["latents"]).float()
-        clips = [stage.clips._clip(sample, start).latents[0] for start in range(8)]
+        clips = [stage.clips.clip(sample, start).latents[0] for start in range(8)]
         places = [[int((latents - frame).abs().amax(dim=(1, 2, 3)).argmin()) for frame in clip] for clip in clips]
         assert all((second - first) % 4 == 2 for first, second in places)
         return {first for first, _ in places}

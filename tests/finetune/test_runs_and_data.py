@@ -1,4 +1,4 @@
-"""A run and what becomes of its orbits between its legs: what is used, what is left out, and what is said of it."""
+"""A run and what becomes of its orbits between its starts: what is used, what is left out, and what is said of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from finetune.__main__ import main
-from finetune.export import note_objects
+from finetune.data import UsedOrbits, note_objects
 from finetune.read_config import load_config
-from finetune.shards import decoded, list_shards
+from finetune.shards import list_shards
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.conventions import from_nerfstudio
 from mv3d.dataset import read_manifest
@@ -95,7 +95,7 @@ def test_new_objects_are_trained_on_and_removed_ones_are_not(adapt, orbits: Path
 def test_a_damaged_list_of_what_was_trained_on_is_not_begun_anew(orbits: Path, tmp_path: Path, spoil):
     spoil(tmp_path / "trained_on.json")
     with pytest.raises(Mv3dError, match=r"trained_on.json cannot be read .* restore it: it names the objects"):
-        note_objects(tmp_path, [orbits], ["toy/ball-0"])
+        note_objects(tmp_path, [orbits], UsedOrbits([], 0, {}))
 
 
 def test_other_data_are_noticed(adapt, orbits: Path, tmp_path: Path):
@@ -131,7 +131,7 @@ def test_lens_pan_and_zoom_reach_the_shards(write_recipe, orbits: Path):
         cameras = tuple(MOTIONS[m].moved(orbit.cameras[0], 1.0) for m in ("still", "pan-left", "zoom-in", "zoom-out"))
         save_orbit(type(orbit)(orbit.frames, cameras, orbit.facts), path, overwrite=True, for_people=False)
     stage = DiffusionTraining(load_config(write_recipe(), [f"data={orbits}"]))
-    samples = {s.facts["variant"]: s for step in range(6) for s in map(decoded, stage.clips._stream.batch(step))}
+    samples = {s.facts["variant"]: s for step in range(6) for s in stage.clips.samples(step)}
     stage.close()
     for variant, sample in samples.items():
         still, panned, nearer, farther = (from_nerfstudio(camera) for camera in sample.facts["cameras"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from imageio_ffmpeg import count_frames_and_secs
 
-from finetune.clips import OrbitFrames
+from finetune.data import OrbitFrames
 from finetune.pictures import save_rows_video
 from finetune.validation import score_sampled
 from mv3d.cameras import static_orbit

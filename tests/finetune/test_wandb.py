@@ -1,4 +1,4 @@
-"""What wandb is sent, offline: figures, sheets and videos of a run in two legs."""
+"""What wandb is sent, offline: metrics, sheets and videos of a run that was resumed."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def decoded(video: Path, width: int, height: int) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3) / 255
 
 
-def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
+def test_a_resumed_run_is_one_run_with_metrics_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setattr("finetune.stages.diffusion.load_lpips", lambda _: SquaredError())
     recipe = str(write_recipe(top="wandb_project: toy\n", validation_objects=1))
     try:
         for steps in (2, 4):
-            legs = ["--set", f"diffusion.loop.steps={steps}", "--set", "diffusion.loop.validate_every=2"]
-            assert main([recipe, *legs]) == 0
+            settings = ["--set", f"diffusion.loop.steps={steps}", "--set", "diffusion.loop.validate_every=2"]
+            assert main([recipe, *settings]) == 0
     finally:
         wandb.teardown()
     run = tmp_path / "run/diffusion"
@@ -81,13 +81,13 @@ def test_two_legs_are_one_run_with_figures_and_videos_beside_truth(write_recipe,
         assert config["diffusion"]["loop"]["learning_rate"] == 1e-3
         sent += history(path)
 
-    # The figures are those of the JSON lines, by the same steps.
+    # The metrics are those of the JSON lines, by the same steps.
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    figures = [{k: json.loads(v) for k, v in line.items() if not k.startswith("_")} for line in sent]
-    logged = [line for line in figures if "orbits.path" not in line]
+    metrics = [{k: json.loads(v) for k, v in line.items() if not k.startswith("_")} for line in sent]
+    logged = [line for line in metrics if "orbits.path" not in line]
     assert logged == [{k: v for k, v in line.items() if k != "time"} for line in lines]
     assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4]
-    shown = [line for line in figures if "orbits.path" in line]
+    shown = [line for line in metrics if "orbits.path" in line]
     assert [line["step"] for line in shown] == [2, 4]
 
     # The video has the truth at the left of the model's views.

@@ -9,25 +9,16 @@ import pytest
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with random weights: 32 px, 5 views, 2 steps, a second of work."""
     import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers import CLIPVisionModelWithProjection
 
     from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
     from mv3d.model.unet import OrbitUNet
     from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
-    from tests.tiny import TINY_UNET, tiny_vision_config
+    from tests.tiny import TINY_UNET, make_rgba_vae, tiny_vision_config
 
     torch.manual_seed(0)
     unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
-    vae = AutoencoderKL(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        mid_block_add_attention=False,
-    )
+    vae = make_rgba_vae()
     volume = CoarseVolume(
         CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
     )

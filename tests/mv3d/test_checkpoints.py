@@ -14,23 +14,10 @@ from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model, load_module, load_strict, save_model, save_module
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
-from tests.tiny import TINY_UNET, tiny_vision_config
+from tests.tiny import TINY_UNET, make_rgba_vae, tiny_vision_config
 
 VOLUME = CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
 FACTS = ModelFacts("tiny", "CC0-1.0", 32, 5, (0.0, 0.0, 1e-5), 0.01, 90.0, 3, "triangle", 1.0, 2.0, 7, False)
-
-
-def make_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(8, 8),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        mid_block_add_attention=False,
-        scaling_factor=0.7,
-    )
 
 
 def make_image_encoder() -> CLIPVisionModelWithProjection:
@@ -41,7 +28,9 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
 def model() -> OrbitModel:
     torch.manual_seed(0)
     unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
-    return OrbitModel(unet.eval(), make_vae().eval(), make_image_encoder(), CoarseVolume(VOLUME).eval(), FACTS)
+    return OrbitModel(
+        unet.eval(), make_rgba_vae(scaling_factor=0.7).eval(), make_image_encoder(), CoarseVolume(VOLUME).eval(), FACTS
+    )
 
 
 @pytest.fixture
@@ -98,7 +87,7 @@ def test_a_stock_svd_folder_loads_and_computes_svd(tmp_path):
     torch.manual_seed(0)
     stock = UNetSpatioTemporalConditionModel(**TINY_UNET).eval()
     stock.save_pretrained(tmp_path / "unet", variant="fp16")
-    make_vae().save_pretrained(tmp_path / "vae")
+    make_rgba_vae(scaling_factor=0.7).save_pretrained(tmp_path / "vae")
     make_image_encoder().save_pretrained(tmp_path / "image_encoder")
     EulerDiscreteScheduler(sigma_min=0.002, sigma_max=500.0).save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')

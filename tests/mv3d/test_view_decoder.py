@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mv3d.model.autoencoder import RgbaAutoencoder, decode, sees_views
+from mv3d.model.autoencoder import RgbaAutoencoder, decode, is_view_conditioned
 from mv3d.model.checkpoints import _make_vae, load_module
 from mv3d.model.weights import save_module
 
@@ -57,6 +57,6 @@ def test_whether_a_decoder_sees_views_is_stored_with_its_weights(tmp_path: Path)
         vae = RgbaAutoencoder((8, 16), decoder_sees_views=sees)
         save_module(vae, dict(vae.config) | {"_class_name": "RgbaAutoencoder"}, tmp_path / str(sees))
         loaded = load_module(_make_vae, tmp_path / str(sees))
-        assert sees_views(loaded) is sees
+        assert is_view_conditioned(loaded) is sees
         latents = torch.randn(1, 8, 4, 4)
         torch.testing.assert_close(decode(loaded, latents), decode(vae, latents))

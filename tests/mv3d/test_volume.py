@@ -83,7 +83,7 @@ def test_a_mirrored_picture_has_a_mirrored_field(network: CoarseVolume):
     picture[:, :3, :, 16:] *= 0.3
     points = torch.rand(1, 200, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     mirrored = points * torch.tensor([-1.0, 1, 1])
-    one, other = network.complete(picture, elevation), network.complete(picture.flip(-1), elevation)
+    one, other = network.flip_averaged(picture, elevation), network.flip_averaged(picture.flip(-1), elevation)
     torch.testing.assert_close(network.colour(one, points), network.colour(other, mirrored), atol=1e-3, rtol=0)
     logits, flipped = network.occupancy_logits(one, points), network.occupancy_logits(other, mirrored)
     torch.testing.assert_close(logits, flipped, atol=1e-3, rtol=0)
