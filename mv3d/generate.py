@@ -23,6 +23,7 @@ from mv3d.model.coarse_stage import CoarseObject, find_object
 from mv3d.model.decoding import check_finite
 from mv3d.model.pipeline import is_camera_conditioned, make_conditions, sample_views
 from mv3d.model.posed_picture import PosedPicture
+from mv3d.model.relief import make_relief
 from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 from mv3d.progress import OnStep, begin_stage
@@ -140,6 +141,8 @@ def generate(
         begin_stage(on_step, "coarse")
         small = [one.resized(model.output_px) for one in given]
         thing = replace(find_object(model.volume, small), pictures=tuple(given))
+        if settings.relief:
+            thing = replace(thing, surface=make_relief(thing.surface, small[0]))
     views = Views(model, given[0], thing, settings)
     if settings.preview:
         frames, stages = views.drawn(cameras), "coarse surface"
@@ -169,6 +172,8 @@ def _check_told(model: OrbitModel, settings: GenerateSettings, num_pictures: int
         raise Mv3dError(f"{name} is not told cameras and makes level, even turns only; ask it for one", argument="path")
     if model.volume is None and settings.preview:
         raise Mv3dError(f"{name} has no coarse stage, so it has no preview", argument="preview")
+    if model.volume is None and settings.relief:
+        raise Mv3dError(f"{name} has no coarse stage to tell a relief's depth; cut the object out", argument="matte")
     if model.volume is None and num_pictures > 1:
         raise Mv3dError(f"{name} sees one picture, and has no surface that others could shape", argument="view")
 

@@ -34,6 +34,8 @@ class GenerateSettings:
     They stand in the world where the picture's is at azimuth 0 and the usual distance, and need not include it."""
     size_px: int | None = None
     """Of the frames' longer side; if None, the model's."""
+    relief: bool = False
+    """The picture fills its frame, and becomes a relief."""
     preview: bool = False
     decode_chunk: int | None = None
     """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""

@@ -90,11 +90,13 @@ def cut_out(rgba: Frames, matte: Matte = "auto", mask: NDArray[np.float32] | Non
     """Free the object from its background.
 
     ``auto`` takes the picture's own alpha where it has some, else U2-Net where its weights are, else the colour of a
-    plain background. A ``mask`` (H, W) goes before them all.
+    plain background. A ``mask`` (H, W) goes before them all. ``none`` keeps everything, on white.
 
     Raises:
         Mv3dError: if the background cannot be told from the object, or nothing is left.
     """
+    if matte == "none":
+        return np.concatenate([composite(rgba), np.ones_like(rgba[..., 3:])], axis=-1)
     if mask is not None:
         freed = matte_mask(composite(rgba), mask)
     elif matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):

@@ -273,7 +273,7 @@ class _Generator:
         if not self.model.facts.turns:
             clip = generate_clip(*alone.at(self.model.output_px), self.model, settings, on_step)
             return replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
-        estimated = self.options.elevation == "auto" and self.model.coarse is not None
+        estimated = self.options.elevation == "auto" and self.model.coarse is not None and not settings.relief
         if estimated:
             settings = orbit_settings(self.options, self._estimate(*alone.at(self.model.output_px)))
         first_deg = settings.elevation_deg

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mv3d.lift import LiftSettings
 
 _FPS = (1.0, 120.0)
+_RELIEF_SWING_DEG = 18.0  # before a picture that fills its frame, which has no other sides
 
 
 def check_options(options: OrbitOptions, num_pictures: int) -> None:
@@ -72,17 +73,24 @@ def orbit_settings(options: OrbitOptions, elevation_deg: float) -> GenerateSetti
     file = _file_of(options)
     if file is not None and file.elevation_deg is not None and options.elevation == "auto":
         elevation_deg = file.elevation_deg
+    relief = options.matte == "none"
+    if relief and options.elevation == "auto":
+        elevation_deg = 0.0  # paintings are looked at straight
     settings = GenerateSettings(
         num_views=options.num_views,
         elevation_deg=elevation_deg,
-        elevations_deg=_swinging(options, elevation_deg) if options.path == "turn" else None,
+        elevations_deg=_swinging(options, elevation_deg) if options.path == "turn" and not relief else None,
         size_px=options.size,
         steps=options.steps,
         guidance=options.guidance,
         seed=options.seed,
+        relief=relief,
         preview=options.preview,
         decode_chunk=options.decode_chunk,
     )
+    if options.path == "turn" and relief:
+        path = named_path("swing", max(1, options.num_views), elevation_deg, options.swing or _RELIEF_SWING_DEG)
+        return replace(settings, path=path)
     if options.path == "turn":
         return settings
     path = _path(options, file, elevation_deg)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import UseAppendAction, arg
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Matte = Literal["auto", "alpha", "plain", "u2net"]
+Matte = Literal["auto", "alpha", "plain", "u2net", "none"]
 ExportFormat = Literal[
     "glb", "obj", "ply", "stl", "3mf", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
 ]
@@ -20,7 +20,7 @@ class OrbitOptions:
     """How pictures become orbits. The docstrings are the command line's help."""
 
     path: Annotated[str, arg(metavar="NAME|FILE")] = "turn"
-    """How the camera moves: turn, swing, spiral, top, zoom, dolly, or a file of key-frames or a transforms.json."""
+    """How the camera moves: turn, swing, spiral, top, zoom, dolly; or a file of key-frames, or a transforms.json."""
     num_views: int = 21
     """Views of the path; of a file as many as it has cameras, or its seconds and --fps need, unless given."""
     fps: float | None = None
@@ -61,7 +61,8 @@ class OrbitOptions:
     texture_size: int = 1024
     """Pixels of the sides of the mesh's texture."""
     matte: Matte = "auto"
-    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
+    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds; none: everywhere, as
+    in paintings, which become a relief before which the camera swings."""
     mask: Path | None = None
     """Where the object is, by your own hand: a picture of the same size, white or opaque there and black or clear
     elsewhere."""

@@ -86,7 +86,7 @@ def load_path_file(path: Path) -> PathFile:
     if isinstance(known, dict) and "frames" in known:
         return _targets(path)
     if not isinstance(known, list) or not known:
-        raise Mv3dError(f"{path} is neither a transforms.json nor a list of key-frames (README, Own cameras)")
+        raise Mv3dError(f"{path} is neither a transforms.json nor a list of key-frames (docs/own-cameras.md)")
     if len(known) > _MOST_KEYS:
         raise Mv3dError(f"{path} has {len(known)} key-frames; {_MOST_KEYS} are the most")
     return PathFile(path, tuple(_key(path, k, key) for k, key in enumerate(known)))

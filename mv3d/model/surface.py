@@ -76,7 +76,7 @@ def extract_field(solid: Solid, field: Any, alpha: Tensor, elevation_rad: float)
     logits = _ask(solid, field, points[near], alpha.device)
     inside[near] = (logits / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
     inside = torch.from_numpy(ndimage.gaussian_filter(inside.view(shape).numpy(), _SMOOTHING)).view(-1)
-    lacking, likeliest = _rays(solid, field, alpha, pose, cells)
+    lacking, likeliest = ask_rays(solid, field, alpha, pose, cells)
     lacks = _sampled(lacking, at[near])
     thin = near.nonzero()[:, 0][lacks > 0]
     lifted = (logits + lacks)[lacks > 0] / _LOGITS_PER_CELL
@@ -116,7 +116,7 @@ def smoothed(mesh: Mesh, passes: int) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor, rays_px: int) -> tuple[Tensor, Tensor]:
+def ask_rays(solid: Solid, field: Any, alpha: Tensor, pose: Tensor, rays_px: int) -> tuple[Tensor, Tensor]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
     Places are distances along the ray from where it is nearest to the origin, in frame radii.
