@@ -85,7 +85,7 @@ def orbit_settings(options: OrbitOptions, elevation_deg: float) -> GenerateSetti
         guidance=options.guidance,
         seed=options.seed,
         relief=relief,
-        preview=options.preview,
+        preview=options.preview or relief,  # drawn in its own pixels, to which no model of objects has anything to add
         decode_chunk=options.decode_chunk,
     )
     if options.path == "turn" and relief:

@@ -61,8 +61,8 @@ class OrbitOptions:
     texture_size: int = 1024
     """Pixels of the sides of the mesh's texture."""
     matte: Matte = "auto"
-    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds; none: everywhere, as
-    in paintings, which become a relief before which the camera swings."""
+    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds; with none,
+    everywhere: a painting becomes a relief, before which the camera swings."""
     mask: Path | None = None
     """Where the object is, by your own hand: a picture of the same size, white or opaque there and black or clear
     elsewhere."""
