@@ -39,7 +39,7 @@ _SCALES = (0.6, 1.0)
 
 
 @dataclass(frozen=True)
-class Options:
+class MoreViews:
     """What is measured."""
 
     orbits: Annotated[Path, tyro.conf.Positional]
@@ -52,7 +52,7 @@ class Options:
     model: str = "mini"
 
 
-def main(options: Options) -> None:
+def main(options: MoreViews) -> None:
     """Print a line an object and number of pictures, and their means."""
     items = {item.object_id: item for item in find_objects(options.objects)}
     volume = load_model(options.model).volume
@@ -101,4 +101,4 @@ def _scores(drawn: Frames, truth: Frames, surface: Mesh, mesh: Mesh) -> tuple[fl
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(MoreViews, description=__doc__))

@@ -28,7 +28,7 @@ from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 from mv3d.progress import OnStep, begin_stage
 from mv3d.reframing import is_alike
-from mv3d.views import Views
+from mv3d.views import ObjectViews
 
 _TEXTURE_VIEWS = 21
 
@@ -133,7 +133,7 @@ def generate(
     size_px = settings.size_px or model.output_px
     shown = [(picture, 0.0, settings.elevation_deg), *((one.frame, one.azimuth_deg, one.elevation_deg) for one in more)]
     given = [PosedPicture(_given(frame, model, size_px), *pose) for frame, *pose in shown]
-    _check_told(model, settings, len(given))
+    _check_settings(model, settings, len(given))
     cameras = settings.cameras(size_px)
     started = time.perf_counter()
     thing = None
@@ -143,7 +143,7 @@ def generate(
         thing = replace(find_object(model.volume, small), pictures=tuple(given))
         if settings.relief:
             thing = replace(thing, surface=make_relief(thing.surface, small[0]))
-    views = Views(model, given[0], thing, settings)
+    views = ObjectViews(model, given[0], thing, settings)
     if settings.preview:
         frames, stages = views.drawn(cameras), "coarse surface"
         seconds = {"coarse": time.perf_counter() - started}
@@ -161,7 +161,7 @@ def generate(
     return Generated(Orbit(frames, cameras, facts), thing, settings)
 
 
-def _check_told(model: OrbitModel, settings: GenerateSettings, num_pictures: int) -> None:
+def _check_settings(model: OrbitModel, settings: GenerateSettings, num_pictures: int) -> None:
     name = model.facts.name
     if not model.facts.turns:
         raise Mv3dError(

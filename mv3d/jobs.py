@@ -269,13 +269,13 @@ class _Generator:
         from mv3d.generate import PosedFrame, generate, generate_clip
 
         settings, keep = self.settings, self.options.keep_framing
-        alone = frame_together(cut_outs[:1], [(0.0, settings.elevation_deg)], keep_framing=keep)
+        single = frame_together(cut_outs[:1], [(0.0, settings.elevation_deg)], keep_framing=keep)
         if not self.model.facts.turns:
-            clip = generate_clip(alone.at(self.model.output_px)[0], self.model, settings, on_step)
+            clip = generate_clip(single.at(self.model.output_px)[0], self.model, settings, on_step)
             return replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
         estimated = self.options.elevation == "auto" and self.model.coarse is not None and not settings.relief
         if estimated:
-            settings = orbit_settings(self.options, self._estimate(alone.at(self.model.output_px)[0]))
+            settings = orbit_settings(self.options, self._estimate(single.at(self.model.output_px)[0]))
         first_deg = settings.elevation_deg
         views = parse_views(self.options.view)
         poses = [(v.azimuth_deg, first_deg if v.elevation_deg is None else v.elevation_deg) for v in views]

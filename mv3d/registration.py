@@ -30,7 +30,7 @@ _PRIOR = 0.03  # how much less a silhouette's own middle and scale count than wh
 
 
 @dataclass(frozen=True, eq=False)
-class _Silhouette:
+class _Outline:
     """A picture's outline: corners (C, 2) of its convex hull in pixels, its camera, and its own framing."""
 
     corners: Array
@@ -78,7 +78,7 @@ def _framing(own: Framing, change: Array, enlarged: float) -> Framing:
     return Framing(float(x), float(y), float(own.half * enlarged / np.exp(change[0])))
 
 
-def _outline(rgba: Frames, pose: Pose) -> _Silhouette:
+def _outline(rgba: Frames, pose: Pose) -> _Outline:
     rows, columns = np.nonzero(rgba[..., 3] > 0.5)
     own = framing_of(rgba)
     corners = np.concatenate([np.stack([columns + dx, rows + dy], axis=1) for dx in (0, 1) for dy in (0, 1)])
@@ -86,7 +86,7 @@ def _outline(rgba: Frames, pose: Pose) -> _Silhouette:
         corners = corners[ConvexHull(corners).vertices]
     else:  # so faint that nothing in it is sure
         corners = np.array([[own.x + dx * own.half, own.y + dy * own.half] for dx in (-1, 1) for dy in (-1, 1)])
-    return _Silhouette(corners.astype(np.float64), Camera.looking_at_origin(*pose, size_px=2), own)
+    return _Outline(corners.astype(np.float64), Camera.looking_at_origin(*pose, size_px=2), own)
 
 
 def _difference(one: Camera, one_uv: Array, other: Camera, other_uv: Array) -> Array:

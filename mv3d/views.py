@@ -31,7 +31,7 @@ _SAME_PLACE = 1e-6  # world units
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class ObjectViews:
     """What makes views of one object."""
 
     model: OrbitModel
@@ -52,11 +52,11 @@ class Views:
         """
         own_px, size_px = self.model.output_px, max(cameras[0].width_px, cameras[0].height_px)
         known = [self._known(camera, k) for k, camera in enumerate(cameras)]
-        told, at = self._told(known)
-        coarse = None if self.thing is None else self._draw(told)
-        conditions = make_conditions(self.model, self._small(), told, self.settings.seed, coarse)
-        long = divide_views(len(told), self.model.facts.num_views) if is_camera_conditioned(self.model) else None
-        sampling = replace(self.settings.sampling, num_views=len(told))
+        asked, at = self._with_picture_first(known)
+        coarse = None if self.thing is None else self._draw(asked)
+        conditions = make_conditions(self.model, self._small(), asked, self.settings.seed, coarse)
+        long = divide_views(len(asked), self.model.facts.num_views) if is_camera_conditioned(self.model) else None
+        sampling = replace(self.settings.sampling, num_views=len(asked))
         views = sample_views(self.model, conditions, sampling, on_step, long)[at]
         if size_px == own_px and all(map(is_alike, cameras, known)):
             return views
@@ -95,11 +95,11 @@ class Views:
             )
         return framing
 
-    def _told(self, cameras: Sequence[Camera]) -> tuple[list[Camera], list[int]]:
+    def _with_picture_first(self, cameras: Sequence[Camera]) -> tuple[list[Camera], list[int]]:
         """The picture's own camera, then all others; and where the views are among them."""
         own = self.picture.camera(self.model.output_px)
         first = next((k for k, camera in enumerate(cameras) if is_alike(camera, own)), None)
-        told = [own if first is None else cameras[first], *(c for k, c in enumerate(cameras) if k != first)]
+        asked = [own if first is None else cameras[first], *(c for k, c in enumerate(cameras) if k != first)]
         if first is None:
-            return told, list(range(1, len(told)))
-        return told, [0 if k == first else k + (k < first) for k in range(len(cameras))]
+            return asked, list(range(1, len(asked)))
+        return asked, [0 if k == first else k + (k < first) for k in range(len(cameras))]

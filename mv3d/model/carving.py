@@ -28,7 +28,7 @@ _LEAST_DEPTH = 0.025  # of a lifted part, frame radii
 
 
 @dataclass(frozen=True, eq=False)
-class _Silhouette:
+class _SilhouetteMaps:
     """What a picture says of the rays through it: maps (1, 1, S, S) beside its pose (1, 2)."""
 
     pose: Tensor
@@ -50,7 +50,7 @@ class CarvedSolid:
         asked = []
         for picture, one in zip(pictures, self._silhouettes, strict=True):  # while nothing is lifted yet
             maps = ask_rays(self, field, picture.rgba[3], one.pose, min(_RAYS_PX, picture.size_px))
-            asked.append(_Silhouette(one.pose, one.within, *(part[None, None] for part in maps)))
+            asked.append(_SilhouetteMaps(one.pose, one.within, *(part[None, None] for part in maps)))
         self._silhouettes = asked
 
     def occupancy_logits(self, field: Any, points: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ class CarvedSolid:
         return logits
 
 
-def _silhouette(picture: PosedPicture) -> _Silhouette:
+def _silhouette(picture: PosedPicture) -> _SilhouetteMaps:
     alpha = picture.resized(min(_OUTLINE_PX, picture.size_px)).rgba[3].cpu().numpy()
     within = torch.from_numpy(outline_distance(alpha, 0)) * (2 / len(alpha))
-    return _Silhouette(picture.pose[None], within[None, None])
+    return _SilhouetteMaps(picture.pose[None], within[None, None])
 
 
 def _look_up(picture: Tensor, at: Tensor) -> Tensor:
