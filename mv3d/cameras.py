@@ -27,7 +27,8 @@ Array = NDArray[np.float64]
 DEFAULT_FOV_DEG = 33.8  # SV3D, appendix B
 DEFAULT_RADIUS = 2.2  # a median object of largest extent 1 fills the frame of the default field of view
 _EXACT = 1e-9  # what rounding leaves, in degrees, pixels and parts of the radius
-_MAX_ELEVATION_DEG = 89.0  # at the pole "up" is undefined; SV3D clamps here too
+STEEPEST_DEG = 89.0
+"""Of upright cameras: at the pole "up" is undefined; SV3D clamps here too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +71,8 @@ class Camera:
         fov_deg: float = DEFAULT_FOV_DEG,
     ) -> Camera:
         """Make the upright camera on a sphere around the origin; ``fov_deg`` spans the picture's longer side."""
-        if abs(elevation_deg) > _MAX_ELEVATION_DEG:
-            raise ValueError(f"elevation {elevation_deg} is outside +-{_MAX_ELEVATION_DEG} degrees")
+        if abs(elevation_deg) > STEEPEST_DEG:
+            raise ValueError(f"elevation {elevation_deg} is outside +-{STEEPEST_DEG} degrees")
         if not (radius > 0 and 0 < fov_deg < 180):
             raise ValueError(f"radius {radius} and field of view {fov_deg} must be positive (and under 180)")
         azimuth, elevation = radians(azimuth_deg), radians(elevation_deg)
@@ -219,39 +220,6 @@ def sine_orbit(
     return orbit_through(360 * turns, elevations, radius, size_px=size_px, fov_deg=fov_deg)
 
 
-def spiral_orbit(
-    num_views: int,
-    first_elevation_deg: float,
-    last_elevation_deg: float,
-    *,
-    turns: float = 1.0,
-    radius: float = DEFAULT_RADIUS,
-    size_px: int,
-    fov_deg: float = DEFAULT_FOV_DEG,
-) -> tuple[Camera, ...]:
-    """Circle the object ``turns`` times while the elevation moves evenly from the first view to the last."""
-    elevations = np.linspace(first_elevation_deg, last_elevation_deg, num_views)
-    return orbit_through(360 * turns * _turns(num_views), elevations, radius, size_px=size_px, fov_deg=fov_deg)
-
-
-def keyframe_orbit(
-    num_views: int,
-    keyframes: Sequence[tuple[float, float]],
-    *,
-    radius: float = DEFAULT_RADIUS,
-    size_px: int,
-    fov_deg: float = DEFAULT_FOV_DEG,
-) -> tuple[Camera, ...]:
-    """Pass through (azimuth_deg, elevation_deg) keyframes, evenly spaced in time, the last view on the last one."""
-    if len(keyframes) < 2:
-        raise ValueError(f"a path needs at least two keyframes, got {len(keyframes)}")
-    keys = np.asarray(keyframes, dtype=np.float64)
-    _turns(num_views)
-    at = np.linspace(0, len(keys) - 1, num_views)
-    azimuths, elevations = (np.interp(at, np.arange(len(keys)), keys[:, k]) for k in (0, 1))
-    return orbit_through(azimuths, elevations, radius, size_px=size_px, fov_deg=fov_deg)
-
-
 def dynamic_path(
     rng: np.random.Generator, num_views: int, elevation_deg: float
 ) -> tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " N"]]:
@@ -269,7 +237,7 @@ def dynamic_path(
     swing = (np.roll(swing, 1) + swing + np.roll(swing, -1)) / 3
     noise = rng.normal(0, 360 / num_views / 8, num_views)
     noise[0] = 0
-    elevations = np.clip(elevation_deg + swing - swing[0], -_MAX_ELEVATION_DEG, _MAX_ELEVATION_DEG)
+    elevations = np.clip(elevation_deg + swing - swing[0], -STEEPEST_DEG, STEEPEST_DEG)
     return (360 * turns + noise) % 360, elevations
 
 
@@ -317,7 +285,7 @@ def turned_to_front(cameras: Sequence[Camera]) -> tuple[Camera, ...]:
 def _turned_exactly(camera: Camera, azimuth_deg: float) -> Camera:
     """As `Camera.turned`; one that looks upright at the origin is made of its angles, without rests of rounding."""
     right, up, backward = camera.world_from_cam[:3, :3].T
-    is_upright = abs(right[2]) < _EXACT and up[2] > 0 and abs(camera.elevation_deg) <= _MAX_ELEVATION_DEG
+    is_upright = abs(right[2]) < _EXACT and up[2] > 0 and abs(camera.elevation_deg) <= STEEPEST_DEG
     if not is_upright or np.abs(backward * camera.radius - camera.position).max() > _EXACT * camera.radius:
         return camera.turned(azimuth_deg)
     size_px, fov_deg = (camera.width_px, camera.height_px), camera.fov_deg

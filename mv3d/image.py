@@ -10,6 +10,7 @@ import warnings
 from io import BytesIO
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,11 +90,13 @@ def cut_out(rgba: Frames, matte: Matte = "auto", mask: NDArray[np.float32] | Non
     """Free the object from its background.
 
     ``auto`` takes the picture's own alpha where it has some, else the colour of a plain background, else U²-Net. A
-    ``mask`` (H, W) goes before them all.
+    ``mask`` (H, W) goes before them all. ``none`` keeps everything, on white.
 
     Raises:
         Mv3dError: if the background is not plain though it is said to be, or nothing is left.
     """
+    if matte == "none":
+        return np.concatenate([composite(rgba), np.ones_like(rgba[..., 3:])], axis=-1)
     if mask is not None:
         freed = matte_mask(composite(rgba), mask)
     elif matte == "alpha" or (matte == "auto" and _has_cut_out(rgba)):
@@ -116,6 +119,16 @@ def cut_out(rgba: Frames, matte: Matte = "auto", mask: NDArray[np.float32] | Non
     return freed
 
 
+class Framing(NamedTuple):
+    """The square of a picture that becomes a frame, in its pixels; it may reach beyond the picture."""
+
+    x: float
+    """Of its middle."""
+    y: float
+    half: float
+    """Of its side."""
+
+
 def frame_picture(rgba: Frames, size_px: int, fill: float = FILL) -> Frames:
     """Centre the object and scale it as in the training views; returns (size_px, size_px, 4).
 
@@ -126,11 +139,17 @@ def frame_picture(rgba: Frames, size_px: int, fill: float = FILL) -> Frames:
     Raises:
         Mv3dError: if the picture is transparent everywhere.
     """
-    left, right, upper, lower, half = _framing(rgba, fill)
-    margin = ceil(half) + 1
+    return crop(rgba, framing_of(rgba, fill), size_px)
+
+
+def crop(rgba: Frames, framing: Framing, size_px: int) -> Frames:
+    """The square of a picture, resampled to (size_px, size_px, 4); beyond its silhouette's box it is empty."""
+    left, right, upper, lower = _silhouette_box(rgba)
+    margin = ceil(framing.half + max(abs(left + right - 2 * framing.x), abs(upper + lower - 2 * framing.y))) + 1
     padded = np.pad(rgba[upper:lower, left:right], ((margin, margin), (margin, margin), (0, 0)))
-    middle_x, middle_y = padded.shape[1] / 2, padded.shape[0] / 2
-    return resize(padded, size_px, size_px, (middle_x - half, middle_y - half, middle_x + half, middle_y + half))
+    x, y = framing.x - left + margin, framing.y - upper + margin
+    half = framing.half
+    return resize(padded, size_px, size_px, (x - half, y - half, x + half, y + half))
 
 
 def framed_px(rgba: Frames, fill: float = FILL) -> int:
@@ -139,18 +158,24 @@ def framed_px(rgba: Frames, fill: float = FILL) -> int:
     Raises:
         Mv3dError: if the picture is transparent everywhere.
     """
-    return ceil(2 * _framing(rgba, fill)[-1])
+    return ceil(2 * framing_of(rgba, fill).half)
 
 
-def _framing(rgba: Frames, fill: float) -> tuple[int, int, int, int, float]:
-    """The silhouette's box (left, right, upper, lower), and half the side of the square around its middle."""
+def framing_of(rgba: Frames, fill: float = FILL) -> Framing:
+    """The framing of `frame_picture`; raises as it does."""
+    left, right, upper, lower = _silhouette_box(rgba)
+    y, x = np.nonzero(rgba[..., 3] > _SEEN)
+    centre_x, centre_y = (left + right) / 2, (upper + lower) / 2
+    radius = np.hypot(np.abs(x + 0.5 - centre_x) + 0.5, np.abs(y + 0.5 - centre_y) + 0.5).max()
+    return Framing(centre_x, centre_y, radius / fill)
+
+
+def _silhouette_box(rgba: Frames) -> tuple[int, int, int, int]:
+    """Its left, right, upper and lower end."""
     y, x = np.nonzero(rgba[..., 3] > _SEEN)
     if len(x) == 0:
         raise Mv3dError("there is nothing to frame: the picture is transparent everywhere")
-    left, right, upper, lower = x.min(), x.max() + 1, y.min(), y.max() + 1
-    centre_x, centre_y = (left + right) / 2, (upper + lower) / 2
-    radius = np.hypot(np.abs(x + 0.5 - centre_x) + 0.5, np.abs(y + 0.5 - centre_y) + 0.5).max()
-    return left, right, upper, lower, radius / fill
+    return x.min(), x.max() + 1, y.min(), y.max() + 1
 
 
 def _open(path: Path) -> Image.Image:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from mv3d.clip import Clip, save_clip
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
-from mv3d.image import cut_out, frame_picture, framed_px, load_mask, load_picture
-from mv3d.option_settings import check_options, mesh_settings, orbit_settings
+from mv3d.more_pictures import frame_together, load_cut_outs, parse_views
+from mv3d.option_settings import check_options, mesh_settings, orbit_settings, video_fps
 from mv3d.options import OrbitOptions
 from mv3d.orbit import Orbit, check_replaceable, is_made, load_orbit, save_orbit
-from mv3d.pixels import Frames, resize
+from mv3d.pixels import Frames
 from mv3d.progress import OnStep, begin_stage
 from mv3d.transforms import CLIP_FILE
 
@@ -133,7 +133,8 @@ def make_orbits(
         started = time.perf_counter()
         begin_stage(report, "loading")
         try:
-            picture = _prepare(job, options)
+            check_replaceable(job.folder, overwrite=options.overwrite)
+            cut_outs = load_cut_outs(job.picture, options)
         except Mv3dError as error:
             yield Result(job, error=error)
             continue
@@ -142,11 +143,12 @@ def make_orbits(
             if on_model:
                 on_model(generate.model.facts)
         try:
-            made = generate(picture, job, command, report)
+            made = generate(cut_outs, job, command, report)
             if isinstance(made, Clip):
                 save_clip(made, job.folder, overwrite=options.overwrite)
             else:
-                save_orbit(made.orbit, job.folder, overwrite=options.overwrite)
+                fps = video_fps(options, len(made.orbit))
+                save_orbit(made.orbit, job.folder, overwrite=options.overwrite, frames_per_second=fps)
         except Mv3dError as error:
             # Another process may have made it meanwhile: two that share a tree of pictures both come to its end.
             is_there = _is_kept(job, options, keep_existing=keep_existing)
@@ -155,7 +157,7 @@ def make_orbits(
         try:
             mesh = None
             if options.mesh and not isinstance(made, Clip):
-                mesh = _save_mesh(made.orbit, made.surface, job, options, report)
+                mesh = _save_mesh(made.texture_views(), made.surface, job, options, report)
         except Mv3dError as error:
             yield Result(job, error=error)
         else:
@@ -217,22 +219,6 @@ def _save_mesh(orbit: Orbit, surface: Mesh | None, job: Job, options: OrbitOptio
     return job.folder / _MESH_NAME
 
 
-def _prepare(job: Job, options: OrbitOptions) -> Frames:
-    check_replaceable(job.folder, overwrite=options.overwrite)
-    rgba = load_picture(job.picture)
-    height_px, width_px, _ = rgba.shape
-    if options.keep_framing and height_px != width_px:
-        raise Mv3dError(
-            f"{job.picture} is {width_px}x{height_px}; a picture that is framed already is square",
-            argument="keep_framing",
-        )
-    mask = None if options.mask is None else load_mask(options.mask, job.picture)
-    try:
-        return cut_out(rgba, options.matte, mask)
-    except Mv3dError as error:
-        raise Mv3dError(f"{job.picture}: {error}") from error
-
-
 class _Generator:
     """The model, ready to make orbits."""
 
@@ -276,24 +262,31 @@ class _Generator:
         given = torch.from_numpy(picture).permute(2, 0, 1).to(self.model.unet.device)
         return round(estimate_elevation_deg(self.model.coarse, given), 1)
 
-    def __call__(self, cut_out: Frames, job: Job, command: str | None, on_step: OnStep | None) -> Generated | Clip:
+    def __call__(
+        self, cut_outs: list[Frames], job: Job, command: str | None, on_step: OnStep | None
+    ) -> Generated | Clip:
         """Make one orbit, with what is known of it, and the surface behind it; or a clip."""
-        from mv3d.generate import generate, generate_clip
+        from mv3d.generate import PosedFrame, generate, generate_clip
 
-        fit = self._framed(cut_out, self.model.output_px)
+        settings, keep = self.settings, self.options.keep_framing
+        single = frame_together(cut_outs[:1], [(0.0, settings.elevation_deg)], keep_framing=keep)
         if not self.model.facts.turns:
-            clip = generate_clip(fit, self.model, self.settings, on_step)
+            clip = generate_clip(single.at(self.model.output_px)[0], self.model, settings, on_step)
             return replace(clip, facts=replace(clip.facts, source=job.picture.name, command=command))
-        settings, estimated = self.settings, self.options.elevation == "auto" and self.model.coarse is not None
+        estimated = self.options.elevation == "auto" and self.model.coarse is not None and not settings.relief
         if estimated:
-            settings = orbit_settings(self.options, self._estimate(fit))
-        made = generate(fit, self.model, settings, on_step)
+            settings = orbit_settings(self.options, self._estimate(single.at(self.model.output_px)[0]))
+        first_deg = settings.elevation_deg
+        views = parse_views(self.options.view)
+        poses = [(v.azimuth_deg, first_deg if v.elevation_deg is None else v.elevation_deg) for v in views]
+        framed = frame_together(cut_outs, [(0.0, first_deg), *poses], keep_framing=keep)
+        fit, *others = framed.at(max(self.model.output_px, settings.size_px or 0))
+        more = [PosedFrame(frame, *pose) for frame, pose in zip(others, poses, strict=True)]
+        made = generate(fit, self.model, settings, on_step, more)
         facts = replace(made.orbit.facts, source=job.picture.name, command=command)
         if estimated:
             facts = replace(facts, extra=facts.extra | {"estimated_elevation_deg": settings.elevation_deg})
-        own_px = min(len(cut_out) if self.options.keep_framing else framed_px(cut_out), _LARGEST_PICTURE_PX)
-        picture = self._framed(cut_out, own_px) if own_px > self.model.output_px else None
-        return replace(made, orbit=replace(made.orbit, facts=facts, picture=picture))
-
-    def _framed(self, cut_out: Frames, size_px: int) -> Frames:
-        return resize(cut_out, size_px, size_px) if self.options.keep_framing else frame_picture(cut_out, size_px)
+        own_px = min(framed.own_px(), _LARGEST_PICTURE_PX)
+        picture = framed.at(own_px)[0] if own_px > self.model.output_px else None
+        shown = None if facts.input_index is None else picture
+        return replace(made, orbit=replace(made.orbit, facts=facts, picture=shown), picture=picture)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
 
-from mv3d.cameras import sine_orbit
+from mv3d.camera_paths import PathName, named_path
+from mv3d.cameras import Camera, sine_orbit
 from mv3d.device import pick_device
 from mv3d.errors import Mv3dError
+from mv3d.more_pictures import parse_views
 from mv3d.options import OrbitOptions
+from mv3d.path_files import PathFile, load_path_file
 
 if TYPE_CHECKING:
     from mv3d.generate import GenerateSettings
     from mv3d.lift import LiftSettings
+
+_FPS = (1.0, 120.0)
+_RELIEF_SWING_DEG = 18.0  # before a picture that fills its frame, which has no other sides
 
 
 def check_options(options: OrbitOptions, num_pictures: int) -> None:
@@ -29,6 +37,23 @@ def check_options(options: OrbitOptions, num_pictures: int) -> None:
             argument="matte",
         )
 
+    if options.fps is not None and not _FPS[0] <= options.fps <= _FPS[1]:
+        raise Mv3dError(f"fps {options.fps:g} is outside {_FPS[0]:g} to {_FPS[1]:g}", argument="fps")
+    if options.swing and options.path not in ("turn", "swing"):
+        raise Mv3dError(
+            f"a swing of {options.swing:g} is for path turn or swing, not for {options.path}", argument="swing"
+        )
+    if options.view and num_pictures != 1:
+        raise Mv3dError(f"{options.view[0]} shows one object, and there are {num_pictures} pictures", argument="view")
+    parse_views(options.view)
+    _file_of(options)
+
+
+def video_fps(options: OrbitOptions, num_views: int) -> float | None:
+    """Frames per second of the video of an orbit: as asked for, or as a file's key-frames want it; None for any."""
+    seconds = None if (file := _file_of(options)) is None else file.seconds
+    return options.fps or (num_views / seconds if seconds else None)
+
 
 def mesh_settings(options: OrbitOptions) -> LiftSettings:
     """What is asked of the mesh; raises `Mv3dError` for what cannot be."""
@@ -39,19 +64,49 @@ def mesh_settings(options: OrbitOptions) -> LiftSettings:
 
 
 def orbit_settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:
-    """What is asked of the orbit of a picture that is taken at ``elevation_deg``; raises `Mv3dError` as above."""
+    """What is asked of the orbit of a picture that is taken at ``elevation_deg``; raises `Mv3dError` as above.
+
+    A file of cameras that has the picture's among them knows better, unless the options say the elevation.
+    """
     from mv3d.generate import GenerateSettings
 
-    return GenerateSettings(
+    file = _file_of(options)
+    if file is not None and file.elevation_deg is not None and options.elevation == "auto":
+        elevation_deg = file.elevation_deg
+    relief = options.matte == "none"
+    if relief and options.elevation == "auto":
+        elevation_deg = 0.0  # paintings are looked at straight
+    settings = GenerateSettings(
         num_views=options.num_views,
         elevation_deg=elevation_deg,
-        elevations_deg=_swinging(options, elevation_deg),
+        elevations_deg=_swinging(options, elevation_deg) if options.path == "turn" and not relief else None,
+        size_px=options.size,
         steps=options.steps,
         guidance=options.guidance,
         seed=options.seed,
-        preview=options.preview,
+        relief=relief,
+        preview=options.preview or relief,  # drawn in its own pixels, to which no model of objects has anything to add
         decode_chunk=options.decode_chunk,
     )
+    if options.path == "turn" and relief:
+        path = named_path("swing", max(1, options.num_views), elevation_deg, options.swing or _RELIEF_SWING_DEG)
+        return replace(settings, path=path)
+    if options.path == "turn":
+        return settings
+    path = _path(options, file, elevation_deg)
+    return replace(settings, path=path, num_views=len(path))
+
+
+def _path(options: OrbitOptions, file: PathFile | None, elevation_deg: float) -> tuple[Camera, ...]:
+    if file is None:
+        name: PathName = next(name for name in get_args(PathName) if name == options.path)
+        return named_path(name, options.num_views, elevation_deg, options.swing or None)
+    given = None if options.num_views == OrbitOptions.num_views else options.num_views
+    return tuple(file.cameras(elevation_deg, given, options.fps))
+
+
+def _file_of(options: OrbitOptions) -> PathFile | None:
+    return None if options.path in get_args(PathName) else load_path_file(Path(options.path))
 
 
 def _swinging(options: OrbitOptions, elevation_deg: float) -> tuple[float, ...] | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import UseAppendAction, arg
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Matte = Literal["auto", "alpha", "plain", "u2net"]
+Matte = Literal["auto", "alpha", "plain", "u2net", "none"]
 ExportFormat = Literal[
     "glb", "obj", "ply", "stl", "3mf", "usd", "usdz", "blend", "nerfstudio", "instant-ngp", "colmap", "pytorch3d"
 ]
@@ -19,12 +19,20 @@ ExportFormat = Literal[
 class OrbitOptions:
     """How pictures become orbits. The docstrings are the command line's help."""
 
+    path: Annotated[str, arg(metavar="NAME|FILE")] = "turn"
+    """How the camera moves: turn, swing, spiral, top, zoom, dolly; or a file of key-frames, or a transforms.json."""
     num_views: int = 21
-    """Views in one turn."""
+    """Views of the path; of a file as many as it has cameras, or its seconds and --fps need, unless given."""
+    fps: float | None = None
+    """Frames per second of the video; if not given, the views take 3 seconds, at 30 a second at most."""
+    size: int | None = None
+    """Pixels of the frames' longer side; the model's own if not given."""
+    view: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE@AZIMUTH[,ELEVATION]")] = ()
+    """Another picture of the object, and from how many degrees beside the first; several shape the surface together."""
     elevation: float | Literal["auto"] = "auto"
     """Degrees that the picture's camera looks down; auto: as the model estimates, or 10 if it cannot."""
     swing: float = 0.0
-    """Degrees the camera rises and sinks in one turn, by a sine; for models trained so, as SV3D's (mini was not)."""
+    """Degrees: in a turn, how far the camera rises and sinks; on path swing, how far it goes to each side (30)."""
     preview: bool = False
     """Only the coarse stage: its surface drawn from all sides, in seconds."""
     steps: int | None = None
@@ -53,7 +61,8 @@ class OrbitOptions:
     texture_size: int = 1024
     """Pixels of the sides of the mesh's texture."""
     matte: Matte = "auto"
-    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds."""
+    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds; with none,
+    everywhere: a painting becomes a relief, before which the camera swings."""
     mask: Path | None = None
     """Where the object is, by your own hand: a picture of the same size, white or opaque there and black or clear
     elsewhere."""

@@ -26,6 +26,7 @@ from mv3d.video import write_video
 
 FORMAT_VERSION = 1
 PICTURE_FILE = "picture.png"
+_SECONDS, _SMOOTH_FPS = 3.0, 30.0  # of a video whose pace nobody tells
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,12 @@ def save_orbit(
     *,
     overwrite: bool = False,
     for_people: bool = True,
+    frames_per_second: float | None = None,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the orbit folder, with ``picture.png`` where it has a picture.
 
-    ``for_people`` adds ``orbit.mp4`` and ``sheet.png``, ``more`` files by relative path.
+    ``for_people`` adds ``orbit.mp4``, as fast as `save_video` says, and ``sheet.png``, ``more`` files by relative path.
 
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set, or is something else than an orbit folder.
@@ -128,7 +130,7 @@ def save_orbit(
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(data)
         if for_people:
-            save_video(orbit.frames, partial / "orbit.mp4")
+            save_video(orbit.frames, partial / "orbit.mp4", frames_per_second=frames_per_second)
             save_sheet(orbit.frames, partial / "sheet.png")
 
 
@@ -198,11 +200,14 @@ def _load_facts(known: dict, path: Path) -> Facts:
 # For people.
 
 
-def save_video(views: Float[np.ndarray, "N H W 4"], path: Path, *, seconds: float = 3.0) -> None:
-    """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px, which players show well."""
+def save_video(views: Float[np.ndarray, "N H W 4"], path: Path, *, frames_per_second: float | None = None) -> None:
+    """Write an H.264 video of views (N, H, W, 4) on white, a frame each, at least 256 px, which players show well.
+
+    It takes 3 seconds if nothing else is said, or longer where that were over 30 frames a second.
+    """
     scale = max(1, -(-256 // views.shape[1]))
     frames = to_uint8(composite(views)).repeat(scale, axis=1).repeat(scale, axis=2)
-    write_video(frames, path, frames_per_second=len(views) / seconds)
+    write_video(frames, path, frames_per_second=frames_per_second or min(len(views) / _SECONDS, _SMOOTH_FPS))
 
 
 def save_sheet(views: Float[np.ndarray, "N H W 4"], path: Path, *, columns: int = 7) -> None:

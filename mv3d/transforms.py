@@ -23,6 +23,7 @@ CLIP_FILE = "clip.json"
 """Stands in a clip's folder in place of transforms.json, see `mv3d.clip`."""
 
 _NAMES = ("transforms.json", "transforms_train.json")  # the second is NeRF-synthetic's
+_SQUARE = {"w": 512, "h": 512}  # NeRF-synthetic's do not say; its lens is told by an angle
 _MAX_FRAMES = 1000
 _MAX_BYTES = 8 << 30  # of all frames in memory, 16 bytes a pixel
 _SUFFIXES = (".png", ".jpg", ".jpeg")  # tried in this order where a frame's name has none
@@ -70,6 +71,25 @@ def load_views(folder: Path, *, exact: bool = False) -> PosedPictures:
             raise Mv3dError(f"{path}: {entry['file_path']}: {error}") from error
         frames.append(frame)
     return PosedPictures(np.stack(frames), tuple(cameras), transforms.get("mv3d", {}), path)
+
+
+def load_cameras(path: Path) -> tuple[tuple[Camera, ...], Any]:
+    """The cameras of a transforms.json, whether or not its pictures are there, and what stands under ``"mv3d"``.
+
+    Where it tells no size of its pictures, they are square and of 512 px.
+
+    Raises:
+        Mv3dError: as `load_views`.
+    """
+    transforms = _load_transforms(path)
+    shared = {key: value for key, value in transforms.items() if key not in ("frames", "mv3d")}
+    cameras = []
+    for number, entry in enumerate(transforms["frames"]):
+        try:
+            cameras.append(from_nerfstudio(_SQUARE | shared | entry))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise Mv3dError(f"{path}: camera {number}: {error}") from error
+    return tuple(cameras), transforms.get("mv3d", {})
 
 
 def _load_transforms(path: Path) -> dict:

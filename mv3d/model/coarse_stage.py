@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import degrees, radians
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,11 @@ from torch import Tensor
 from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
+from mv3d.model.carving import CarvedSolid
 from mv3d.model.coarse import CoarseNet
-from mv3d.model.drawing import draw_views, filled_colours, frame_radius
+from mv3d.model.drawing import Coloured, draw_views, filled_colours, frame_radius
+from mv3d.model.fused_volume import FusedVolume, TurnedField
+from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume
 
@@ -38,6 +42,27 @@ class CoarseOrbit:
         return torch.cat([encode_frames(vae, part) for part in parts])
 
 
+@dataclass(frozen=True, eq=False)
+class CoarseObject:
+    """What the coarse stage makes of an object: a surface, and what it looks like."""
+
+    surface: Mesh
+    """Closed, without a texture, in frame radii."""
+    coloured: Coloured
+    field: Any
+    pictures: tuple[PosedPicture, ...]
+    """That the surface is painted with."""
+
+    def draw(self, cameras: Sequence[Camera], size_px: int, radius: float | None = None) -> CoarseOrbit:
+        """Look at it from cameras, by views of ``size_px``; ``radius`` as for `mv3d.model.drawing.draw_views`."""
+        views = draw_views(self.coloured, self.field, self.surface, self.pictures, cameras, size_px, radius)
+        return CoarseOrbit(self.mesh(frame_radius(cameras[0]) if radius is None else radius), views)
+
+    def mesh(self, radius: float) -> Mesh:
+        """The surface in a world of which one frame radius is so much."""
+        return Mesh(self.surface.vertices * radius, self.surface.faces)
+
+
 @torch.no_grad()
 def estimate_elevation_deg(coarse: CoarseNet, picture: Tensor) -> float:
     """How many degrees the camera of a picture (4, S, S), straight RGBA, stands above its object.
@@ -53,6 +78,38 @@ def estimate_elevation_deg(coarse: CoarseNet, picture: Tensor) -> float:
 
 
 @torch.no_grad()
+def find_object(volume: CoarseVolume, pictures: Sequence[PosedPicture]) -> CoarseObject:
+    """Find the surface of an object that pictures show.
+
+    Args:
+        volume: the coarse network. It sees one picture, so of several each is completed by itself; their fields are
+            mixed, and the silhouettes of all carve (`mv3d.model.carving`).
+        pictures: the first one's azimuth is 0; their pixels paint the surface.
+    """
+    first = pictures[0]
+    solid = FusedVolume(volume)
+    fields = [_flip_averaged(volume, picture) for picture in pictures]
+    surface = extract_field(
+        solid if len(pictures) == 1 else CarvedSolid(solid, fields, pictures[1:]),
+        fields,
+        first.rgba[3],
+        radians(first.elevation_deg),
+    )
+    return CoarseObject(surface, solid, fields, tuple(pictures))
+
+
+def _flip_averaged(volume: CoarseVolume, picture: PosedPicture) -> TurnedField:
+    wanted, rgba = volume.config.picture_px, picture.rgba[None]
+    small = rgba
+    if picture.size_px != wanted:
+        small = F.interpolate(rgba, (wanted, wanted), mode="bilinear", antialias=True)
+    field = volume.flip_averaged(small, torch.tensor([radians(picture.elevation_deg)], device=rgba.device))
+    # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
+    field = field._replace(picture=torch.cat([filled_colours(rgba), rgba[:, 3:]], dim=1))
+    return TurnedField(field, picture.azimuth_deg)
+
+
+@torch.no_grad()
 def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> CoarseOrbit:
     """Find the surface of a picture's object and draw it.
 
@@ -62,15 +119,5 @@ def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[C
         cameras: of the views.
         size_px: width and height of the views.
     """
-    elevation_rad = radians(cameras[0].elevation_deg)
-    wanted = volume.config.picture_px
-    small = picture[None]
-    if picture.shape[-1] != wanted:
-        small = F.interpolate(small, (wanted, wanted), mode="bilinear", antialias=True)
-    field = volume.flip_averaged(small, torch.tensor([elevation_rad], device=picture.device))
-    # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
-    field = field._replace(picture=torch.cat([filled_colours(picture[None]), picture[None, 3:]], dim=1))
-    surface = extract_field(volume, field, picture[3], elevation_rad)
-    views = draw_views(volume, field, surface, picture, cameras, size_px)
-    scale = frame_radius(cameras[0])
-    return CoarseOrbit(Mesh(surface.vertices * scale, surface.faces), views)
+    posed = PosedPicture(picture, 0.0, cameras[0].elevation_deg)
+    return find_object(volume, [posed]).draw(cameras, size_px)

@@ -22,6 +22,8 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+_OF_VIEWS = frozenset({"poses", "coarse_latents", "coarse_views"})  # conditions that single views have
+
 VIEW_CHANNELS = 6
 """Of a coarse view: RGB, alpha, and how much of the colour is looked up in the picture, in front and elsewhere."""
 
@@ -59,8 +61,11 @@ class Conditions:
 
     def turned(self, by: int) -> Conditions:
         """Move what belongs to single frames by so many places around the orbit, as `torch.roll` does."""
-        turning = {"poses", "coarse_latents", "coarse_views"}
-        return self._map(lambda name, value: value.roll(by, dims=1) if name in turning else value)
+        return self._map(lambda name, value: value.roll(by, dims=1) if name in _OF_VIEWS else value)
+
+    def of_views(self, views: Sequence[int]) -> Conditions:
+        """The conditions of clips of some of the views, in the order given."""
+        return self._map(lambda name, value: value[:, list(views)] if name in _OF_VIEWS else value)
 
     def _map(self, change: Callable[[str, Tensor], Tensor]) -> Conditions:
         present = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}

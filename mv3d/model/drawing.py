@@ -20,11 +20,13 @@ from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.alpha import premultiplied
 from mv3d.model.conditioning import VIEW_CHANNELS
+from mv3d.model.posed_picture import PosedPicture
 
 _SAMPLES = 2  # rays to a pixel, along each side
 _DEPTH_PX = 512  # of the picture's own depth map
 _SLACK = 0.03  # frame radii: how far behind the nearest surface a point still counts as seen
 _GRAZING, _FACING = 0.15, 0.4  # cosines from which, and up to which, the picture's own pixels fade in
+_PREFERENCE = 4  # power of how well a picture shows a place beside the one that shows it best
 _ONE_SURFACE = 0.02  # frame radii between the hits of one pixel
 _POINTS_AT_ONCE = 1 << 17
 _LEAST_ALPHA = 1e-4
@@ -111,48 +113,47 @@ def draw_views(
     coloured: Coloured,
     field: Any,
     mesh: Mesh,
-    picture: Float[Tensor, "4 S S"],
+    pictures: Sequence[PosedPicture],
     cameras: Sequence[Camera],
     size_px: int,
+    radius: float | None = None,
 ) -> Float[Tensor, "{len(cameras)} 6 {size_px} {size_px}"]:
-    """Draw a surface from every camera, in the picture's pixels where it shows them and the field's colours elsewhere.
+    """Draw a surface from every camera, in pictures' pixels where they show it and the field's colours elsewhere.
 
-    A pixel of the picture counts where the line to the picture's camera is free and the surface faces it.
+    A pixel of a picture counts where the line to the picture's camera is free and the surface faces it.
 
     Args:
         coloured: the coarse stage.
         field: its field of the object.
         mesh: the field's surface, in frame radii.
-        picture: (4, S, S), straight RGBA in [0, 1]; its camera is the first.
-        cameras: of the views; their own scale is taken out.
+        pictures: of it.
+        cameras: of the views.
         size_px: width and height of the views.
+        radius: how many of the cameras' world units one frame radius is; if None, each camera's own frame's.
 
     Returns:
-        (V, 6, size_px, size_px) in [-1, 1]: RGB on white, alpha, and how much of the colour are the picture's pixels in
-        front and pixels elsewhere in it.
+        (V, 6, size_px, size_px) in [-1, 1]: RGB on white, alpha, and how much of the colour are pictures' pixels in
+        front and pixels elsewhere in them.
     """
+    device = pictures[0].rgba.device
     caster = SurfaceCaster(mesh)
-    first = in_frame_radii(cameras[0], picture.shape[-1])
-    nearest = ndimage.minimum_filter(caster.depth(in_frame_radii(cameras[0], _DEPTH_PX)), size=3)
-    colours = torch.cat([filled_colours(picture[None]), picture[None, 3:]], dim=1)
+    paints = [_Paint(picture, caster) for picture in pictures]
     views = []
     for camera in cameras:
-        hits = caster.look(in_frame_radii(camera, size_px))
-        points = torch.from_numpy(hits.points).float().to(picture.device)
+        hits = caster.look(in_frame_radii(camera, size_px, radius))
+        points = torch.from_numpy(hits.points).float().to(device)
         if len(points):
             parts = [coloured.appearance(field, chunk[None]) for chunk in points.split(_POINTS_AT_ONCE)]
             rgb, front, elsewhere = (torch.cat(part, dim=-1)[0] for part in zip(*parts, strict=True))
-            uv, shown = (torch.from_numpy(x).float().to(picture.device) for x in _shown(hits, first, nearest))
-            own = F.grid_sample(colours, uv[None, None], align_corners=False, padding_mode="border")[0, :, 0]
-            shown = shown * ((own[3] - 0.5) * 2).clamp(0, 1)
-            rgb = rgb + (own[:3] - rgb) * shown
+            own, shown = _painted(paints, hits)
+            rgb = rgb + (own - rgb) * shown
             front, elsewhere = shown + (1 - shown) * front, (1 - shown) * elsewhere
             found = torch.cat([rgb, front[None], elsewhere[None]])
         else:
-            found = picture.new_zeros(5, 0)
-        view = picture.new_zeros(VIEW_CHANNELS, size_px, size_px)
-        alpha = torch.from_numpy(hits.alpha).to(picture.device)
-        row, column = (torch.from_numpy(at).to(picture.device) for at in (hits.row, hits.column))
+            found = torch.zeros(5, 0, device=device)
+        view = torch.zeros(VIEW_CHANNELS, size_px, size_px, device=device)
+        alpha = torch.from_numpy(hits.alpha).to(device)
+        row, column = (torch.from_numpy(at).to(device) for at in (hits.row, hits.column))
         view[:3] = 1
         covered = alpha[row, column]
         view[:3, row, column] = 1 + (found[:3] - 1) * covered
@@ -162,24 +163,47 @@ def draw_views(
     return torch.stack(views).clamp(0, 1) * 2 - 1
 
 
-def _shown(
-    hits: _Hits, first: Camera, nearest: Float32[np.ndarray, "R R"]
-) -> tuple[Float64[np.ndarray, "P 2"], Float64[np.ndarray, " P"]]:
-    """Where the picture shows points, (P, 2) in [-1, 1], and how well, (P,) in [0, 1]."""
-    pixels, depth = first.project(hits.points)
-    uv = pixels / (first.width_px / 2) - 1
-    towards = first.position - hits.points
-    cosine = (hits.normals * towards).sum(axis=1) / np.linalg.norm(towards, axis=1)
-    at = np.clip(((uv + 1) * (_DEPTH_PX / 2)).astype(int), 0, _DEPTH_PX - 1)
-    free = depth < nearest[at[:, 1], at[:, 0]] + _SLACK
-    return uv, free * np.clip((cosine - _GRAZING) / (_FACING - _GRAZING), 0, 1)
+class _Paint:
+    """A picture's pixels, for the places of a surface that it shows."""
+
+    def __init__(self, picture: PosedPicture, caster: SurfaceCaster) -> None:
+        self._camera = in_frame_radii(picture.camera(picture.size_px), picture.size_px)
+        depth = caster.depth(in_frame_radii(picture.camera(_DEPTH_PX), _DEPTH_PX))
+        self._nearest = ndimage.minimum_filter(depth, size=3)
+        rgba = picture.rgba[None]
+        self._colours = torch.cat([filled_colours(rgba), rgba[:, 3:]], dim=1)
+
+    def look(self, hits: _Hits) -> tuple[Tensor, Tensor]:
+        """Colours (3, P) at points, and how well they are shown, (P,) in [0, 1]."""
+        pixels, depth = self._camera.project(hits.points)
+        at_uv = pixels / (self._camera.width_px / 2) - 1
+        towards = self._camera.position - hits.points
+        cosine = (hits.normals * towards).sum(axis=1) / np.linalg.norm(towards, axis=1)
+        at = np.clip(((at_uv + 1) * (_DEPTH_PX / 2)).astype(int), 0, _DEPTH_PX - 1)
+        free = depth < self._nearest[at[:, 1], at[:, 0]] + _SLACK
+        facing = free * np.clip((cosine - _GRAZING) / (_FACING - _GRAZING), 0, 1)
+        uv, shown = (torch.from_numpy(x).float().to(self._colours.device) for x in (at_uv, facing))
+        own = F.grid_sample(self._colours, uv[None, None], align_corners=False, padding_mode="border")[0, :, 0]
+        return own[:3], shown * ((own[3] - 0.5) * 2).clamp(0, 1)
 
 
-def in_frame_radii(camera: Camera, size_px: int) -> Camera:
-    """The camera with a picture of another size, in a world measured in frame radii."""
+def _painted(paints: Sequence[_Paint], hits: _Hits) -> tuple[Tensor, Tensor]:
+    """Colours (3, P) that pictures show at points, those that show them best before others, and how well, (P,)."""
+    colours, shown = (torch.stack(part) for part in zip(*(paint.look(hits) for paint in paints), strict=True))
+    best = shown.amax(dim=0)
+    weight = (shown / best.clamp(min=1e-6)) ** _PREFERENCE
+    own = (colours * weight[:, None]).sum(dim=0) / weight.sum(dim=0).clamp(min=1e-6)
+    return own, best
+
+
+def in_frame_radii(camera: Camera, size_px: int, radius: float | None = None) -> Camera:
+    """The camera with a picture of another size, in a world measured in frame radii.
+
+    ``radius`` is how many units of the camera's world one of them is; if None, the camera's own frame's.
+    """
     small = camera.resized(size_px, size_px)
     matrix = np.array(small.world_from_cam)
-    matrix[:3, 3] /= frame_radius(camera)
+    matrix[:3, 3] /= frame_radius(camera) if radius is None else radius
     return Camera(matrix, small.focal_px, size_px, size_px, small.cx_px, small.cy_px)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.decoding import decode_clip
 from mv3d.model.denoiser import Denoiser
+from mv3d.model.long_clips import LongClip
+from mv3d.model.posed_picture import resized
 from mv3d.model.sampling import (
     consistency_sigmas,
     from_sv3d_order,
@@ -26,7 +29,6 @@ from mv3d.model.sampling import (
     sample_consistency,
     sample_euler,
 )
-from mv3d.pixels import resize
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def make_conditions(
     ``picture`` is (4, S, S) straight RGBA, best of the model's ``output_px``; the first camera is the picture's;
     ``seed`` draws the noise that SVD adds; ``coarse`` is made here where it is needed and not given.
     """
-    seen = _resized(picture, model.facts.resolution_px)
+    seen = resized(picture, model.facts.resolution_px)
     latents = None
     if model.unet.config["coarse_channels"]:
         if model.volume is None:
@@ -113,14 +115,6 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
     return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
 
 
-def _resized(picture: Tensor, size_px: int) -> Tensor:
-    """`mv3d.pixels.resize` of a picture (4, S, S) to a square, on its device."""
-    if picture.shape[-1] == size_px:
-        return picture
-    small = resize(picture.permute(1, 2, 0).cpu().numpy(), size_px, size_px)
-    return torch.from_numpy(small).permute(2, 0, 1).contiguous().to(picture.device)
-
-
 def guidance_scales(facts: ModelFacts, num_frames: int, high: float | None = None) -> Tensor:
     """Guidance of each frame (F,) in an orbit's order; ``high`` in place of the model's own highest."""
     high = facts.guidance_high if high is None else high
@@ -133,18 +127,28 @@ def sample_views(
     conditions: Conditions,
     settings: SampleSettings,
     on_step: Callable[[int, int], None] | None = None,
+    long: LongClip | None = None,
 ) -> Tensor:
-    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1], S the model's ``output_px``."""
+    """Sample one clip, (F, 4, S, S) straight RGBA in [0, 1], S the model's ``output_px``; ``long`` ones in parts."""
     facts = model.facts
     frames = settings.num_views
     channels, height, width = conditions.image_latents.shape[1:]
     # Drawn on the CPU, so that a seed means the same noise on every device.
     generator = torch.Generator().manual_seed(settings.seed)
-    noise = torch.randn(1, frames, channels, height, width, generator=generator).to(conditions.image_latents.device)
+    if long is None:
+        noise = torch.randn(1, frames, channels, height, width, generator=generator)
+    else:
+        noise = long.noise(channels, height, width, generator)
+    noise = noise.to(conditions.image_latents.device)
     steps, levels = settings.steps or facts.num_steps, (facts.sigma_min, facts.sigma_max)
     denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
     mean = denoiser.mean(conditions)
-    denoise = guided(denoiser, conditions, guidance_scales(facts, frames, settings.guidance))
+
+    def denoise_clip(noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+        scales = guidance_scales(facts, noisy.shape[1], settings.guidance)
+        return guided(denoiser, conditions, scales)(noisy, sigma)
+
+    denoise = partial(denoise_clip, conditions=conditions) if long is None else long.mixed(conditions, denoise_clip)
     if facts.teacher_steps is None:
         latents = sample_euler(denoise, noise, karras_sigmas(steps, *levels), on_step, mean=mean)
     else:

@@ -77,7 +77,7 @@ def extract_field(solid: Solid, field: Any, alpha: Float[Tensor, "S S"], elevati
     logits = _ask(solid, field, points[near], alpha.device)
     inside[near] = (logits / _LOGITS_PER_CELL).clamp(-_STEEPEST, _STEEPEST)
     inside = torch.from_numpy(ndimage.gaussian_filter(inside.view(shape).numpy(), _SMOOTHING)).view(-1)
-    lacking, likeliest = _rays(solid, field, alpha, pose, cells)
+    lacking, likeliest = ask_rays(solid, field, alpha, pose, cells)
     lacks = _sampled(lacking, at[near])
     thin = near.nonzero()[:, 0][lacks > 0]
     lifted = (logits + lacks)[lacks > 0] / _LOGITS_PER_CELL
@@ -119,7 +119,7 @@ def smoothed(mesh: Mesh, passes: int) -> Mesh:
     return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
-def _rays(
+def ask_rays(
     solid: Solid, field: Any, alpha: Float[Tensor, "S S"], pose: Float[Tensor, "1 2"], rays_px: int
 ) -> tuple[Float[Tensor, "{rays_px} {rays_px}"], Float[Tensor, "{rays_px} {rays_px}"]]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.

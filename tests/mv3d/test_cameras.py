@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mv3d.cameras import Camera, dynamic_path, keyframe_orbit, sine_orbit, spiral_orbit, static_orbit
+from mv3d.cameras import Camera, dynamic_path, sine_orbit, static_orbit
 from tests.strategies import any_cameras, assert_same, spherical_cameras
 
 # -------------------------------------------------------------------------------------------------
@@ -124,21 +124,9 @@ def test_sine_orbit_swings_around_its_elevation():
     np.testing.assert_allclose(elevations, [5, 35, 5, -25] * 2, atol=1e-9)
 
 
-def test_spiral_and_keyframe_orbits_pass_through_their_ends():
-    spiral = spiral_orbit(9, -20, 60, turns=2, size_px=16)
-    np.testing.assert_allclose([c.elevation_deg for c in spiral], np.linspace(-20, 60, 9), atol=1e-9)
-    np.testing.assert_allclose([c.azimuth_deg for c in spiral], 80 * np.arange(9) % 360, atol=1e-9)
-    keys = keyframe_orbit(5, [(0, 0), (90, 20), (90, 40)], size_px=16)
-    np.testing.assert_allclose([c.azimuth_deg for c in keys], [0, 45, 90, 90, 90], atol=1e-9)
-    np.testing.assert_allclose([c.elevation_deg for c in keys], [0, 10, 20, 30, 40], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: static_orbit(0, 0, size_px=8), lambda: keyframe_orbit(4, [(0, 0)], size_px=8)]
-)
-def test_empty_orbits_are_refused(make):
+def test_empty_orbits_are_refused():
     with pytest.raises(ValueError, match="at least"):
-        make()
+        static_orbit(0, 0, size_px=8)
 
 
 @pytest.mark.parametrize("per_side", [1, 3])

@@ -210,7 +210,7 @@ def test_bad_input_gets_one_line(here, capsys, monkeypatch, prepare, arguments, 
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
-        (["--num-views", "0"], "num_views 0 is outside 1 to 200 (--num-views)"),
+        (["--num-views", "0"], "num_views 0 is outside 1 to 1000 (--num-views)"),
         (["--elevation", "95"], "elevation 95 is outside +-80 degrees (--elevation)"),
         (["--steps", "0"], "steps 0 are outside 1 to 1000 (--steps)"),
         (["--decode-chunk", "0"], "decode_chunk 0: give 1 frame or more (--decode-chunk)"),
@@ -379,7 +379,7 @@ def test_an_orbit_that_another_process_made_meanwhile_stays(here, capsys, monkey
     assert main(["orbit", CHAIR, "-o", str(first), *given]) == 0
     save_video = mv3d.orbit.save_video
 
-    def save_while_another_ends(views: np.ndarray, path: Path) -> None:
+    def save_while_another_ends(views: np.ndarray, path: Path, **_: object) -> None:
         save_video(views, path)
         shutil.copytree(first, path.parent.with_name("chair_orbit"))
 

@@ -17,6 +17,7 @@ from mv3d.model.autoencoder import from_autoencoder
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.drawing import Appearance, draw_views, filled_colours, in_frame_radii
 from mv3d.model.frustum import Frustum
+from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, DensityField
 
@@ -74,7 +75,9 @@ def drawn() -> tuple[Mesh, Tensor, Tensor]:
     solid = Ellipsoid()
     picture = _picture_of(solid)
     mesh = extract_field(solid, None, picture[3], radians(ELEVATION_DEG))
-    views = draw_views(solid, None, mesh, picture, static_orbit(8, ELEVATION_DEG, size_px=128), 128)
+    views = draw_views(
+        solid, None, mesh, [PosedPicture(picture, 0.0, ELEVATION_DEG)], static_orbit(8, ELEVATION_DEG, size_px=128), 128
+    )
     return mesh, picture, views
 
 
