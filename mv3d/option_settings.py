@@ -24,11 +24,11 @@ _RELIEF_SWING_DEG = 18.0  # before a picture that fills its frame, which has no 
 
 def check_options(options: OrbitOptions, num_pictures: int) -> None:
     """Raise `Mv3dError` for options that contradict each other; imports nothing heavy."""
-    given = [name for name in ("faces", "texture_size") if getattr(options, name) != getattr(OrbitOptions, name)]
+    of_mesh = ("faces", "texture_size", "delight")
+    given = [name for name in of_mesh if getattr(options, name) != getattr(OrbitOptions, name)]
     if given and not options.mesh:
-        raise Mv3dError(
-            f"{given[0]} {getattr(options, given[0])} is for a mesh, and none is asked for", argument="mesh"
-        )
+        what = given[0] if given[0] == "delight" else f"{given[0]} {getattr(options, given[0])}"
+        raise Mv3dError(f"{what} is for a mesh, and none is asked for", argument="mesh")
     if options.mask is not None and num_pictures != 1:
         raise Mv3dError(f"{options.mask} is the mask of one picture, and there are {num_pictures}", argument="mask")
     if options.mask is not None and options.matte != "auto":
@@ -60,7 +60,7 @@ def mesh_settings(options: OrbitOptions) -> LiftSettings:
     from mv3d.lift import LiftSettings
 
     device = pick_device(options.device, sparse=True)
-    return LiftSettings(faces=options.faces, texture_px=options.texture_size, device=device)
+    return LiftSettings(faces=options.faces, texture_px=options.texture_size, delight=options.delight, device=device)
 
 
 def orbit_settings(options: OrbitOptions, elevation_deg: float) -> GenerateSettings:

@@ -60,8 +60,10 @@ class OrbitOptions:
     """Triangles of the mesh at most."""
     texture_size: int = 1024
     """Pixels of the sides of the mesh's texture."""
+    delight: bool = False
+    """Take light and shade out of the mesh's texture, as far as they follow from how the surface is turned."""
     matte: Matte = "auto"
-    """Where the object is: the picture's alpha, a plain background's colour, or what U2-Net finds; with none,
+    """Where the object is: the picture's alpha, a plain background's colour, or what U²-Net finds; with none,
     everywhere: a painting becomes a relief, before which the camera swings."""
     mask: Path | None = None
     """Where the object is, by your own hand: a picture of the same size, white or opaque there and black or clear
