@@ -203,7 +203,7 @@ def _given(picture: Frames, model: OrbitModel) -> Tensor:
     size_px = model.output_px
     if picture.shape != (size_px, size_px, 4):
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.device)
 
 
 def _facts(model: OrbitModel, stages: str, seed: int, seconds: dict[str, float]) -> Facts:
