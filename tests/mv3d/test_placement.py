@@ -21,7 +21,7 @@ from mv3d.model.loading import load_ready_model, place_model
 from mv3d.model.placement import Placement, explained_memory, weights_dtype
 from mv3d.model.weights import TensorReader
 from mv3d.model_options import ModelOptions
-from tests.fake_gpu import a_gpu
+from tests.fake_gpu import GPU, a_gpu
 
 CPU = torch.device("cpu")
 PICTURE = np.random.default_rng(0).random((64, 64, 4), dtype=np.float32)
@@ -59,7 +59,7 @@ def test_a_network_whose_layers_come_one_by_one_gives_the_same(svd_folder):
 def test_offloaded_networks_are_on_the_gpu_one_at_a_time(svd_folder, monkeypatch):
     expected = frames(load_model(svd_folder))
     with a_gpu(monkeypatch) as gpu:
-        model = place_model(load_model(svd_folder), Placement(torch.device("cuda"), "model"))
+        model = place_model(load_model(svd_folder), Placement(GPU, "model"))
         networks = {name: getattr(model, name) for name in ("unet", "vae", "image_encoder")}
 
         def there() -> list[str]:
