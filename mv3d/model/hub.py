@@ -94,7 +94,7 @@ def _download(repository: str, file: str | None, revision: str | None) -> Path:
             f"there is no folder {repository}, and the hub has no model of this name, or not for you: check the name, "
             "or log in with: hf auth login"
         ) from error
-    except (OSError, HFValidationError) as error:  # the first covers no connection and no permission
+    except (OSError, HFValidationError, RuntimeError) as error:  # no connection, no permission, or broken off midway
         reason = str(error).strip().splitlines()[0]
         raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
     if not path.is_file():

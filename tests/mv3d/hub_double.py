@@ -52,7 +52,10 @@ def hub_double() -> Iterator[HubDouble]:
     class Handler(_Handler):
         double = hub
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # the client downloads by many threads, and closes all if one is turned away
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         hub.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
