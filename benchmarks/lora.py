@@ -20,7 +20,8 @@ from mv3d.dataset import list_orbits
 from mv3d.files import whole_file
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
-from mv3d.model.lora import parse_lora, read_lora, with_loras
+from mv3d.model.lora import parse_lora, with_loras
+from mv3d.model.lora_file import read_lora
 from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
 from mv3d.pixels import composite, to_uint8
 
@@ -38,7 +39,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     use = parse_lora(options.lora)
-    base = read_lora(use.path)[0].base
+    facts = read_lora(use.path).facts
+    if facts is None:
+        parser.error(f"{use.path} does not say which model it was trained on; only mv3d's own do")
+    base = facts.base
     entries = [entry for entry in list_orbits([options.data], options.category).orbits if entry.split == options.split]
     names = [entry.object_id.replace("/", "_") for entry in entries]
     for side in ("before", "after"):

@@ -211,17 +211,18 @@ def note_objects(run: Path, places: Sequence[Path], used: UsedOrbits) -> None:
     manifest = {object_id: entry for folder in folders for object_id, entry in read_manifest(folder).items()}
     names = {entry.object_id for entry in used.training} & manifest.keys()
     noted = {name: f"{manifest[name].attribution}; {manifest[name].licence}" for name in names}
-    known = _noted(run) | noted
+    known = noted_objects(run) | noted
     with whole_file(run / _NOTED) as partial:
         partial.write_text(json.dumps(dict(sorted(known.items())), indent=0) + "\n")
 
 
 def attribution(run: Path) -> str:
     """A line for every object that a run was ever trained on: its author and licence."""
-    return "\n".join(_noted(run).values()) + "\n"
+    return "\n".join(noted_objects(run).values()) + "\n"
 
 
-def _noted(run: Path) -> dict[str, str]:
+def noted_objects(run: Path) -> dict[str, str]:
+    """Author and licence of every object that a run was ever trained on, by its id; raises as `note_objects`."""
     path = run / _NOTED
     try:
         return dict(read_json(path)) if path.exists() else {}

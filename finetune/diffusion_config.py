@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from finetune.limits import (
     Count,
@@ -45,6 +45,9 @@ class Lora:
     rank: Annotated[int, Within(1, 4096)] = 16
     alpha: Positive = 16.0
     targets: LoraTargets = "temporal_attention"
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that the frozen products of the UNet are kept in; bfloat16 takes half the memory, and wants
+    ``loop.bfloat16``, which multiplies in it anyway."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,14 @@ class DiffusionStage:
     def __post_init__(self) -> None:
         check_heads(self.channels, self.heads, "diffusion")
         check_sigmas(self.sigma_min, self.sigma_max, "diffusion")
+        if self.lora is not None and self.lora.base_dtype == "bfloat16" and not self.loop.bfloat16:
+            raise Mv3dError(
+                "diffusion.lora.base_dtype bfloat16 wants diffusion.loop.bfloat16: true; set it, or float32"
+            )
+        if self.lora is not None and self.lora.base_dtype == "bfloat16" and self.loop.shard:
+            raise Mv3dError(
+                "diffusion.lora.base_dtype bfloat16: shard wants one type of numbers; leave one of them out"
+            )
         compared = self.lpips_weight or self.pixel_weight
         if self.train_decoder and not compared:
             raise Mv3dError("diffusion.train_decoder needs a lpips_weight or a pixel_weight to train it by")

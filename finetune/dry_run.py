@@ -21,7 +21,7 @@ from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser, weighted_error
-from mv3d.model.lora import add_lora
+from mv3d.model.lora import add_lora, keep_frozen_in_bfloat16
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.weights import load_json
@@ -151,6 +151,8 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
         lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
     if stage.lora is not None:
         add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets)
+        if stage.lora.base_dtype == "bfloat16":
+            keep_frozen_in_bfloat16(unet)
     beside = Beside(frozen=parameters_beside(base) + lpips)
     return unet, beside, ClipSize(num_views, (config.resolution_px or size_px) // 8), source
 

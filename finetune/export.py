@@ -7,19 +7,24 @@ from pathlib import Path
 
 import torch
 
+from finetune.card import last_scores, model_card
 from finetune.checkpoint import latest_checkpoint, load_ema
 from finetune.config import RunConfig
 from finetune.consistency import sampling_facts
-from finetune.data import attribution
+from finetune.data import attribution, noted_objects
 from finetune.networks import Trainee, make_trainee
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
-from mv3d.model.lora import LORA_FILE, LoraFacts, save_lora, targets_pattern
+from mv3d.model.lora import save_lora, targets_pattern
+from mv3d.model.lora_file import LORA_FILE, LoraFacts
+from mv3d.model.publishing import CARD
+from mv3d.model.stock import is_stock
 from mv3d.pack import pack_orbits
 
 
 def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path | None:
     """Write what a run made so far: ``run/model`` in the diffusers layout, half precision, or ``run/lora`` with a LoRA.
 
+    ``README.md`` in it is the model card, see `finetune.card`.
     ``ATTRIBUTION.txt`` beside it names every object that the run was ever trained on, with its author and licence; the
     licence of a base lies there too.
 
@@ -42,11 +47,26 @@ def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path 
         folder = config.run / "lora"
         made = folder / LORA_FILE
         save_lora(trainee.model.unet, made, _lora_facts(config, trainee), pose_base=trainee.pose_base)
-    if config.base is not None:
-        for path in licence_files(resolve_model(config.base)):
-            shutil.copyfile(path, folder / path.name)
+    licences = [] if config.base is None else licence_files(resolve_model(config.base))
+    for path in licences:
+        shutil.copyfile(path, folder / path.name)
     (folder / "ATTRIBUTION.txt").write_text(attribution(config.run))
+    card = model_card(
+        config,
+        trainee.model.facts,
+        noted_objects(config.run),
+        steps=_steps_done(config.run / "diffusion"),
+        scores=last_scores(config.run / "diffusion"),
+        licence_file=licences[0].name if licences else None,
+        is_stock=is_stock(trainee.model.unet),
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
     return made
+
+
+def _steps_done(run: Path) -> int:
+    folder = latest_checkpoint(run)
+    return 0 if folder is None else int(folder.name.split("-")[-1])
 
 
 def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:

@@ -20,7 +20,7 @@ from finetune.discriminator import PatchDiscriminator
 from finetune.pictures import shrunk, to_tensor
 from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
-from mv3d.model.lora import add_lora, train_pose_columns
+from mv3d.model.lora import add_lora, keep_frozen_in_bfloat16, train_pose_columns
 from mv3d.model.surgery import reconditioned
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
@@ -202,6 +202,8 @@ def _based(config: RunConfig, device: torch.device) -> Trainee:
         add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets, config.seed)
         if pose_base is not None:
             train_pose_columns(unet)
+        if stage.lora.base_dtype == "bfloat16":
+            keep_frozen_in_bfloat16(unet)
     return Trainee(model, TrainedNetworks(unet), base.facts, pose_base)
 
 

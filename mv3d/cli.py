@@ -10,12 +10,16 @@ import tyro
 from mv3d.command_line import run_program
 from mv3d.verbs.export import ExportVerb
 from mv3d.verbs.lift import LiftVerb
+from mv3d.verbs.lora import LoraVerb
 from mv3d.verbs.orbit import OrbitVerb
+from mv3d.verbs.push import PushVerb
 
 Verb = (
     Annotated[OrbitVerb, tyro.conf.subcommand("orbit")]
     | Annotated[LiftVerb, tyro.conf.subcommand("lift")]
     | Annotated[ExportVerb, tyro.conf.subcommand("export")]
+    | Annotated[LoraVerb, tyro.conf.subcommand("lora")]
+    | Annotated[PushVerb, tyro.conf.subcommand("push")]
 )
 
 

@@ -215,7 +215,7 @@ def _given(picture: Frames, model: OrbitModel, frame_px: int) -> Tensor:
     size_px = model.output_px
     if picture.shape not in [(side, side, 4) for side in {size_px, max(size_px, frame_px)}]:
         raise Mv3dError(f"the model takes {size_px}x{size_px} RGBA pictures, got {'x'.join(map(str, picture.shape))}")
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.unet.device)
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).to(model.device)
 
 
 def _as_frames(views: Tensor) -> Frames:

@@ -224,7 +224,6 @@ class _Generator:
 
     def __init__(self, options: OrbitOptions) -> None:
         from mv3d.generate import DEFAULT_ELEVATION_DEG
-        from mv3d.model.checkpoints import load_model
 
         self.options = options
         self.settings = orbit_settings(
@@ -232,15 +231,12 @@ class _Generator:
         )
         if options.mesh:
             mesh_settings(options)
-        if not options.lora:
-            self.model = load_model(options.model, pick_device(options.device))
-            self._check_asked()
-            return
-        from mv3d.model.lora import parse_lora, with_loras
+        from mv3d.model.loading import load_ready_model
+        from mv3d.model.lora import parse_lora
 
         uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
-        model = load_model(options.model, pick_device(options.device))
-        self.model = with_loras(model, uses, fuse=not options.unfused)
+        device = pick_device(options.device)
+        self.model = load_ready_model(options.model, device, options.kept, uses, fuse=not options.unfused)
         self._check_asked()
 
     def _check_asked(self) -> None:
@@ -259,7 +255,7 @@ class _Generator:
         from mv3d.model.coarse_stage import estimate_elevation_deg
 
         assert self.model.coarse is not None
-        given = torch.from_numpy(picture).permute(2, 0, 1).to(self.model.unet.device)
+        given = torch.from_numpy(picture).permute(2, 0, 1).to(self.model.device)
         return round(estimate_elevation_deg(self.model.coarse, given), 1)
 
     def __call__(

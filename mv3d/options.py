@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from mv3d.model_options import ModelOptions
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Matte = Literal["auto", "alpha", "plain", "u2net", "none"]
 ExportFormat = Literal[
@@ -51,6 +53,7 @@ class OrbitOptions:
     """Keep LoRAs as layers of their own, not added to the weights: slower, to compare with."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    kept: Annotated[ModelOptions, arg(name="")] = ModelOptions()
     mesh: bool = False
     """Make mesh.glb in the orbit folder too: the model's own surface in the views' colours, or the views lifted.
 

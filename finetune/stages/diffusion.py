@@ -117,7 +117,10 @@ class DiffusionTraining:
         assert network is self.network
         if self._lpips is None or not self.clips.used.num_validation:
             return {}
-        return score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
+        lora = self._stage.lora
+        mixed = lora is not None and lora.base_dtype != "float32"  # products and norms would not fit together else
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
+            return score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -1,8 +1,8 @@
 """A whole model on disk, in the diffusers layout.
 
-``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]  [coarse/]``. What
-diffusers has no place for stands in ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to
-be SVD.
+``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]  [coarse/]``, and for a
+model that diffusers' own pipeline loads ``feature_extractor/``. What diffusers has no place for stands in
+``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to be SVD.
 Stability AI's own single files are read too, by `mv3d.model.stability`.
 """
 
@@ -25,7 +25,9 @@ from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
 from mv3d.model.coarse import CoarseConfig, CoarseNet
 from mv3d.model.facts import FACTS_KEY, ModelFacts, licence_files, licence_of, load_facts
 from mv3d.model.hub import resolve_model
+from mv3d.model.placement import Placement
 from mv3d.model.stability import load_stability_file
+from mv3d.model.stock import CLIP_PROCESSOR, STOCK, is_stock, stock_config
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
@@ -43,6 +45,9 @@ __all__ = [
     "save_module",
 ]
 
+_FEATURES = "feature_extractor"
+_POSE_WIDTH = 512  # of SV3D
+
 
 @dataclass(frozen=True, eq=False)
 class OrbitModel:
@@ -55,6 +60,18 @@ class OrbitModel:
     facts: ModelFacts
     coarse: CoarseNet | None = None
     """Estimates a picture's elevation."""
+    placement: Placement | None = None
+    """Where networks compute, if they are not to stay where they are; see `mv3d.model.loading`."""
+
+    @property
+    def placed(self) -> Placement:
+        """Where the networks compute."""
+        return self.placement or Placement(self.unet.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they compute, and what they are given has to be."""
+        return self.placed.device
 
     @property
     def output_px(self) -> int:
@@ -65,12 +82,16 @@ class OrbitModel:
 def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.float16, overwrite: bool = False) -> None:
     """Write a model folder with weights of type ``dtype``.
 
+    One without poses and coarse views is what diffusers' ``StableVideoDiffusionPipeline.from_pretrained`` loads.
+
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set.
     """
     with whole_folder(folder, overwrite=overwrite) as partial:
         for name, network in (("unet", model.unet), ("vae", model.vae)):
             config = json.loads(network.to_json_string())
+            if isinstance(network, OrbitUNet) and is_stock(network):
+                config = stock_config(config)
             save_module(network, config, partial / name, weights=DIFFUSERS_WEIGHTS, dtype=dtype)
         encoder = model.image_encoder
         config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__]}
@@ -79,23 +100,30 @@ def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.fl
             save_module(model.volume, asdict(model.volume.config), partial / "volume", dtype=dtype)
         if model.coarse is not None:
             save_module(model.coarse, asdict(model.coarse.config), partial / "coarse", dtype=dtype)
+        if is_stock(model.unet):
+            (partial / _FEATURES).mkdir()
+            _write_json(CLIP_PROCESSOR, partial / _FEATURES / "preprocessor_config.json")
         (partial / "scheduler").mkdir()
         _write_json(_scheduler_config(model.facts), partial / "scheduler" / "scheduler_config.json")
         _write_json(_model_index(model), partial / "model_index.json")
 
 
 def load_model(
-    name_or_folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    name_or_folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
 ) -> OrbitModel:
     """Load ``"mini"``, a model folder, or ``owner/name`` on the Hugging Face hub, which is then downloaded once.
 
     A stock SVD folder becomes an `OrbitUNet` whose pose columns are zero, so it makes SVD's videos until it is trained.
-    A single file of Stability AI (SV3D_u, SV3D_p, SVD) is taken as well.
+    A single file of Stability AI (SV3D_u, SV3D_p, SVD) is taken as well. ``revision`` is a branch, tag or commit on the
+    hub.
 
     Raises:
         Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
     """
-    place = resolve_model(name_or_folder)
+    place = resolve_model(name_or_folder, revision)
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
     model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
     _check_parts(model, str(place))
@@ -107,10 +135,12 @@ def load_model(
 
 
 def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> OrbitModel:
-    facts = load_facts(load_json(folder / "model_index.json"), folder, name)
+    index = load_json(folder / "model_index.json")
+    facts = load_facts(index, folder, name)
+    pose_width = 0 if FACTS_KEY in index else _POSE_WIDTH  # of ours, one that has poses says so itself
     volume, coarse = folder / "volume", folder / "coarse"
     return OrbitModel(
-        unet=_load_unet(folder / "unet", dtype),
+        unet=_load_unet(folder / "unet", dtype, pose_width),
         vae=load_module(_make_vae, folder / "vae", dtype=dtype),
         image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
         volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
@@ -151,11 +181,11 @@ def _check_parts(model: OrbitModel, place: str) -> None:
             raise Mv3dError(f"the parts of {place} do not belong together: {what} are {one} and {other}")
 
 
-def _load_unet(folder: Path, dtype: torch.dtype) -> OrbitUNet:
+def _load_unet(folder: Path, dtype: torch.dtype, pose_width: int) -> OrbitUNet:
     config = load_json(folder / "config.json")
     if config.get("_class_name") == OrbitUNet.__name__:
         return load_module(_make_unet, folder, dtype=dtype)
-    return from_stock(load_weights(folder, dtype), config).eval()
+    return from_stock(load_weights(folder, dtype), config, pose_embed_dim=pose_width).eval()
 
 
 def _make_unet(config: dict[str, Any]) -> OrbitUNet:
@@ -209,11 +239,13 @@ def _scheduler_config(facts: ModelFacts) -> dict[str, Any]:
 def _model_index(model: OrbitModel) -> dict[str, Any]:
     index = {
         "_class_name": "StableVideoDiffusionPipeline",
-        "unet": [OrbitUNet.__module__, OrbitUNet.__name__],
+        "unet": ["diffusers", STOCK] if is_stock(model.unet) else [OrbitUNet.__module__, OrbitUNet.__name__],
         "vae": [_library_of(model.vae), type(model.vae).__name__],
         "image_encoder": ["transformers", type(model.image_encoder).__name__],
         "scheduler": ["diffusers", "EulerDiscreteScheduler"],
     }
+    if is_stock(model.unet):
+        index[_FEATURES] = ["transformers", "CLIPImageProcessor"]
     return index | {FACTS_KEY: asdict(model.facts)}
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
 # OpenAI's CLIP, as stored in its image processor.
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 _OF_VIEWS = frozenset({"poses", "coarse_latents", "coarse_views"})  # conditions that single views have
@@ -108,7 +108,7 @@ def embed_image(encoder: CLIPVisionModelWithProjection, pictures: Float[Tensor, 
 def clip_pixels(pictures: Float[Tensor, "B 3 H W"], size_px: int) -> Float[Tensor, "B 3 {size_px} {size_px}"]:
     """Resize (B, 3, H, W) in [0, 1] as SVD does, Gaussian then bicubic in [-1, 1], and normalise as CLIP does."""
     resized = _antialiased_resize(pictures * 2 - 1, size_px) / 2 + 0.5
-    mean, std = pictures.new_tensor(_CLIP_MEAN), pictures.new_tensor(_CLIP_STD)
+    mean, std = pictures.new_tensor(CLIP_MEAN), pictures.new_tensor(CLIP_STD)
     return (resized - mean[:, None, None]) / std[:, None, None]
 
 

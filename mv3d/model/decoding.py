@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import Autoencoder, decode, from_decoder
+from mv3d.model.placement import is_out_of_memory
 
 _FRAMES_AT_ONCE = 2  # of decoders without time: more of them leave a processor's caches (8 take 1.4 times as long)
+_CLIP_NUMBERS = 2**17  # latents of a clip, six frames of 576 px, that a CPU decodes at once: more takes no less time
 
 Frames = list[Tensor]
 """Of one clip, (1, C, H, W) each."""
@@ -35,7 +37,7 @@ def decode_clip(
         latents: in the orbit's order.
         views: (F, 6, H, W), for a decoder that sees views.
         frames_at_once: on the device; changes memory and time, not the frames. If None all of them for a decoder that
-            mixes them, else a few.
+            mixes them (of a long clip on a CPU a few, layer by layer), else a few.
 
     Raises:
         Mv3dError: if anything in the latents or frames is NaN or infinite, or the device's memory does not suffice.
@@ -43,7 +45,9 @@ def decode_clip(
     check_finite(latents, "latents")
     try:
         decoded = _decode(vae, latents, views, frames_at_once)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         count = frames_at_once or len(latents)
         raise Mv3dError(
             f"there is not enough memory on {latents.device} to decode {count} frames of a clip at once; "
@@ -67,6 +71,8 @@ def check_finite(clip: Tensor, what: str) -> None:
 
 def _decode(vae: Autoencoder, latents: Tensor, views: Tensor | None, frames_at_once: int | None) -> Tensor:
     if isinstance(vae, AutoencoderKLTemporalDecoder):
+        if frames_at_once is None and latents.device.type == "cpu" and latents.numel() > _CLIP_NUMBERS:
+            frames_at_once = _FRAMES_AT_ONCE
         if frames_at_once is None or frames_at_once >= len(latents):
             return decode(vae, latents)
         return _decode_by_layers(vae.decoder, latents, frames_at_once)
@@ -146,6 +152,7 @@ def _convolve_time(
         part = before(torch.cat(frames[max(start - 1, 0) : stop + 1]).to(device))
         ends = (int(start == 0), int(stop == len(frames)))
         padded = F.pad(part.transpose(0, 1)[None], (0, 0, 0, 0, *ends))
-        convolved = F.conv3d(padded, convolution.weight, convolution.bias)
+        assert convolution.bias is not None
+        convolved = F.conv3d(padded, convolution.weight.to(padded), convolution.bias.to(padded))
         out += convolved[0].transpose(0, 1).cpu().split(1)
     return out

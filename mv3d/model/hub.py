@@ -18,12 +18,36 @@ _PAPERS = ("*.json", "LICENSE*", "README.md")
 _PREFERRED = "sv3d_p.safetensors"  # of SV3D's two files the one that is told cameras
 
 
-def resolve_model(name_or_folder: str | Path) -> Path:
+def resolve_model(name_or_folder: str | Path, revision: str | None = None) -> Path:
     """The folder or file that a model's name stands for; one on the hub is downloaded.
 
+    Args:
+        name_or_folder: see the module.
+        revision: a branch, tag or commit of a repository on the hub; its main branch if None.
+
     Raises:
-        Mv3dError: if there is none, or the hub does not give it.
+        Mv3dError: if there is none, the hub does not give it, or a revision is asked of what is no repository there.
     """
+    place = _place_here(name_or_folder)
+    if place is not None and revision is not None:
+        raise Mv3dError(
+            f"{name_or_folder!s} is not on the hub, so it has no revision {revision}; leave it out, or give owner/name",
+            argument="revision",
+        )
+    if place is not None:
+        return place
+    if isinstance(name_or_folder, str) and name_or_folder[:1] not in ("", ".", "~", "/"):
+        parts = name_or_folder.split("/")
+        if len(parts) == 2 or (len(parts) == 3 and parts[2].endswith(".safetensors")):
+            return _download("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision)
+    raise Mv3dError(
+        f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, a .safetensors file of SV3D or SVD, "
+        "or owner/name or owner/name/FILE.safetensors on the hub"
+    )
+
+
+def _place_here(name_or_folder: str | Path) -> Path | None:
+    """The bundled model, or a folder or file on this machine."""
     if name_or_folder == MINI:
         return Path(mv3d.__file__).parent / "checkpoints" / MINI
     place = Path(name_or_folder).expanduser()
@@ -32,39 +56,45 @@ def resolve_model(name_or_folder: str | Path) -> Path:
         return place / _choose(files, str(place)) if files else place
     if place.is_file() and place.suffix == ".safetensors":
         return place
-    if isinstance(name_or_folder, str) and name_or_folder[:1] not in ("", ".", "~", "/"):
-        parts = name_or_folder.split("/")
-        if len(parts) == 2 or (len(parts) == 3 and parts[2].endswith(".safetensors")):
-            return _download("/".join(parts[:2]), *parts[2:])
-    raise Mv3dError(
-        f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, a .safetensors file of SV3D or SVD, "
-        "or owner/name or owner/name/FILE.safetensors on the hub"
+    return None
+
+
+def _download(repository: str, file: str | None, revision: str | None) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
 
-
-def _download(repository: str, file: str | None = None) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    def fetch(*patterns: str) -> Path:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[*_PAPERS, *patterns]))
 
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.fp16.safetensors"]))
+        folder = fetch("*/*.fp16.safetensors")
         if file is None and (folder / _INDEX).is_file():
             if not any(folder.glob("unet/*.safetensors")):  # a model of one precision has no files by that name
-                folder = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, "*/*.safetensors"]))
+                folder = fetch("*/*.safetensors")
             return folder
-        file = file or _choose(_files_at_root(repository, folder), repository)
-        path = Path(snapshot_download(repository, allow_patterns=[*_PAPERS, file])) / file
+        file = file or _choose(_files_at_root(repository, revision, folder), repository)
+        path = fetch(file) / file
     except GatedRepoError as error:
         raise Mv3dError(
             f"{repository} is gated, for its weights have a licence of their own: accept it on the model's page, "
             f"{constants.ENDPOINT}/{repository}, then log in with: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise Mv3dError(
+            f"{repository} on the hub has no revision {revision}; give one of its branches, tags or commits",
+            argument="revision",
         ) from error
     except RepositoryNotFoundError as error:
         raise Mv3dError(
             f"there is no folder {repository}, and the hub has no model of this name, or not for you: check the name, "
             "or log in with: hf auth login"
         ) from error
-    except (OSError, HFValidationError) as error:  # the first covers no connection and no permission
+    except (OSError, HFValidationError, RuntimeError) as error:  # no connection, no permission, or broken off midway
         reason = str(error).strip().splitlines()[0]
         raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
     if not path.is_file():
@@ -72,12 +102,12 @@ def _download(repository: str, file: str | None = None) -> Path:
     return path
 
 
-def _files_at_root(repository: str, folder: Path) -> list[str]:
+def _files_at_root(repository: str, revision: str | None, folder: Path) -> list[str]:
     """Names of the repository's safetensors files outside of folders; without a connection, of those that are here."""
     from huggingface_hub import list_repo_files
 
     try:
-        names: Iterable[str] = list_repo_files(repository)
+        names: Iterable[str] = list_repo_files(repository, revision=revision)
     except OSError:
         names = (path.name for path in folder.iterdir())
     return sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)

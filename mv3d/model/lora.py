@@ -1,33 +1,34 @@
-"""Low-rank adapters of the video UNet: one safetensors file that knows its base, and any number of them on one model.
+"""Low-rank adapters of the video UNet (Hu et al. 2021): trained beside frozen weights, and any number on one model.
 
-The file is diffusers' ``pytorch_lora_weights.safetensors``: ``unet.<module>.lora_A.weight`` and ``lora_B.weight``
-(Hu et al. 2021: W + scale * alpha / rank * B A), peft's config in its header. Beside them stands, under ``pose.``, what
-was learnt in the pose columns of a base that had none of its own (stock SVD).
+Their files are read and written by `mv3d.model.lora_file`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
-from mv3d.files import whole_file
-from mv3d.model.checkpoints import ModelFacts, OrbitModel
+from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.lora_file import (
+    LORA_FILE,
+    PEFT_FILE,
+    LoraFacts,
+    LoraLayer,
+    LoraWeights,
+    find_lora,
+    read_lora,
+    write_lora,
+)
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import check_fit, finite
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
+from mv3d.model.weights import check_fit
 
 LoraTargets = Literal["temporal_attention", "attention", "all"]
 """Which products get an adapter: attention across frames (SVD's camera motion), all attention, or all but the ends."""
@@ -38,25 +39,6 @@ _TARGETS: dict[str, str] = {
     "attention": rf".*{_ATTENTION}",
     "all": rf"(.*{_ATTENTION}|.*\.ff(_in)?\.net\.(0\.proj|2)|.*\.proj_(in|out)|.*_res_block\.(conv[12]|time_emb_proj))",
 }
-_FACTS_KEY = "mv3d"
-_POSE_KEY = "pose.add_embedding.linear_1.weight"
-
-
-@dataclass(frozen=True)
-class LoraFacts:
-    """What a LoRA file says of itself."""
-
-    base: str
-    """Name of the model it was trained on."""
-    licence: str
-    rank: int
-    alpha: float
-    targets: str
-    """Which modules it changes, as a regular expression for their whole names."""
-    pose: bool = False
-    """Whether it brings pose columns for a base without them."""
-    sampling: dict[str, Any] = field(default_factory=dict)
-    """`ModelFacts` of how the adapted model is sampled, where that is not as its base: one distilled to few steps."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +50,7 @@ class LoraUse:
 
 
 def parse_lora(text: str) -> LoraUse:
-    """Read ``FILE`` or ``FILE:SCALE``; a folder stands for the `LORA_FILE` in it.
+    """Read ``FILE`` or ``FILE:SCALE``; a folder stands for the file of diffusers or peft in it.
 
     Raises:
         Mv3dError: if there is no such file, or the scale is no number.
@@ -82,7 +64,7 @@ def parse_lora(text: str) -> LoraUse:
             f"LoRA {text}: {scale!r} is no number; write FILE:SCALE, e.g. {name}:0.8", argument="lora"
         ) from None
     path = Path(name).expanduser()
-    path = path / LORA_FILE if path.is_dir() else path
+    path = find_lora(path)
     if not path.is_file():
         raise Mv3dError(f"LoRA {text}: there is no file {path}", argument="lora")
     return LoraUse(path, strength)
@@ -98,6 +80,18 @@ def add_lora(unet: OrbitUNet, rank: int, alpha: float, targets: LoraTargets, see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet.add_adapter(_peft_config(rank, alpha, _TARGETS[targets], init="gaussian"), adapter_name="default")
+
+
+def keep_frozen_in_bfloat16(unet: OrbitUNet) -> None:
+    """Halve the memory of a frozen network's products; it is to be trained with products in bfloat16 then.
+
+    Norms keep float32, as does what is trained: adapters and pose columns.
+    """
+    for module in unet.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def train_pose_columns(unet: OrbitUNet) -> None:
@@ -118,20 +112,21 @@ def save_lora(unet: OrbitUNet, path: Path, facts: LoraFacts, *, pose_base: Tenso
         facts: are written into its header.
         pose_base: the pose columns before training, if they were trained too; their change is written.
     """
-    tensors = {f"unet.{key}": value for key, value in lora_tensors(unet.state_dict(), "default").items()}
+    state = {
+        key: value.detach().float().cpu().contiguous()
+        for key, value in lora_tensors(unet.state_dict(), "default").items()
+    }
+    layers = {
+        name: LoraLayer(down, state[f"{name}.lora_B.weight"], facts.alpha)
+        for key, down in state.items()
+        if (name := key.removesuffix(".lora_A.weight")) != key
+    }
+    pose = None
     if pose_base is not None:
         first = unet.config["projection_class_embeddings_input_dim"]
-        tensors[_POSE_KEY] = unet.add_embedding.linear_1.weight[:, first:] - pose_base
-    tensors = {key: value.detach().float().cpu().contiguous() for key, value in tensors.items()}
-    config = {"r": facts.rank, "lora_alpha": facts.alpha, "target_modules": facts.targets, "peft_type": "LORA"}
-    metadata = {
-        "format": "pt",
-        "lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in config.items()}),
-        _FACTS_KEY: json.dumps(asdict(facts)),
-    }
-    with whole_file(path) as partial:
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(0o644)
+        pose = unet.add_embedding.linear_1.weight[:, first:] - pose_base
+        pose = pose.detach().float().cpu().contiguous()
+    write_lora(LoraWeights(layers, facts, pose), path, "diffusers")
 
 
 def lora_tensors(state: Mapping[str, Tensor], adapter: str) -> dict[str, Tensor]:
@@ -149,34 +144,6 @@ def targets_pattern(targets: LoraTargets) -> str:
 # Using.
 
 
-def read_lora(path: Path) -> tuple[LoraFacts, dict[str, Tensor]]:
-    """Read a LoRA file of ours: its facts, and its tensors by the names in the file.
-
-    Raises:
-        Mv3dError: if it is damaged, or does not say what it was made for.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: finite(file.get_tensor(key), key, str(path)) for key in file.keys()}  # noqa: SIM118
-        facts = LoraFacts(**json.loads(metadata[_FACTS_KEY]))
-        unknown = set(facts.sampling) - {f.name for f in fields(ModelFacts)}
-        if unknown:
-            raise ValueError(f"unknown facts of sampling: {', '.join(sorted(unknown))}")
-        ranks = {len(value) for key, value in tensors.items() if key.endswith("lora_A.weight")}
-        if facts.rank not in ranks or not math.isfinite(facts.alpha):  # before an adapter of that rank is made
-            raise ValueError(f"rank {facts.rank} and alpha {facts.alpha}, but tensors of rank {sorted(ranks)}")
-    except Mv3dError:
-        raise
-    except (SafetensorError, OSError) as error:
-        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise Mv3dError(
-            f"{path} is no LoRA of mv3d: its header has no base, rank and alpha, or more than that ({error})"
-        ) from error
-    return facts, tensors
-
-
 def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True) -> OrbitModel:
     """Apply LoRAs to a model, in place; their changes add up.
 
@@ -191,14 +158,14 @@ def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True)
     scales: dict[str, float] = {}
     notes, sampling = [], {}
     for k, use in enumerate(uses):
-        facts, tensors = read_lora(use.path)
-        notes.append(f"{use.path.parent.name if use.path.name == LORA_FILE else use.path.stem}:{use.scale:g}")
+        lora = read_lora(use.path)
+        notes.append(f"{_name_of(use.path)}:{use.scale:g}")
         if not use.scale:  # adding nothing moves weights in memory, and products then round otherwise
             continue
-        _attach(model.unet, f"lora_{k}", use, facts, tensors)
+        _attach(model.unet, f"lora_{k}", use, lora)
         scales[f"lora_{k}"] = use.scale
         # Poses were learnt on orbits.
-        sampling |= ({"turns": True} if facts.pose else {}) | facts.sampling
+        sampling |= ({} if lora.pose is None else {"turns": True}) | (lora.facts.sampling if lora.facts else {})
     if scales:
         model.unet.set_adapters(list(scales), list(scales.values()))
         if fuse:
@@ -208,30 +175,44 @@ def with_loras(model: OrbitModel, uses: Sequence[LoraUse], *, fuse: bool = True)
     return replace(model, facts=replace(model.facts, name=name, **sampling))
 
 
+def _name_of(path: Path) -> str:
+    return path.parent.name if path.name in (LORA_FILE, PEFT_FILE) else path.stem
+
+
 @torch.no_grad()
-def _attach(unet: OrbitUNet, adapter: str, use: LoraUse, facts: LoraFacts, tensors: dict[str, Tensor]) -> None:
-    given = {key.removeprefix("unet."): value for key, value in tensors.items() if key != _POSE_KEY}
+def _attach(unet: OrbitUNet, adapter: str, use: LoraUse, lora: LoraWeights) -> None:
+    made_for = f", made for {lora.facts.base}," if lora.facts else ""
+    # Of a file that others made, which may change a part of the layers that it could, all that it names are meant.
+    targets = lora.facts.targets if lora.facts else sorted(lora.layers)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are what is wanted
-            unet.add_adapter(_peft_config(facts.rank, facts.alpha, facts.targets, init=False), adapter_name=adapter)
-    except ValueError as error:  # no module has such a name
-        raise Mv3dError(f"{use.path} changes no part of this model ({facts.targets})") from error
+            config = _peft_config(*lora.usual(), targets, init=False, **lora.patterns())
+            unet.add_adapter(config, adapter_name=adapter)
+    except (ValueError, re.error) as error:  # no module has such a name
+        named = targets if isinstance(targets, str) else f"{targets[0]}, ..."
+        raise Mv3dError(f"{use.path} changes no part of this model ({named})") from error
     own = lora_tensors(unet.state_dict(), adapter)
-    check_fit(own, given, f"{use.path}, made for {facts.base},")
+    given: dict[str, Tensor] = {}
+    for name, layer in lora.layers.items():
+        for half, value in ((f"{name}.lora_A.weight", layer.down), (f"{name}.lora_B.weight", layer.up)):
+            # What kohya's scripts have as a convolution of one pixel is a product here.
+            fits = half in own and own[half].flatten(1).shape == value.flatten(1).shape
+            given[half] = value.view(own[half].shape) if fits else value
+    check_fit(own, given, f"{use.path}{made_for}")
     for key, value in own.items():
         value.copy_(given[key])
-    if _POSE_KEY in tensors:
+    if lora.pose is not None:
         first = unet.config["projection_class_embeddings_input_dim"]
         weight = unet.add_embedding.linear_1.weight
-        if weight[:, first:].shape != tensors[_POSE_KEY].shape:
-            shapes = f"{tuple(tensors[_POSE_KEY].shape)} instead of {tuple(weight[:, first:].shape)}"
-            raise Mv3dError(f"{use.path}, made for {facts.base}, does not fit this model: its pose part is {shapes}")
-        weight[:, first:] += use.scale * tensors[_POSE_KEY].to(weight)
+        if weight[:, first:].shape != lora.pose.shape:
+            shapes = f"{tuple(lora.pose.shape)} instead of {tuple(weight[:, first:].shape)}"
+            raise Mv3dError(f"{use.path}{made_for} does not fit this model: its pose part is {shapes}")
+        weight[:, first:] += use.scale * lora.pose.to(weight)
 
 
-def _peft_config(rank: int, alpha: float, targets: str, init: Any) -> Any:
+def _peft_config(rank: int, alpha: float, targets: str | list[str], init: Any, **patterns: dict[str, Any]) -> Any:
     from peft import LoraConfig  # a second of imports that most uses do not need
 
     scaling: Any = alpha  # peft's annotation says int, its arithmetic takes any number
-    return LoraConfig(r=rank, lora_alpha=scaling, target_modules=targets, init_lora_weights=init)
+    return LoraConfig(r=rank, lora_alpha=scaling, target_modules=targets, init_lora_weights=init, **patterns)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
@@ -19,6 +19,7 @@ from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.decoding import decode_clip
 from mv3d.model.denoiser import Denoiser
 from mv3d.model.long_clips import LongClip
+from mv3d.model.placement import explained_memory
 from mv3d.model.posed_picture import resized
 from mv3d.model.sampling import (
     consistency_sigmas,
@@ -62,13 +63,15 @@ def make_conditions(
         if model.volume is None:
             raise Mv3dError(f"{model.facts.name} wants coarse views but has no volume/ folder")
         coarse = coarse or make_coarse_orbit(model.volume, picture, cameras, model.output_px)
-        latents = coarse.latents(model.vae, model.facts.resolution_px)
+        with model.placed.using(model.vae):
+            latents = coarse.latents(model.vae, model.facts.resolution_px)
+    placed = model.placed
+    with placed.using(model.vae), explained_memory(placed, "encode the picture"):
+        picture_latents = _picture_latents(model, seen, seed)[0].float()
+    with placed.using(model.image_encoder), explained_memory(placed, "embed the picture"):
+        embedding = embed_image(model.image_encoder, on_white(seen[None]))[0, 0]
     conditions = assemble_conditions(
-        model,
-        cameras,
-        picture_latents=_picture_latents(model, seen, seed)[0],
-        embedding=embed_image(model.image_encoder, on_white(seen[None]))[0, 0],
-        coarse_latents=latents,
+        model, cameras, picture_latents=picture_latents, embedding=embedding, coarse_latents=latents
     )
     views = coarse.views[None] if coarse is not None and is_view_conditioned(model.vae) else None
     return replace(conditions, coarse_views=views)
@@ -112,7 +115,14 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
         return encode_frames(model.vae, picture[None])
     seen = to_autoencoder(picture[None], 3)
     noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)
-    return encode(model.vae, seen + model.facts.added_time_ids[-1] * noise).mode()
+    noisy, vae = seen + model.facts.added_time_ids[-1] * noise, model.vae
+    if vae.dtype != torch.float16:
+        return encode(vae, noisy.to(vae.dtype)).mode()
+    nn.Module.to(vae, torch.float32)  # Stable Diffusion's encoder overflows in half precision
+    try:
+        return encode(vae, noisy).mode()
+    finally:
+        nn.Module.to(vae, torch.float16)
 
 
 def guidance_scales(facts: ModelFacts, num_frames: int, high: float | None = None) -> Tensor:
@@ -143,17 +153,20 @@ def sample_views(
     steps, levels = settings.steps or facts.num_steps, (facts.sigma_min, facts.sigma_max)
     denoiser = Denoiser(model.unet, model.vae.config["scaling_factor"])
     mean = denoiser.mean(conditions)
+    placed = model.placed
 
     def denoise_clip(noisy: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         scales = guidance_scales(facts, noisy.shape[1], settings.guidance)
-        return guided(denoiser, conditions, scales)(noisy, sigma)
+        return guided(denoiser, conditions, scales, apart=placed.spares_memory)(noisy, sigma)
 
     denoise = partial(denoise_clip, conditions=conditions) if long is None else long.mixed(conditions, denoise_clip)
-    if facts.teacher_steps is None:
-        latents = sample_euler(denoise, noise, karras_sigmas(steps, *levels), on_step, mean=mean)
-    else:
-        sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
-        latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
+    with placed.using(model.unet), explained_memory(placed, f"sample {frames} views"):
+        if facts.teacher_steps is None:
+            latents = sample_euler(denoise, noise, karras_sigmas(steps, *levels), on_step, mean=mean)
+        else:
+            sigmas = consistency_sigmas(steps, facts.teacher_steps, *levels)
+            latents = sample_consistency(denoise, noise, sigmas, generator, on_step, mean=mean)
     latents = (latents[0] / model.vae.config["scaling_factor"]).to(model.vae.dtype)
     views = None if conditions.coarse_views is None else conditions.coarse_views[0]
-    return decode_clip(model.vae, latents, views, settings.decode_chunk)
+    with placed.using(model.vae):
+        return decode_clip(model.vae, latents, views, settings.decode_chunk)

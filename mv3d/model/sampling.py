@@ -133,17 +133,24 @@ def from_sv3d_order(scales: Float[Tensor, " F"], input_index: int = 0) -> Float[
     return ours
 
 
-def guided(denoiser: Denoiser, conditions: Conditions, scale_per_frame: Float[Tensor, " F"]) -> Denoise:
+def guided(
+    denoiser: Denoiser, conditions: Conditions, scale_per_frame: Float[Tensor, " F"], *, apart: bool = False
+) -> Denoise:
     """Guide by ``scale_per_frame`` (F,): 1 is the plain conditional estimate, more moves away from the unconditional.
 
-    Both estimates are made in one batch; where all scales are 1 the unconditional one is not made at all.
+    Both estimates are made in one batch, or, in half the memory, one after the other if ``apart``; where all scales are
+    1 the unconditional one is not made at all.
     """
     if bool((scale_per_frame == 1).all()):
         return lambda noisy, sigma: denoiser(noisy, sigma, conditions)
-    both = conditions.without_image().joined(conditions)
+    without = conditions.without_image()
+    both = without.joined(conditions)
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         scale = scale_per_frame.to(noisy.device).view(1, -1, 1, 1, 1)
+        if apart:
+            unconditional = denoiser(noisy, sigma, without)
+            return unconditional + scale * (denoiser(noisy, sigma, conditions) - unconditional)
         unconditional, conditional = denoiser(noisy.repeat(2, 1, 1, 1, 1), sigma.repeat(2), both).chunk(2)
         return unconditional + scale * (conditional - unconditional)
 

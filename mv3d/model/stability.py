@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -26,7 +25,7 @@ from mv3d.model.autoencoder import Autoencoder
 from mv3d.model.stability_keys import autoencoder_name, image_encoder_name, unet_name
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import finite, load_strict, make_empty, read_shapes, shortened
+from mv3d.model.weights import TensorReader, load_strict, make_empty, read_shapes, shortened
 
 UNET = "model.diffusion_model."
 IMAGE_ENCODER = "conditioner.embedders.0.open_clip.model."
@@ -82,17 +81,7 @@ def load_stability_file(path: Path, dtype: torch.dtype = torch.float32) -> Stabi
         Mv3dError: if the file is damaged, is none of `KINDS`, or lacks or exceeds what its networks hold (keys are
             listed).
     """
-    shapes = read_shapes(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-
-            def read(key: str) -> Tensor:
-                value = file.get_tensor(key)
-                return finite(value.to(dtype) if value.is_floating_point() else value, key, str(path)).clone()
-
-            return build_stability_model(shapes, read, str(path))
-    except (SafetensorError, OSError) as error:
-        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+    return build_stability_model(read_shapes(path), TensorReader(path, dtype).read, str(path))
 
 
 def build_stability_model(

@@ -77,6 +77,51 @@ def _block(block: str, layer: int, part: str, rest: str) -> str | None:
     return f"{block}.resnets.{layer}.{'temporal' if temporal else 'spatial'}_res_block.{_RESNET[stem]}.{leaf}"
 
 
+def stability_unet_name(name: str, layers_per_block: int) -> str | None:
+    """The other way round: a name of diffusers' UNet to that of ``VideoUNet``; None for one that SVD has not."""
+    stem, _, leaf = name.rpartition(".")
+    ends = {new: old for old, new in _UNET_ENDS.items()}
+    if stem in ends:
+        return f"{ends[stem]}.{leaf}"
+    if found := re.fullmatch(r"(down|up)_blocks\.(\d)\.(down|up)samplers\.0\.conv", stem):
+        if found[1] == "down":
+            return f"input_blocks.{(int(found[2]) + 1) * (layers_per_block + 1)}.0.op.{leaf}"
+        place = (int(found[2]) + 1) * (layers_per_block + 1) - 1
+        return f"output_blocks.{place}.{1 if found[2] == '0' else 2}.conv.{leaf}"
+    found = re.fullmatch(r"(down_blocks\.\d|mid_block|up_blocks\.\d)\.(resnets|attentions)\.(\d)\.(.+)", name)
+    if not found:
+        return None
+    (block, _, level), layer, is_resnet = found[1].partition("."), int(found[3]), found[2] == "resnets"
+    part = int(not is_resnet)
+    if layer >= {"down_blocks": layers_per_block, "mid_block": 1 + is_resnet}.get(block, layers_per_block + 1):
+        return None
+    rest = _stability_resnet(found[4]) if is_resnet else _stability_attention(found[4])
+    if rest is None:
+        return None
+    if block == "mid_block":
+        return f"middle_block.{2 * layer + part}.{rest}"
+    place = int(level) * (layers_per_block + 1) + layer
+    return (
+        f"input_blocks.{place + 1}.{part}.{rest}" if block == "down_blocks" else f"output_blocks.{place}.{part}.{rest}"
+    )
+
+
+def _stability_resnet(rest: str) -> str | None:
+    if rest == "time_mixer.mix_factor":
+        return rest
+    block, _, inner = rest.partition(".")
+    stem, _, leaf = inner.rpartition(".")
+    old = next((old for old, new in _RESNET.items() if new == stem), None)
+    if old is None or block not in ("spatial_res_block", "temporal_res_block"):
+        return None
+    return f"{'time_stack.' if block == 'temporal_res_block' else ''}{old}.{leaf}"
+
+
+def _stability_attention(rest: str) -> str:
+    rest = re.sub(r"^temporal_transformer_blocks\b", "time_stack", rest)
+    return re.sub(r"^time_pos_embed\.linear_([12])", lambda m: f"time_pos_embed.{2 * int(m[1]) - 2}", rest)
+
+
 def autoencoder_name(name: str, levels: int, *, temporal: bool) -> str | None:
     """Translate a name of ``Encoder`` or ``Decoder``; of ``VideoDecoder``, whose blocks mix frames, if ``temporal``.
 

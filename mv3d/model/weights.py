@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
@@ -23,6 +23,7 @@ from mv3d.model.sizes import Shapes, check_sizes
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 TRANSFORMERS_WEIGHTS = "model.safetensors"
 _LISTED_KEYS = 8
+_MAPPED_NUMBERS = 2**27  # of a file at a time: half a gigabyte in float32
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -129,11 +130,37 @@ def load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
         Mv3dError: if there is none, if it is damaged, or if a number in it is not finite.
     """
     path = find_weights(folder)
-    try:
-        # Copied, since the mapped file's tensors are not aligned: slower products, and other roundings.
-        return {key: finite(_cast(value, dtype).clone(), key, str(path)) for key, value in load_file(path).items()}
-    except (SafetensorError, OSError) as error:
-        raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
+    reader = TensorReader(path, dtype)
+    return {key: reader.read(key) for key in read_shapes(path)}
+
+
+class TensorReader:
+    """Reads a safetensors file tensor by tensor.
+
+    The file is mapped anew every so often, so that little of it stays in memory beside what is made of it.
+    """
+
+    def __init__(self, path: Path, dtype: torch.dtype) -> None:
+        """Of floating tensors, ``dtype`` is what they are given as."""
+        self._path, self._dtype = path, dtype
+        self._file: Any = None
+        self._mapped = 0
+
+    def read(self, key: str) -> Tensor:
+        """One tensor, copied: the mapped file's are not aligned, which makes products slower and rounds otherwise.
+
+        Raises:
+            Mv3dError: if the file is damaged, or a number in the tensor is not finite.
+        """
+        try:
+            if self._file is None or self._mapped > _MAPPED_NUMBERS:
+                self._file, self._mapped = safe_open(self._path, framework="pt"), 0
+            value = self._file.get_tensor(key)
+            self._mapped += value.numel()
+        except (SafetensorError, OSError) as error:
+            raise Mv3dError(f"{self._path} is no readable safetensors file: {error}") from error
+        dtype = self._dtype if value.is_floating_point() else value.dtype
+        return finite(value.to(dtype, copy=True), key, str(self._path))
 
 
 def find_weights(folder: Path) -> Path:

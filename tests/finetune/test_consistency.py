@@ -15,7 +15,8 @@ from finetune.read_config import load_config
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.generate import GenerateSettings, generate_clip
 from mv3d.model.checkpoints import load_model
-from mv3d.model.lora import LORA_FILE, LoraUse, read_lora, with_loras
+from mv3d.model.lora import LoraUse, with_loras
+from mv3d.model.lora_file import LORA_FILE, read_lora
 from mv3d.model.sampling import karras_sigmas, sample_consistency, sample_euler
 from tests.finetune.test_adapt import LORA, equal, weights
 
@@ -128,7 +129,7 @@ def test_a_distilled_model_says_how_it_is_sampled(write_recipe, tmp_path):
 def test_a_distilled_lora_brings_its_steps_unless_it_is_switched_off(write_recipe, tmp_path, svd_folder):
     assert main([str(write_recipe(more=LORA + DISTILL))]) == 0
     path = tmp_path / "run/lora" / LORA_FILE
-    assert read_lora(path)[0].sampling["num_steps"] == 2
+    assert read_lora(path).facts.sampling["num_steps"] == 2
     base, off, on = (small(load_model(svd_folder)) for _ in range(3))
     off, on = with_loras(off, [LoraUse(path, 0.0)]), with_loras(on, [LoraUse(path)])
     assert sampled(on) == [2, 2]

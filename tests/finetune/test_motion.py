@@ -15,7 +15,8 @@ from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import load_model
-from mv3d.model.lora import LORA_FILE, LoraUse, with_loras
+from mv3d.model.lora import LoraUse, with_loras
+from mv3d.model.lora_file import LORA_FILE
 from render.camera_paths import FARTHEST, MOTIONS, Motion
 from tests.finetune.test_adapt import LORA
 

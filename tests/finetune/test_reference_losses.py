@@ -18,7 +18,8 @@ import pytest
 from finetune.__main__ import main
 from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import OrbitModel, load_model
-from mv3d.model.lora import LORA_FILE, LoraUse, with_loras
+from mv3d.model.lora import LoraUse, with_loras
+from mv3d.model.lora_file import LORA_FILE
 from tests.finetune.conftest import NUM_VIEWS, SIZE_PX, make_ball
 
 EXPECTED: dict[str, dict[str, list[float]]] = json.loads(Path(__file__).with_name("reference_losses.json").read_text())

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    from mv3d.model.unet import OrbitUNet
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +35,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(model, folder, dtype=torch.float32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stock() -> UNetSpatioTemporalConditionModel:
+    """Stock SVD's UNet of random weights, tiny; not to be changed."""
+    import torch
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    from tests.tiny import TINY_UNET
+
+    torch.manual_seed(0)
+    return UNetSpatioTemporalConditionModel(**TINY_UNET).eval()
+
+
+@pytest.fixture
+def unet(stock: UNetSpatioTemporalConditionModel) -> OrbitUNet:
+    """The same network with pose columns, which are zero."""
+    from tests.mv3d.test_lora import make_unet
+
+    return make_unet(stock)

@@ -269,7 +269,8 @@ def make_lora(model: Path, path: Path, seed: int) -> None:
     import torch
 
     from mv3d.model.checkpoints import load_model
-    from mv3d.model.lora import LoraFacts, add_lora, lora_tensors, save_lora, targets_pattern
+    from mv3d.model.lora import add_lora, lora_tensors, save_lora, targets_pattern
+    from mv3d.model.lora_file import LoraFacts
 
     unet = load_model(model).unet
     add_lora(unet, rank=2, alpha=2.0, targets="temporal_attention")

@@ -87,14 +87,15 @@ def make_conditions() -> Conditions:
     )
 
 
-def test_guidance_extrapolates_frame_by_frame():
+@pytest.mark.parametrize(("apart", "clips"), [(False, 4), (True, 2)])
+def test_guidance_extrapolates_frame_by_frame(apart, clips):
     def denoiser(noisy, sigma, conditions):
-        assert len(noisy) == len(sigma) == len(conditions.poses) == len(conditions.added_time_ids) == 4
+        assert len(noisy) == len(sigma) == len(conditions.poses) == len(conditions.added_time_ids) == clips
         return noisy + conditions.image_latents[:, None] * 2  # +2 with the picture, +0 without
 
     noisy = torch.randn(2, 3, 4, 3, 3)
     scale = torch.tensor([0.0, 1.0, 2.5])
-    result = guided(denoiser, make_conditions(), scale)(noisy, torch.ones(2))
+    result = guided(denoiser, make_conditions(), scale, apart=apart)(noisy, torch.ones(2))
     torch.testing.assert_close(result, noisy + 2 * scale.view(1, 3, 1, 1, 1))
 
 

@@ -1,0 +1,85 @@
+"""From a model's name to one that is ready to work: found, loaded, changed by LoRAs, placed as the machine allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mv3d.errors import Mv3dError
+from mv3d.model import checkpoints
+from mv3d.model.checkpoints import OrbitModel, resolve_model
+from mv3d.model.lora import LoraUse, with_loras
+from mv3d.model.placement import (
+    Placement,
+    compute_in_float32,
+    explained_memory,
+    place_by_layers,
+    weights_dtype,
+)
+from mv3d.model.stability import UNET
+from mv3d.model.weights import find_weights, read_shapes
+from mv3d.model_options import ModelOptions
+
+
+def load_ready_model(
+    name: str, device: str, options: ModelOptions, loras: Sequence[LoraUse] = (), *, fuse: bool = True
+) -> OrbitModel:
+    """Load a model as `mv3d.model.checkpoints.load_model` does, and place it as ``options`` say.
+
+    Args:
+        name: of the model.
+        device: of torch, where it computes.
+        options: how it is kept.
+        loras: are applied before.
+        fuse: see `mv3d.model.lora.with_loras`.
+
+    Raises:
+        Mv3dError: if there is no such model, LoRA or device for what is asked, or too little memory.
+    """
+    placement = Placement(torch.device(device), options.offload)
+    if options.offload != "none" and placement.device.type == "cpu":
+        raise Mv3dError(
+            f"offload {options.offload} brings a model to a GPU part by part, and the device is the CPU, where it is "
+            "already; leave it out, or choose another device",
+            argument="offload",
+        )
+    dtype = weights_dtype(options.dtype, _unet_parameters(resolve_model(name, options.revision)))
+    with explained_memory(placement, "load the model"):
+        model = checkpoints.load_model(name, "cpu", dtype, options.revision)
+        if loras:
+            model = with_loras(model, loras, fuse=fuse)
+        return place_model(model, placement)
+
+
+def place_model(model: OrbitModel, placement: Placement) -> OrbitModel:
+    """Bring a model that lies in main memory to where it computes; it is not to be used otherwise afterwards.
+
+    Weights of 16 bits are multiplied as float32 on a CPU (`mv3d.model.placement.compute_in_float32`).
+    """
+    networks: list[nn.Module] = [model.unet, model.vae, model.image_encoder]
+    if placement.device.type == "cpu":
+        for network in networks:
+            stored = next(network.parameters()).dtype
+            if stored != torch.float32:
+                compute_in_float32(network, stored)
+    if placement.offload == "sequential":
+        place_by_layers(model.unet, placement.device)
+    beside = [network for network in (model.volume, model.coarse) if network is not None]
+    for network in beside if placement.offload != "none" else [*networks, *beside]:
+        nn.Module.to(network, placement.device)
+    return replace(model, placement=placement)
+
+
+def _unet_parameters(place: Path) -> int:
+    """Of a model's UNet, by the shapes in its file; 0 of a damaged one, of which loading says what is wrong."""
+    try:
+        shapes = read_shapes(place if place.is_file() else find_weights(place / "unet"))
+    except Mv3dError:
+        return 0
+    below = UNET if place.is_file() else ""
+    return sum(math.prod(shape) for key, shape in shapes.items() if key.startswith(below))
