@@ -11,11 +11,13 @@ from mv3d.command_line import run_program
 from mv3d.verbs.export import ExportVerb
 from mv3d.verbs.lift import LiftVerb
 from mv3d.verbs.orbit import OrbitVerb
+from mv3d.verbs.web import WebVerb
 
 Verb = (
     Annotated[OrbitVerb, tyro.conf.subcommand("orbit")]
     | Annotated[LiftVerb, tyro.conf.subcommand("lift")]
     | Annotated[ExportVerb, tyro.conf.subcommand("export")]
+    | Annotated[WebVerb, tyro.conf.subcommand("web")]
 )
 
 
