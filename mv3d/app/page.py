@@ -66,13 +66,11 @@ def build_page(workshop: Workshop, uploads: Path) -> Any:
         uploads: where gradio puts what is uploaded, and what it serves.
     """
     with gr.Blocks(title="mv3d", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
-        gr.HTML(
-            f'<header class="m-head"><h1>mv3d</h1><p>picture to turntable to mesh</p><i>{mv3d.__version__}</i></header>'
-        )
+        _html(f'<div class="m-head"><h1>mv3d</h1><p>picture to turntable to mesh</p><i>{mv3d.__version__}</i></div>')
         with gr.Row(elem_classes="m-columns"):
             with gr.Column(scale=4, min_width=300):
                 picture = _widget("picture")
-                examples = gr.HTML(_examples_html(), js_on_load=_static("examples.js"))
+                examples = _html(_examples_html(), js_on_load=_static("examples.js"))
                 with gr.Accordion("Settings", open=False):
                     form = make_settings(workshop)
                 with gr.Row(elem_classes="m-buttons"):
@@ -87,9 +85,9 @@ def build_page(workshop: Workshop, uploads: Path) -> Any:
                             show_label=False, container=False, height=520, interactive=False, elem_classes="m-mesh"
                         )
                 status = _widget("status")
-                downloads = gr.HTML()
+                downloads = _html("")
                 strip = _widget("strip")
-                command = gr.HTML("", js_on_load=_static("command.js"))
+                command = _html("", js_on_load=_static("command.js"))
         current = gr.State(None)
         visitor = gr.BrowserState(None, storage_key="mv3d-visitor", secret="mv3d")
         widgets = Widgets(picture, turn, status, tabs, mesh, downloads, command, strip, current, visitor)
@@ -267,7 +265,12 @@ class PageHandlers:
 
 
 def _widget(name: str) -> Any:
-    return gr.HTML(None, html_template=_static(f"{name}.html"), js_on_load=_static(f"{name}.js"), elem_id=f"m-{name}")
+    return _html(None, html_template=_static(f"{name}.html"), js_on_load=_static(f"{name}.js"))
+
+
+def _html(value: Any, **more: Any) -> Any:
+    """A piece of HTML that looks as page.css says, and not as gradio's text."""
+    return gr.HTML(value, apply_default_css=False, **({"js_on_load": None} | more))
 
 
 def _static(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from mv3d.app.results import PageResult
-from mv3d.pixels import Frames, to_uint8
+from mv3d.pixels import Frames, composite, to_uint8
 from mv3d.transforms import CLIP_FILE
 
 _PICTURE_PX = 1024  # of the picture that is shown, and brushed
@@ -20,7 +20,7 @@ _SMALL_PX = 96  # of the turntables side by side
 
 def show_cut_out(name: str, picture: Frames, freed: Frames) -> dict[str, Any]:
     """A picture (H, W, 4) and its cut-out of the same size: colours, and where the object is, each as a file."""
-    colours = Image.fromarray(to_uint8(picture[..., :3]))
+    colours = Image.fromarray(to_uint8(composite(picture)))
     alpha = Image.fromarray(to_uint8(freed[..., 3]))
     for shown in (colours, alpha):
         shown.thumbnail((_PICTURE_PX, _PICTURE_PX))
