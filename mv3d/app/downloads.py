@@ -65,9 +65,8 @@ def file_of(result: PageResult, key: str) -> tuple[Path, str]:
         raise Mv3dError(f"there is no download {key[:20]}; take one of {', '.join(DOWNLOADS)}")
     download = DOWNLOADS[key]
     if not result.is_finished or (download.is_mesh and result.mesh is None):
-        raise Mv3dError(
-            f"{key}: there is no {'mesh' if result.is_finished else 'orbit'} of {result.name}; make it first"
-        )
+        lacking = "mesh" if result.is_finished else "orbit"
+        raise Mv3dError(f"{key}: there is no {lacking} of {result.name}; make it first")
     called = f"{result.picture.stem}{download.ending}"
     if key == "mask":
         if result.mask is None:

@@ -1,4 +1,4 @@
-"""How a picture becomes a result, as somebody watches: cut out, the surface, sharp views, the mesh, each when it is there.
+"""How a picture becomes a result, as somebody watches: the cut-out, the surface, sharp views, then the mesh.
 
 The page and the REST API go the same way; what they are told is plain data.
 """
@@ -66,11 +66,17 @@ class Workshop:
         mine = self._latest[owner] = object()
         self.queue.cancel(owner)
         began = time.monotonic()
+        held: Update = {}
         try:
             for update in make():
                 if self._latest.get(owner) is not mine:
                     return
-                yield update
+                if held:
+                    yield held
+                # What is finished is told last, with that it is: gradio spoils files that something else comes after.
+                held = update if "finished" in update else {}
+                if not held:
+                    yield update
         except _NotMadeError as error:
             if self._latest.get(owner) is mine:
                 problem = error.task.error
@@ -78,7 +84,7 @@ class Workshop:
         except (Mv3dError, OSError) as error:
             yield {"status": fault(error, result)}
         else:
-            yield {"status": say("done", f"Ready in {time.monotonic() - began:.0f} s")}
+            yield held | {"status": say("done", f"Ready in {time.monotonic() - began:.0f} s")}
 
     def _make_all(self, owner: str, result: PageResult, options: OrbitOptions) -> Iterator[Update]:
         yield {"status": say("working", "Cutting it out")}

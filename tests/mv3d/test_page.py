@@ -256,7 +256,7 @@ def test_the_cut_out_is_corrected_with_a_brush_and_by_a_mask_file(visit, server,
     own = Image.new("L", (120, 90), 0)
     ImageDraw.Draw(own).rectangle((66, 20, 104, 70), fill=255)
     own.save(tmp_path / "mine.png")
-    Image.new("L", (12, 9), 255).save(tmp_path / "small.png")
+    Image.new("L", (24, 18), 255).save(tmp_path / "small.png")
     page.set_input_files(".m-maskfile", tmp_path / "small.png")
     assert "give a mask of the picture's size" in status(page, "error")
     page.set_input_files(".m-maskfile", tmp_path / "mine.png")
