@@ -2,9 +2,9 @@
 
     python -m benchmarks.page assets/chair.png [--tasks 50] [--num-views 21] [--model mini]
 
-What the page does behind a drop, without the browser: the picture is copied and cut out, its surface drawn, and all that
-is shown encoded; the sharp views are cancelled as soon as they begin. Memory is what the process holds, the model in it,
-after 5 tasks and after all.
+What the page does behind a drop, without the browser: the picture is copied and cut out, its surface drawn, and all
+that is shown encoded; the sharp views are cancelled as soon as they begin. Memory is what the process holds, the model
+in it, after 5 tasks and after all.
 """
 
 from __future__ import annotations

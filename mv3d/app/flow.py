@@ -85,6 +85,9 @@ class Workshop:
             yield {"status": fault(error, result)}
         else:
             yield held | {"status": say("done", f"Ready in {time.monotonic() - began:.0f} s")}
+        finally:
+            if self._latest.get(owner) is mine:
+                del self._latest[owner]
 
     def _make_all(self, owner: str, result: PageResult, options: OrbitOptions) -> Iterator[Update]:
         yield {"status": say("working", "Cutting it out")}

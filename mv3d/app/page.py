@@ -6,6 +6,7 @@ import base64
 import html
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,7 +24,7 @@ from mv3d.app.flow import Update, Workshop, fault, say
 from mv3d.app.masks import save_brushed, save_own
 from mv3d.app.results import PageResult, Visitor
 from mv3d.app.settings import SettingsForm, make_settings
-from mv3d.app.show import command_behind, show_cut_out, show_small, show_turn
+from mv3d.app.show import command_behind, matte_behind, show_cut_out, show_small, show_turn
 from mv3d.app.work import cut_out_of
 from mv3d.errors import Mv3dError
 from mv3d.options import OrbitOptions
@@ -31,6 +32,7 @@ from mv3d.options import OrbitOptions
 _STATIC = Path(__file__).with_name("static")
 _SIDE_BY_SIDE = 12
 _MORE_SEEDS = 3
+_LENT_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class PageHandlers:
         visitor = self.workshop.results.visitor(name)
         try:
             result = visitor.find(str(event.id))
-            options = OrbitOptions()
+            options = OrbitOptions(matte=matte_behind(result))
             picture = show_cut_out(result.picture.name, *cut_out_of(result, options))
         except (Mv3dError, OSError) as error:
             return {self.widgets.status: fault(error)}
@@ -241,11 +243,17 @@ class PageHandlers:
         """What an update changes on the page."""
         w = self.widgets
         values = {getattr(w, key): update[key] for key in ("picture", "turn", "status") if key in update}
-        values[w.current] = result.name
         if "unfinished" in update:
-            values |= {w.mesh: None, w.downloads: "", w.command: "", w.tabs: gr.Tabs(selected="turn")}
+            values |= {
+                w.current: result.name,
+                w.mesh: None,
+                w.downloads: "",
+                w.command: "",
+                w.tabs: gr.Tabs(selected="turn"),
+            }
         if "finished" in update:
             values |= {
+                w.current: result.name,
                 w.mesh: None if result.mesh is None else str(self._lend(result.mesh)),
                 w.downloads: _downloads_html(visitor, result),
                 w.command: _command_html(command_behind(result)),
@@ -254,8 +262,11 @@ class PageHandlers:
         return values
 
     def _lend(self, path: Path) -> Path:
-        """A copy where gradio may serve it, by a name that nobody guesses; gradio deletes it after a day."""
-        lent = self.uploads / secrets.token_hex(16) / path.name
+        """A copy where gradio may serve it, by a name that nobody guesses, for a day."""
+        for old in self.uploads.glob("lent-*"):
+            if time.time() - old.stat().st_mtime > _LENT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
+        lent = self.uploads / f"lent-{secrets.token_hex(16)}" / path.name
         lent.parent.mkdir(parents=True)
         return Path(shutil.copyfile(path, lent))
 

@@ -20,6 +20,7 @@ _VISITOR = re.compile(r"[0-9a-f]{32}")
 _RESULT = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _UNSAFE = re.compile(r"[^\w.() -]+")
 _LONGEST_NAME = 60
+_DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,13 @@ class Results:
         """Who has that secret name, or somebody new if it is none."""
         known = name if isinstance(name, str) and _VISITOR.fullmatch(name) else secrets.token_hex(16)
         return Visitor(self.root / known)
+
+    def tidy(self) -> None:
+        """Delete what was begun more than a day ago and never finished."""
+        for folder in self.root.glob("*/*"):
+            is_old = time.time() - folder.stat().st_mtime > _DAY_SECONDS
+            if is_old and _RESULT.fullmatch(folder.name) and not PageResult(folder).is_finished:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _safe_name(called: str) -> str:

@@ -53,6 +53,7 @@ def serve(settings: ServeSettings) -> None:
             raise Mv3dError("the page needs gradio: pip install 'mv3d[app]'") from error
         _check_offered(settings)
         workshop = Workshop(Results(settings.folder), settings.models, settings.loras, settings.device)
+        workshop.results.tidy()
         listening = _listen(settings.host, settings.port)
         app = make_app(workshop, Path(folder))
         threading.Thread(target=_load_first, args=(workshop,), daemon=True).start()

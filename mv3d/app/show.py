@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from mv3d.app.results import PageResult
+from mv3d.options import Matte
 from mv3d.pixels import Frames, composite, to_uint8
 from mv3d.transforms import CLIP_FILE
 
@@ -41,13 +44,25 @@ def show_small(result: PageResult, chosen: PageResult | None) -> dict[str, Any]:
         "name": result.picture.stem,
         "seed": seed,
         "is_chosen": chosen is not None and chosen.name == result.name,
-        "frames": _frames(result.orbit, _SMALL_PX),
+        "frames": _small_frames(result.orbit),
     }
 
 
 def command_behind(result: PageResult) -> str:
     """The command that makes a finished result, as its folder has it."""
     return str(_facts(result).get("command") or "")
+
+
+def matte_behind(result: PageResult) -> Matte:
+    """How a finished result was cut out."""
+    words = shlex.split(command_behind(result))
+    named = words[words.index("--matte") + 1] if "--matte" in words else "auto"
+    return next((matte for matte in get_args(Matte) if matte == named), "auto")
+
+
+@lru_cache(maxsize=256)
+def _small_frames(folder: Path) -> list[str]:
+    return _frames(folder, _SMALL_PX)  # of a finished orbit, which does not change
 
 
 def _facts(result: PageResult) -> dict[str, Any]:

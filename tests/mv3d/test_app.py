@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
 import threading
 import zipfile
@@ -20,6 +21,7 @@ from mv3d.app.downloads import DOWNLOADS, file_of, offered
 from mv3d.app.flow import Workshop
 from mv3d.app.masks import save_brushed, save_own
 from mv3d.app.results import PageResult, Results
+from mv3d.app.show import matte_behind
 from mv3d.app.tasks import TaskQueue
 from mv3d.app.work import command_of, cut_out_of
 from mv3d.cli import main
@@ -158,6 +160,17 @@ def test_only_what_was_uploaded_is_taken(tmp_path):
             uploaded(path if isinstance(path, int) else str(path), tmp_path / "uploads")
 
 
+def test_what_was_never_finished_goes_after_a_day(workshop, result, tmp_path):
+    new = workshop.results.visitor(None).add(result.picture, "new.png")
+    done = workshop.results.visitor(None).add(result.picture, "done.png")
+    done.orbit.mkdir()
+    (done.orbit / "transforms.json").touch()
+    for old in (result, done):
+        os.utime(old.folder, (0, 0))
+    workshop.results.tidy()
+    assert [one.folder.exists() for one in (result, new, done)] == [False, True, True]
+
+
 # -------------------------------------------------------------------------------------------------
 # What is asked for.
 
@@ -204,7 +217,7 @@ def test_the_command_names_what_is_not_usual(result):
 def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixels(
     tmp_path, workshop, result, monkeypatch
 ):
-    options = options_from(workshop, {"seed": 3, "num_views": 4})
+    options = options_from(workshop, {"seed": 3, "num_views": 4, "matte": "plain"})
     updates = list(workshop.make("me", result, options))
     assert [name for update in updates for name in update if name != "status"] == [
         *("picture", "turn", "turn", "finished")
@@ -220,6 +233,7 @@ def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixe
     assert main([*shlex.split(command)[1:], "-o", "same"]) == 0
     np.testing.assert_array_equal(load_orbit(tmp_path / "same").frames, load_orbit(result.orbit).frames)
     assert (tmp_path / "same/mesh.glb").read_bytes() == (result.orbit / "mesh.glb").read_bytes()
+    assert matte_behind(result) == "plain"
     # Another seed, side by side.
     other = workshop.results.visitor(result.folder.parent.name).again(result)
     assert list(workshop.vary("me", result, [other], options))[-1]["status"]["state"] == "done"
