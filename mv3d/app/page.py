@@ -19,10 +19,10 @@ from PIL import Image
 import mv3d
 from mv3d.app.asking import uploaded
 from mv3d.app.downloads import offered
-from mv3d.app.examples import find_examples
+from mv3d.app.examples import find_example, find_examples
 from mv3d.app.flow import Update, Workshop, fault, say
 from mv3d.app.masks import save_brushed, save_own
-from mv3d.app.results import PageResult, Visitor
+from mv3d.app.results import VISITOR_COOKIE, PageResult, Visitor
 from mv3d.app.settings import SettingsForm, make_settings
 from mv3d.app.show import command_behind, matte_behind, show_cut_out, show_small, show_turn
 from mv3d.app.work import cut_out_of
@@ -49,8 +49,6 @@ class Widgets:
     strip: Any
     current: Any
     """The name of the result that is shown."""
-    visitor: Any
-    """The visitor's secret, kept by the browser."""
 
     def all(self) -> list[Any]:
         """Those that an event may change."""
@@ -91,8 +89,7 @@ def build_page(workshop: Workshop, uploads: Path) -> Any:
                 strip = _widget("strip")
                 command = _html("", js_on_load=_static("command.js"))
         current = gr.State(None)
-        visitor = gr.BrowserState(None, storage_key="mv3d-visitor", secret="mv3d")
-        widgets = Widgets(picture, turn, status, tabs, mesh, downloads, command, strip, current, visitor)
+        widgets = Widgets(picture, turn, status, tabs, mesh, downloads, command, strip, current)
         handlers = PageHandlers(workshop, uploads, widgets, form)
         handlers.connect(page, examples, again, more)
     return page
@@ -113,8 +110,8 @@ class PageHandlers:
         # Tasks wait in the workshop's own line, where they are seen and stopped; gradio is to begin them at once.
         shared = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None}
         private = shared | {"api_visibility": "private"}
-        page.load(self.open, [w.visitor], [w.visitor, w.strip], **private)
-        asked = [w.visitor, w.current, *settings]
+        page.load(self.open, None, [w.strip], **private)
+        asked = [w.current, *settings]
         for listen, answer in (
             (w.picture.picked, self.take_upload),
             (examples.taken, self.take_example),
@@ -124,42 +121,41 @@ class PageHandlers:
             (more.click, self.make_more),
         ):
             listen(answer, asked, w.all(), **private)
-        w.strip.chosen(self.choose, [w.visitor], w.all(), **private)
+        w.strip.chosen(self.choose, None, w.all(), **private)
         w.status.cancelled(self.cancel, None, [w.status], **private)
 
     # ---------------------------------------------------------------------------------------------
     # Answers.
 
-    def open(self, name: Any) -> tuple[str, list[dict[str, Any]]]:
+    def open(self, request: gr.Request) -> list[dict[str, Any]]:
         """Somebody comes, or comes back."""
-        visitor = self.workshop.results.visitor(name)
-        return visitor.name, _side_by_side(visitor, None)
+        return _side_by_side(self._visitor(request), None)
 
-    def take_upload(self, event: gr.EventData, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def take_upload(self, event: gr.EventData, request: gr.Request, current: Any, *settings: Any) -> Any:
         """A picture was dropped, pasted, photographed or chosen."""
         path = lambda: uploaded(event.path, self.uploads)  # noqa: E731  (it may raise, and that is to be shown)
-        yield from self._begin(name, path, str(event.name), settings, request)
+        yield from self._begin(path, str(event.name), settings, request)
 
-    def take_example(self, event: gr.EventData, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def take_example(self, event: gr.EventData, request: gr.Request, current: Any, *settings: Any) -> Any:
         """One of the pictures to begin with."""
-        yield from self._begin(name, lambda: find_examples()[event.name], f"{event.name}.png", settings, request)
+        yield from self._begin(lambda: find_example(str(event.name)), f"{event.name}.png", settings, request)
 
-    def take_brushed(self, event: gr.EventData, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def take_brushed(self, event: gr.EventData, request: gr.Request, current: Any, *settings: Any) -> Any:
         """The cut-out was corrected with the brush."""
-        yield from self._remake(name, current, settings, request, lambda new: save_brushed(new, str(event.mask)))
+        yield from self._remake(current, settings, request, lambda new: save_brushed(new, str(event.mask)))
 
-    def take_mask(self, event: gr.EventData, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def take_mask(self, event: gr.EventData, request: gr.Request, current: Any, *settings: Any) -> Any:
         """A mask was uploaded."""
         take = lambda new: save_own(new, uploaded(event.path, self.uploads))  # noqa: E731  (as above)
-        yield from self._remake(name, current, settings, request, take)
+        yield from self._remake(current, settings, request, take)
 
-    def make_again(self, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def make_again(self, request: gr.Request, current: Any, *settings: Any) -> Any:
         """The same picture, with the settings as they are now."""
-        yield from self._remake(name, current, settings, request, None)
+        yield from self._remake(current, settings, request, None)
 
-    def make_more(self, request: gr.Request, name: Any, current: Any, *settings: Any) -> Any:
+    def make_more(self, request: gr.Request, current: Any, *settings: Any) -> Any:
         """The same picture, with the seeds that follow."""
-        visitor = self.workshop.results.visitor(name)
+        visitor = self._visitor(request)
         try:
             shown, options = self._shown(visitor, current), self.form.options(self.workshop, settings)
             others = [visitor.again(shown) for _ in range(_MORE_SEEDS)]
@@ -172,9 +168,9 @@ class PageHandlers:
             if "finished" in update:
                 yield {self.widgets.strip: _side_by_side(visitor, shown)}
 
-    def choose(self, event: gr.EventData, name: Any) -> Any:
+    def choose(self, event: gr.EventData, request: gr.Request) -> Any:
         """One of the finished results is to be seen."""
-        visitor = self.workshop.results.visitor(name)
+        visitor = self._visitor(request)
         try:
             result = visitor.find(str(event.id))
             options = OrbitOptions(matte=matte_behind(result))
@@ -193,9 +189,9 @@ class PageHandlers:
     # What they share.
 
     def _begin(
-        self, name: Any, path: Callable[[], Path], called: str, settings: tuple[Any, ...], request: gr.Request
+        self, path: Callable[[], Path], called: str, settings: tuple[Any, ...], request: gr.Request
     ) -> Iterator[Any]:
-        visitor = self.workshop.results.visitor(name)
+        visitor = self._visitor(request)
         try:
             result = visitor.add(path(), called)
         except (Mv3dError, OSError) as error:
@@ -206,13 +202,12 @@ class PageHandlers:
 
     def _remake(
         self,
-        name: Any,
         current: Any,
         settings: tuple[Any, ...],
         request: gr.Request,
         change: Callable[[PageResult], None] | None,
     ) -> Iterator[Any]:
-        visitor = self.workshop.results.visitor(name)
+        visitor = self._visitor(request)
         try:
             result = visitor.again(self._shown(visitor, current))
             if change is not None:
@@ -233,6 +228,9 @@ class PageHandlers:
             return
         for update in self.workshop.make(request.session_hash or "", result, options):
             yield self._values(update, visitor, result)
+
+    def _visitor(self, request: gr.Request) -> Visitor:
+        return self.workshop.results.visitor(request.cookies.get(VISITOR_COOKIE))
 
     def _shown(self, visitor: Visitor, current: Any) -> PageResult:
         if not isinstance(current, str):

@@ -16,6 +16,7 @@ from pathlib import Path
 from mv3d.errors import Mv3dError
 from mv3d.orbit import is_made
 
+VISITOR_COOKIE = "mv3d_visitor"
 _VISITOR = re.compile(r"[0-9a-f]{32}")
 _RESULT = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _UNSAFE = re.compile(r"[^\w.() -]+")

@@ -15,12 +15,13 @@ from typing import Any
 from mv3d.app.asking import options_from, uploaded
 from mv3d.app.downloads import file_of, offered
 from mv3d.app.flow import Workshop
-from mv3d.app.results import Results
+from mv3d.app.results import VISITOR_COOKIE, Results
 from mv3d.app.work import message_of
 from mv3d.errors import Mv3dError
 from mv3d.options import Device, OrbitOptions
 
 _LARGEST_UPLOAD = "200mb"
+_YEAR_SECONDS = 31_536_000
 _STATIC = Path(__file__).with_name("static")
 
 
@@ -96,7 +97,7 @@ def make_app(workshop: Workshop, uploads: Path) -> Any:
         font=["ui-sans-serif", "system-ui", "sans-serif"],  # nothing is fetched: the page works offline
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
-    return gr.mount_gradio_app(
+    gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -108,6 +109,29 @@ def make_app(workshop: Workshop, uploads: Path) -> Any:
         ssr_mode=False,
         show_error=True,
     )
+    return with_visitor_cookie(app, workshop.results)
+
+
+def with_visitor_cookie(app: Any, results: Results) -> Any:
+    """Give every browser that opens the page a secret of its own, by which its results are found again."""
+    from starlette.datastructures import MutableHeaders  # pyright: ignore[reportMissingImports]
+    from starlette.requests import Request  # pyright: ignore[reportMissingImports]
+
+    async def with_cookie(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/":
+            return await app(scope, receive, send)
+        given = Request(scope).cookies.get(VISITOR_COOKIE)
+        name = results.visitor(given).name
+
+        async def send_with_cookie(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                cookie = f"{VISITOR_COOKIE}={name}; Path=/; Max-Age={_YEAR_SECONDS}; HttpOnly; SameSite=Lax"
+                MutableHeaders(scope=message).append("set-cookie", cookie)
+            await send(message)
+
+        return await app(scope, receive, send_with_cookie)
+
+    return with_cookie
 
 
 def _orbit_endpoint(workshop: Workshop, uploads: Path) -> Any:

@@ -97,7 +97,6 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         page.on("request", lambda request: elsewhere.append(request.url))
         page.goto(server.url)
         page.wait_for_selector(".m-picture")
-        page.wait_for_function("localStorage.getItem('mv3d-visitor')")
         return page
 
     yield open_page
