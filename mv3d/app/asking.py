@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +20,13 @@ def options_from(workshop: Workshop, asked: Mapping[str, Any], lora_scales: Sequ
     Raises:
         Mv3dError: if a value is no number, or names what is not offered here.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in asked.items() if value is not None and value != ""}
     for name in ("seed", "num_views", "steps", "faces", "texture_size"):
         if name in given:
             given[name] = _whole(name, given[name])
+    for name in ("elevation", "guidance"):
+        if name in given and (name, given[name]) != ("elevation", "auto"):
+            given[name] = _number(name, given[name])
     model = given.pop("model", workshop.models[0])
     if model not in workshop.models:
         raise Mv3dError(f"model {str(model)[:60]} is not offered here; choose one of {', '.join(workshop.models)}")
@@ -46,6 +50,17 @@ def uploaded(path: Any, folder: Path) -> Path:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    number = _number(name, value)
+    if number != int(number):
         raise Mv3dError(f"{name} {str(value)[:60]} is no whole number; give one", argument=name)
-    return int(value)
+    return int(number)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+        if not isinstance(value, bool) and math.isfinite(number):
+            return number
+    except (TypeError, ValueError):
+        pass
+    raise Mv3dError(f"{name} {str(value)[:60]} is no number; give one", argument=name)

@@ -14,13 +14,13 @@ from mv3d.options import Matte, OrbitOptions
 
 _HELP = {
     "seed": "same seed, same pixels",
-    "elevation": "degrees the camera looks down",
+    "elevation": "degrees looked down",
     "num_views": "in one turn",
-    "steps": "sampling steps; empty: the model's own",
-    "guidance": "empty: the model's own",
-    "matte": "how the object is cut out",
-    "faces": "triangles of the mesh at most",
-    "texture_size": "pixels",
+    "steps": "of sampling",
+    "guidance": "how closely it follows the picture",
+    "matte": "how it is cut out",
+    "faces": "of the mesh, at most",
+    "texture_size": "pixels of its sides",
 }
 
 
@@ -47,14 +47,18 @@ def make_settings(workshop: Workshop) -> SettingsForm:
     defaults = {field.name: field.default for field in fields(OrbitOptions)}
     made: dict[str, Any] = {}
 
-    def number(name: str, **more: Any) -> None:
-        made[name] = gr.Number(defaults[name], precision=0, label=name, info=_HELP[name], **more)
+    def number(name: str) -> None:
+        made[name] = gr.Number(defaults[name], precision=0, label=name, info=_HELP[name])
+
+    def maybe(name: str, placeholder: str) -> None:  # a gr.Number cannot be empty: it becomes 0 once it is seen
+        made[name] = gr.Textbox("", label=name, info=_HELP[name], placeholder=placeholder, max_lines=1)
 
     with gr.Row():
-        number("seed", minimum=0)
-        number("num_views", minimum=2, maximum=200)
-    # No value is auto, as on the command line.
-    made["elevation"] = gr.Number(None, label="elevation", info=_HELP["elevation"], placeholder="auto")
+        number("seed")
+        number("num_views")
+    with gr.Row():
+        maybe("elevation", "auto")
+        made["matte"] = gr.Dropdown(list(get_args(Matte)), value="auto", label="matte", info=_HELP["matte"])
     if len(workshop.models) > 1:
         made["model"] = gr.Dropdown(list(workshop.models), value=workshop.models[0], label="model")
     for k, lora in enumerate(workshop.loras):
@@ -62,10 +66,9 @@ def make_settings(workshop: Workshop) -> SettingsForm:
         called = path.parent.name if path.stem == "pytorch_lora_weights" else path.stem
         made[f"lora {k}"] = gr.Slider(-2, 2, 0, step=0.05, label=f"lora {called}", info="0 not at all, 1 as trained")
     with gr.Row():
-        made["matte"] = gr.Dropdown(list(get_args(Matte)), value="auto", label="matte", info=_HELP["matte"])
-        made["guidance"] = gr.Number(None, label="guidance", info=_HELP["guidance"])
+        maybe("steps", "the model's own")
+        maybe("guidance", "the model's own")
     with gr.Row():
-        number("steps", minimum=1)
-        number("faces", minimum=100)
-        number("texture_size", minimum=64, maximum=4096)
+        number("faces")
+        number("texture_size")
     return SettingsForm(tuple(made), tuple(made.values()))

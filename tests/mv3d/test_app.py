@@ -176,12 +176,16 @@ def test_what_was_never_finished_goes_after_a_day(workshop, result, tmp_path):
 
 
 def test_options_are_those_of_the_command_line_as_far_as_they_are_offered(workshop):
-    asked = options_from(workshop, {"seed": 3.0, "elevation": None, "num_views": 5, "steps": None})
+    asked = options_from(workshop, {"seed": 3.0, "elevation": "", "num_views": 5, "steps": None})
     assert asked == OrbitOptions(seed=3, num_views=5, mesh=True, model=workshop.models[0])
+    assert options_from(workshop, {"elevation": "12.5", "steps": "4"}).elevation == 12.5
     for bad, message in (
         ({"model": "someone/else"}, "not offered here"),
         ({"seed": 1.5}, "no whole number"),
-        ({"num_views": "many"}, "no whole number"),
+        ({"num_views": "many"}, "num_views many is no number"),
+        ({"elevation": "low"}, "elevation low is no number"),
+        ({"guidance": "nan"}, "guidance nan is no number"),
+        ({"steps": True}, "steps True is no number"),
         ({"matte": "magic"}, "choose one of auto"),
     ):
         with pytest.raises(Mv3dError, match=message):

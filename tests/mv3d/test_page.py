@@ -122,6 +122,7 @@ def status(page: Any, state: str) -> str:
 
 
 def set_number(page: Any, label: str, value: int) -> None:
+    """Set one of the settings, which are shown for it and from then on."""
     if not page.get_by_label(label, exact=True).is_visible():
         page.get_by_role("button", name="Settings").click()
     page.get_by_label(label, exact=True).fill(str(value))
