@@ -125,4 +125,4 @@ def message_of(error: Exception, result: PageResult | None = None) -> str:
     if result is not None:
         for folder in (result.folder / "picture", result.folder):
             line = line.replace(f"{folder}/", "")
-    return line[:1].upper() + line[1:]
+    return line if "." in line.split(" ")[0] else line[:1].upper() + line[1:]  # files keep their names

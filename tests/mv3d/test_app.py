@@ -270,7 +270,7 @@ def test_a_picture_that_cannot_be_used_is_one_line_without_folders(tmp_path, wor
     result = workshop.results.visitor(None).add(tmp_path / "notes.txt", "notes.txt")
     last = list(workshop.make("me", result, options_from(workshop, {})))[-1]["status"]
     assert last["state"] == "error"
-    assert last["text"].startswith("Notes.txt is no picture mv3d can read")
+    assert last["text"].startswith("notes.txt is no picture mv3d can read")
     assert str(tmp_path) not in last["text"]
     assert "\n" not in last["text"]
 

@@ -272,9 +272,9 @@ def test_what_is_no_picture_gets_one_clear_line_and_the_page_lives_on(visit, tmp
     (tmp_path / "broken.png").write_bytes(whole[: len(whole) // 2])
     Image.new("L", (8200, 8200)).save(tmp_path / "huge.png")
     for name, message in (
-        ("notes.txt", "Notes.txt is no picture mv3d can read"),
-        ("broken.png", "Broken.png is damaged"),
-        ("huge.png", "Huge.png is 8200x8200, over 64 megapixels"),
+        ("notes.txt", "notes.txt is no picture mv3d can read"),
+        ("broken.png", "broken.png is damaged"),
+        ("huge.png", "huge.png is 8200x8200, over 64 megapixels"),
     ):
         page.set_input_files(".m-file", tmp_path / name)
         page.wait_for_function("text => document.querySelector('.m-text').textContent.startsWith(text)", arg=message)
