@@ -48,10 +48,12 @@ def make_settings(workshop: Workshop) -> SettingsForm:
     made: dict[str, Any] = {}
 
     def number(name: str) -> None:
-        made[name] = gr.Number(defaults[name], precision=0, label=name, info=_HELP[name])
+        made[name] = gr.Number(defaults[name], precision=0, label=name, info=_HELP[name], elem_id=f"m-{name}")
 
     def maybe(name: str, placeholder: str) -> None:  # a gr.Number cannot be empty: it becomes 0 once it is seen
-        made[name] = gr.Textbox("", label=name, info=_HELP[name], placeholder=placeholder, max_lines=1)
+        made[name] = gr.Textbox(
+            "", label=name, info=_HELP[name], placeholder=placeholder, max_lines=1, elem_id=f"m-{name}"
+        )
 
     with gr.Row():
         number("seed")

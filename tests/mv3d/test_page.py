@@ -86,8 +86,8 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
-    """Opens the page as somebody new. At the end nothing may have been asked of anybody but the server."""
-    contexts, elsewhere = [], []
+    """Opens the page as somebody new. At the end no script may have failed, and nobody but the server been asked."""
+    contexts, elsewhere, errors = [], [], []
 
     def open_page(width: int = 1280, height: int = 800) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height})
@@ -95,6 +95,7 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("request", lambda request: elsewhere.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url)
         page.wait_for_selector(".m-picture")
         return page
@@ -102,6 +103,7 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
     yield open_page
     for context in contexts:
         context.close()
+    assert errors == []
     assert [url for url in elsewhere if not url.startswith((server.url, "data:", "blob:"))] == []
 
 
@@ -121,12 +123,13 @@ def status(page: Any, state: str) -> str:
     return page.inner_text(".m-text")
 
 
-def set_number(page: Any, label: str, value: int) -> None:
+def set_option(page: Any, name: str, value: int) -> None:
     """Set one of the settings, which are shown for it and from then on."""
-    if not page.get_by_label(label, exact=True).is_visible():
+    field = page.locator(f"#m-{name} input, #m-{name} textarea")
+    if not field.is_visible():
         page.get_by_role("button", name="Settings").click()
-    page.get_by_label(label, exact=True).fill(str(value))
-    page.get_by_label(label, exact=True).blur()
+    field.fill(str(value))
+    field.blur()
 
 
 def results_of(server: Server) -> list[Path]:
@@ -147,8 +150,8 @@ def refused(url: str) -> int:
 
 def test_a_picture_becomes_a_turntable_a_mesh_and_downloads_that_others_open(visit, server, tmp_path, monkeypatch):
     page = visit()
-    set_number(page, "seed", 5)
-    set_number(page, "num_views", 6)
+    set_option(page, "seed", 5)
+    set_option(page, "num_views", 6)
     page.set_input_files(".m-file", draw_cup(tmp_path / "cup.png"))
     page.wait_for_selector(".m-stage[data-state=preview], .m-stage[data-state=views]")
     assert status(page, "done").startswith("Ready in")
@@ -168,7 +171,8 @@ def test_a_picture_becomes_a_turntable_a_mesh_and_downloads_that_others_open(vis
     assert (before - int(stage.get_attribute("data-frame"))) % 6 == 1
 
     page.get_by_role("tab", name="Mesh").click()
-    page.wait_for_selector(".m-mesh canvas")
+    page.wait_for_selector(".m-mesh canvas", state="attached")
+    page.get_by_role("tab", name="Turntable").click()
 
     keys = [link.get_attribute("data-key") for link in page.locator(".m-downloads a").all()]
     assert {"video", "frames", "glb", "stl"} <= set(keys)
@@ -215,7 +219,7 @@ def check_video(path: Path, frames: int) -> None:
 
 def test_the_cut_out_is_corrected_with_a_brush_and_by_a_mask_file(visit, server, tmp_path):
     page = visit()
-    set_number(page, "num_views", 2)
+    set_option(page, "num_views", 2)
     page.set_input_files(".m-file", draw_cup(tmp_path / "two.png"))
     status(page, "done")
     page.click("[data-do=erase]")
@@ -266,7 +270,7 @@ def test_the_cut_out_is_corrected_with_a_brush_and_by_a_mask_file(visit, server,
 
 def test_what_is_no_picture_gets_one_clear_line_and_the_page_lives_on(visit, tmp_path):
     page = visit()
-    set_number(page, "num_views", 2)
+    set_option(page, "num_views", 2)
     (tmp_path / "notes.txt").write_text("no picture")
     whole = draw_cup(tmp_path / "cup.png").read_bytes()
     (tmp_path / "broken.png").write_bytes(whole[: len(whole) // 2])
@@ -290,8 +294,8 @@ def test_what_is_no_picture_gets_one_clear_line_and_the_page_lives_on(visit, tmp
 def test_two_visitors_wait_for_each_other_and_see_their_own_only(visit, server, tmp_path):
     one, other = visit(), visit()
     for page, name in ((one, "first"), (other, "second")):
-        set_number(page, "num_views", 2)
-        set_number(page, "steps", 300)
+        set_option(page, "num_views", 2)
+        set_option(page, "steps", 300)
         draw_cup(tmp_path / f"{name}.png")
     one.set_input_files(".m-file", tmp_path / "first.png")
     one.wait_for_selector(".m-stage[data-state=preview]")
@@ -324,8 +328,8 @@ def test_two_visitors_wait_for_each_other_and_see_their_own_only(visit, server, 
 
 def test_cancel_ends_it_soon_and_the_next_picture_is_made(visit, tmp_path):
     page = visit()
-    set_number(page, "num_views", 2)
-    set_number(page, "steps", 1000)
+    set_option(page, "num_views", 2)
+    set_option(page, "steps", 1000)
     page.set_input_files(".m-file", draw_cup(tmp_path / "slow.png"))
     page.wait_for_selector(".m-stage[data-state=preview]")
     page.wait_for_function("document.querySelector('.m-text').textContent === 'Sharpening the views'")
@@ -333,14 +337,14 @@ def test_cancel_ends_it_soon_and_the_next_picture_is_made(visit, tmp_path):
     page.click(".m-cancel")
     assert status(page, "cancelled") == "Cancelled"
     assert page.locator(".m-stage[data-state=preview]").count() == 1  # the surface stays, to be turned
-    set_number(page, "steps", 1)
+    set_option(page, "steps", 1)
     page.get_by_role("button", name="Make it again").click()
     status(page, "done")
 
 
 def test_a_restart_loses_nothing_that_was_finished(visit, server, tmp_path):
     page = visit()
-    set_number(page, "num_views", 3)
+    set_option(page, "num_views", 3)
     page.set_input_files(".m-file", draw_cup(tmp_path / "kept.png"))
     status(page, "done")
     page.get_by_role("button", name="3 more seeds").click()
@@ -361,7 +365,7 @@ def test_a_restart_loses_nothing_that_was_finished(visit, server, tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
 def test_the_page_fits_its_window(visit, tmp_path, width, height):
     page = visit(width, height)
-    set_number(page, "num_views", 2)
+    set_option(page, "num_views", 2)
     page.set_input_files(".m-file", draw_cup(tmp_path / "cup.png"))
     status(page, "done")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
