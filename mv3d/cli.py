@@ -13,6 +13,7 @@ from mv3d.verbs.lift import LiftVerb
 from mv3d.verbs.lora import LoraVerb
 from mv3d.verbs.orbit import OrbitVerb
 from mv3d.verbs.push import PushVerb
+from mv3d.verbs.web import WebVerb
 
 Verb = (
     Annotated[OrbitVerb, tyro.conf.subcommand("orbit")]
@@ -20,6 +21,7 @@ Verb = (
     | Annotated[ExportVerb, tyro.conf.subcommand("export")]
     | Annotated[LoraVerb, tyro.conf.subcommand("lora")]
     | Annotated[PushVerb, tyro.conf.subcommand("push")]
+    | Annotated[WebVerb, tyro.conf.subcommand("web")]
 )
 
 

@@ -66,7 +66,7 @@ def load_mask(path: Path, picture: Path) -> NDArray[np.float32]:
         Mv3dError: as `load_picture`, and if it has another size than the picture, is coloured, or empty.
     """
     rgba = load_picture(path)
-    (width_px, height_px), (wanted_width_px, wanted_height_px) = _upright_size(path), _upright_size(picture)
+    (width_px, height_px), (wanted_width_px, wanted_height_px) = upright_size(path), upright_size(picture)
     if (width_px, height_px) != (wanted_width_px, wanted_height_px):
         raise Mv3dError(
             f"{path} is {width_px}x{height_px} and {picture} is {wanted_width_px}x{wanted_height_px}; give a mask of "
@@ -194,7 +194,7 @@ def _open(path: Path) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture that `load_picture` reads, turned by its EXIF tag."""
     with warnings.catch_warnings(action="ignore"), _open(path) as picture:
         width_px, height_px = picture.size

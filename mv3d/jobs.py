@@ -24,7 +24,7 @@ from mv3d.transforms import CLIP_FILE
 if TYPE_CHECKING:
     from mv3d.generate import Generated
     from mv3d.mesh import Mesh
-    from mv3d.model.checkpoints import ModelFacts
+    from mv3d.model.checkpoints import ModelFacts, OrbitModel
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".jp2", ".tga"}
@@ -105,6 +105,7 @@ def make_orbits(
     command: str | None = None,
     on_step: Callable[[Job, str, int, int], None] | None = None,
     on_model: Callable[[ModelFacts], None] | None = None,
+    load: Callable[[OrbitOptions], OrbitModel] | None = None,
 ) -> Iterator[Result]:
     """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
 
@@ -119,6 +120,7 @@ def make_orbits(
         on_step: called with the job, its stage (loading, coarse, views, surface, texture), the stage's steps done and
             in all.
         on_model: called with the model's facts once it is loaded.
+        load: loads the model that the options ask for, `load_asked` if None; a server keeps it from job to job.
 
     Raises:
         Mv3dError: for what concerns all pictures: the model, the device, the settings.
@@ -139,7 +141,7 @@ def make_orbits(
             yield Result(job, error=error)
             continue
         if generate is None:
-            generate = _Generator(options)
+            generate = _Generator(options, load or load_asked)
             if on_model:
                 on_model(generate.model.facts)
         try:
@@ -162,6 +164,16 @@ def make_orbits(
             yield Result(job, error=error)
         else:
             yield Result(job, time.perf_counter() - started, mesh, is_clip=isinstance(made, Clip))
+
+
+def load_asked(options: OrbitOptions) -> OrbitModel:
+    """Load the model that is asked for, with its LoRAs; raises `Mv3dError` where one of them cannot be had."""
+    from mv3d.model.loading import load_ready_model
+    from mv3d.model.lora import parse_lora
+
+    uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
+    device = pick_device(options.device)
+    return load_ready_model(options.model, device, options.kept, uses, fuse=not options.unfused)
 
 
 def _find_pictures(folder: Path) -> Iterator[Path]:
@@ -222,7 +234,7 @@ def _save_mesh(orbit: Orbit, surface: Mesh | None, job: Job, options: OrbitOptio
 class _Generator:
     """The model, ready to make orbits."""
 
-    def __init__(self, options: OrbitOptions) -> None:
+    def __init__(self, options: OrbitOptions, load: Callable[[OrbitOptions], OrbitModel]) -> None:
         from mv3d.generate import DEFAULT_ELEVATION_DEG
 
         self.options = options
@@ -231,12 +243,7 @@ class _Generator:
         )
         if options.mesh:
             mesh_settings(options)
-        from mv3d.model.loading import load_ready_model
-        from mv3d.model.lora import parse_lora
-
-        uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
-        device = pick_device(options.device)
-        self.model = load_ready_model(options.model, device, options.kept, uses, fuse=not options.unfused)
+        self.model = load(options)
         self._check_asked()
 
     def _check_asked(self) -> None:

@@ -1,0 +1,128 @@
+"""What the page asks of mv3d: the functions behind ``mv3d orbit``, with a model that stays loaded."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mv3d.app.results import PageResult
+from mv3d.errors import Mv3dError
+from mv3d.image import cut_out, load_mask, load_picture
+from mv3d.jobs import Job, load_asked, make_orbits
+from mv3d.options import OrbitOptions
+from mv3d.pixels import Frames
+from mv3d.progress import OnStep
+
+if TYPE_CHECKING:
+    from mv3d.model.checkpoints import OrbitModel
+
+# Of two cores, with the bundled model, loaded.
+PREVIEW_SECONDS: Mapping[str, float] = {"loading": 0.2, "coarse": 3.0}
+ORBIT_SECONDS: Mapping[str, float] = {"loading": 0.2, "coarse": 3.0, "views": 5.0, "surface": 0.5, "texture": 6.0}
+
+
+class LoadedModel:
+    """The model that was asked for last; asked for again it is there at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: tuple[object, ...] | None = None
+        self._model: OrbitModel | None = None
+
+    def __call__(self, options: OrbitOptions) -> OrbitModel:
+        """Load what the options ask for, unless it is there; raises `Mv3dError` as `mv3d.jobs.load_asked`."""
+        asked = (options.model, options.lora, options.unfused, options.device)
+        with self._lock:
+            if self._model is None or asked != self._asked:
+                self._model = None  # before the next one takes its place: two may not fit
+                self._model, self._asked = load_asked(options), asked
+            return self._model
+
+
+def cut_out_of(result: PageResult, options: OrbitOptions) -> tuple[Frames, Frames]:
+    """The picture of a result, (H, W, 4), and what of it is the object; raises `Mv3dError` as ``mv3d orbit`` would."""
+    rgba = load_picture(result.picture)
+    mask = None if result.mask is None else load_mask(result.mask, result.picture)
+    return rgba, cut_out(rgba, options.matte, mask)
+
+
+def make_preview(result: PageResult, options: OrbitOptions, load: LoadedModel, on_step: OnStep) -> Path | None:
+    """Draw the surface alone; returns the orbit folder, or None of a model that has no surface."""
+    on_step("loading", 0, 1)
+    model = load(options)
+    if model.volume is None or not model.facts.turns:
+        return None
+    asked = replace(options, preview=True, mesh=False, faces=OrbitOptions.faces, texture_size=OrbitOptions.texture_size)
+    _make(result, result.preview, asked, load, on_step, None)
+    return result.preview
+
+
+def make_result(result: PageResult, options: OrbitOptions, load: LoadedModel, on_step: OnStep) -> None:
+    """Make the orbit, with its mesh if that is asked for; raises `Mv3dError` as ``mv3d orbit`` would."""
+    on_step("loading", 0, 1)
+    if not load(options).facts.turns:  # a clip has no surface
+        options = replace(options, mesh=False, faces=OrbitOptions.faces, texture_size=OrbitOptions.texture_size)
+    _make(result, result.orbit, options, load, on_step, command_of(result, options))
+
+
+def command_of(result: PageResult, options: OrbitOptions) -> str:
+    """The command that makes the same; the picture, and the mask if there is one, by their bare names."""
+    words = ["mv3d", "orbit", result.picture.name]
+    asked = _as_masked(result, options)
+    for field in fields(OrbitOptions):
+        value = getattr(asked, field.name)
+        if value != field.default:
+            words += _words(f"--{field.name.replace('_', '-')}", value)
+    return shlex.join(words)
+
+
+def _as_masked(result: PageResult, options: OrbitOptions) -> OrbitOptions:
+    """With the mask, if there is one: it goes before every matte, and the two together are refused."""
+    return options if result.mask is None else replace(options, mask=result.mask, matte="auto")
+
+
+def _words(flag: str, value: object) -> list[str]:
+    if value is True:
+        return [flag]
+    if isinstance(value, tuple):
+        return [word for one in value for word in (flag, str(one))]
+    if isinstance(value, Path):
+        return [flag, value.name]
+    return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+
+
+def _make(
+    result: PageResult,
+    folder: Path,
+    options: OrbitOptions,
+    load: LoadedModel,
+    on_step: OnStep,
+    command: str | None,
+) -> None:
+    (made,) = make_orbits(
+        [Job(result.picture, folder)],
+        replace(_as_masked(result, options), overwrite=True),
+        keep_existing=False,
+        command=command,
+        on_step=lambda _, *step: on_step(*step),
+        load=load,
+    )
+    if made.error is not None:
+        raise made.error
+
+
+def message_of(error: Exception, result: PageResult | None = None) -> str:
+    """One line about an error, with names as the visitor knows them and no folders of this machine."""
+    line = " ".join(str(error).split())
+    if not isinstance(error, (Mv3dError, OSError)):
+        line = (
+            f"something went wrong ({type(error).__name__}: {line}); try another picture, or tell the one who runs this"
+        )
+    if result is not None:
+        for folder in (result.folder / "picture", result.folder):
+            line = line.replace(f"{folder}/", "")
+    return line if "." in line.split(" ")[0] else line[:1].upper() + line[1:]  # files keep their names
