@@ -51,7 +51,7 @@ class Workshop:
 
     def make(self, owner: str, result: PageResult, options: OrbitOptions) -> Iterator[Update]:
         """Make everything of a picture; what the owner began before is stopped."""
-        yield from self._alone(owner, result, partial(self._make_all, owner, result, options))
+        yield from self._in_turn(owner, result, partial(self._make_all, owner, result, options))
 
     def vary(self, owner: str, result: PageResult, others: list[PageResult], options: OrbitOptions) -> Iterator[Update]:
         """Make the picture of ``result`` again into each of ``others``, with the seeds that follow."""
@@ -60,9 +60,9 @@ class Workshop:
             for k, other in enumerate(others, start=1):
                 yield from self._make_orbit(owner, other, replace(options, seed=options.seed + k))
 
-        yield from self._alone(owner, result, one_by_one)
+        yield from self._in_turn(owner, result, one_by_one)
 
-    def _alone(self, owner: str, result: PageResult, make: Callable[[], Iterator[Update]]) -> Iterator[Update]:
+    def _in_turn(self, owner: str, result: PageResult, make: Callable[[], Iterator[Update]]) -> Iterator[Update]:
         mine = self._latest[owner] = object()
         self.queue.cancel(owner)
         began = time.monotonic()
