@@ -26,9 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLTemporalDecoder, EulerDiscreteScheduler, UNetSpatioTemporalConditionModel
+from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
+from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +44,24 @@ from tests.mv3d.sgm import SMALL, stability_shapes  # noqa: E402
 SVD, SV3D = "svd-xt", "sv3d_p.safetensors"
 _POOL = 2**24
 
-VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
-CLIP = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
-CLIP_OF_SVD = {**CLIP, "projection_dim": 1024, "image_size": 224, "patch_size": 14, "hidden_act": "gelu"}
+VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+}
+CLIP: dict[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+}
+CLIP_OF_SVD: dict[str, Any] = {
+    **CLIP,
+    "projection_dim": 1024,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+}
 TEXT = {"token_embedding.weight": (49408, 1024), "positional_embedding": (77, 1024)}
 """Of SV3D's file, which no network here reads."""
 
@@ -65,19 +82,24 @@ def write_models(folder: Path, *, narrow: bool) -> None:
 def write_svd(folder: Path, *, narrow: bool) -> None:
     """Write SVD-xt's diffusers folder."""
     unet: dict[str, Any] = {"num_attention_heads": (5, 10, 20, 20), "num_frames": 25}
-    vae, clip = VAE, CLIP_OF_SVD
+    vae: dict[str, Any] = VAE
+    clip: dict[str, Any] = CLIP_OF_SVD
     if narrow:
         unet |= {"block_out_channels": (32, 64, 64, 64), "num_attention_heads": (1, 2, 2, 2), "cross_attention_dim": 32}
-        vae = {"block_out_channels": (32,) * 4, "layers_per_block": 1}
-        clip = CLIP_OF_SVD | {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "projection_dim": 32}
+        vae = VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1}
+        clip = CLIP_OF_SVD | {
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "projection_dim": 32,
+        }
     with torch.device("meta"):
         networks: dict[str, Any] = {
             "unet": UNetSpatioTemporalConditionModel(**unet),
-            "vae": AutoencoderKLTemporalDecoder(down_block_types=("DownEncoderBlock2D",) * 4, **vae),
+            "vae": AutoencoderKLTemporalDecoder(**vae),
             "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**clip)),
         }
     for name, network in networks.items():
-        assert isinstance(network, nn.Module)
         stem = "model" if name == "image_encoder" else "diffusion_pytorch_model"
         shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
         write_weights(folder / name / f"{stem}.fp16.safetensors", shapes, torch.float16)

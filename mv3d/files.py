@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,8 +41,9 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             ``overwrite`` is not set. With it, the last one to end stays, whole.
     """
     check_free(path, overwrite=overwrite)
-    if path.exists() and not path.is_dir():
-        raise Mv3dError(f"{path} is a file; name a folder")
+    with suppress(OSError):  # asked once: another process may be replacing it
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise Mv3dError(f"{path} is a file; name a folder")
     path = path.resolve()  # gives "." a name to stand beside
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, replaced = _beside(path, "partial"), _beside(path, "replaced")
@@ -57,9 +59,11 @@ def whole_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(replaced, ignore_errors=True)
             with suppress(FileNotFoundError):  # another process was quicker
                 path.rename(replaced)  # first aside, then away: at no time is a half-deleted folder at the name
+    except BaseException:
+        if replaced.exists():
+            _put(replaced, path)  # unless another process has put something there
+        raise
     finally:
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 

@@ -90,7 +90,7 @@ def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np
     ray, place = ray[exists], place[exists]
     points = _along(rays, first, ray, place, step)
     nearest = _nearest(points, grid)
-    inside = ((nearest >= 0) & (nearest <= limit)).all(axis=1)
+    inside = np.asarray(((nearest >= 0) & (nearest <= limit)).all(axis=1))
     inside[inside] = allowed[tuple(nearest[inside].T)]
     return Samples(ray[inside], points[inside])
 
@@ -106,7 +106,7 @@ def _along(
 ) -> NDArray[np.float32]:
     """Points (P, 3) on rays, ``place`` steps after the ray's first."""
     distance = first[ray] + place.astype(np.float32) * step
-    return rays.origins[ray] + distance[:, None] * rays.directions[ray]
+    return (rays.origins[ray] + distance[:, None] * rays.directions[ray]).astype(np.float32, copy=False)
 
 
 def _nearest(points: NDArray[np.float32], grid: Grid) -> NDArray[np.int32]:

@@ -211,7 +211,7 @@ def _attach(unet: OrbitUNet, adapter: str, use: LoraUse, lora: LoraWeights) -> N
         weight[:, first:] += use.scale * lora.pose.to(weight)
 
 
-def _peft_config(rank: int, alpha: float, targets: str | list[str], init: Any, **patterns: dict[str, Any]) -> Any:
+def _peft_config(rank: int, alpha: float, targets: str | list[str], init: Any, **patterns: Any) -> Any:
     from peft import LoraConfig  # a second of imports that most uses do not need
 
     scaling: Any = alpha  # peft's annotation says int, its arithmetic takes any number

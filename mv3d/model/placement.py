@@ -73,7 +73,7 @@ def compute_in_float32(network: nn.Module, stored: torch.dtype) -> None:
     For processors, of which few multiply 16 bits, and those that must imitate it are slow. All of 16 bits is in
     float32, so frames are those of a network that is kept in float32, in half the memory.
     """
-    from diffusers.hooks import apply_layerwise_casting
+    from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 
     # CLIP makes its pixels of the type that these few weights have.
     apply_layerwise_casting(network, stored, torch.float32, skip_modules_pattern=("patch_embedding$",))

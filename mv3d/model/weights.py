@@ -142,7 +142,7 @@ class TensorReader:
 
     def __init__(self, path: Path, dtype: torch.dtype) -> None:
         """Of floating tensors, ``dtype`` is what they are given as."""
-        self._path, self._dtype = path, dtype
+        self.path, self._dtype = path, dtype
         self._file: Any = None
         self._mapped = 0
 
@@ -154,13 +154,13 @@ class TensorReader:
         """
         try:
             if self._file is None or self._mapped > _MAPPED_NUMBERS:
-                self._file, self._mapped = safe_open(self._path, framework="pt"), 0
+                self._file, self._mapped = safe_open(self.path, framework="pt"), 0
             value = self._file.get_tensor(key)
             self._mapped += value.numel()
         except (SafetensorError, OSError) as error:
-            raise Mv3dError(f"{self._path} is no readable safetensors file: {error}") from error
+            raise Mv3dError(f"{self.path} is no readable safetensors file: {error}") from error
         dtype = self._dtype if value.is_floating_point() else value.dtype
-        return finite(value.to(dtype, copy=True), key, str(self._path))
+        return finite(value.to(dtype, copy=True), key, str(self.path))
 
 
 def find_weights(folder: Path) -> Path:

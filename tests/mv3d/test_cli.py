@@ -87,7 +87,7 @@ BAD_INPUT = {
     "transparent": (lambda: Image.new("RGBA", (32, 32)).save("a.png"), ["orbit", "a.png"], "transparent everywhere"),
     "no plain background": (
         lambda: Image.effect_noise((64, 64), 90).save("a.png"),
-        ["orbit", "a.png"],
+        ["orbit", "a.png", "--matte", "plain"],
         "a.png: the background cannot be removed by colour",
     ),
     "a pipe": (lambda: os.mkfifo("a.png"), ["orbit", "a.png"], "a.png is a pipe or a device; save what it gives"),

@@ -15,7 +15,7 @@ from torch import nn
 
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import load_model
-from mv3d.model.weights import load_module, load_weights
+from mv3d.model.weights import TensorReader, load_module, load_weights
 from tests.mv3d.test_stability import make_state
 
 
@@ -53,15 +53,15 @@ UNET, VAE, ENCODER, VOLUME = (f"{part}/config.json" for part in ("unet", "vae", 
     ],
 )
 def test_a_config_beyond_its_weights_is_one_line_at_once(folder, file, changes, message, monkeypatch):
-    allocated = []
-    monkeypatch.setattr("mv3d.model.weights.load_file", lambda path: allocated.append(path) or load_file(path))
+    read, allocated = TensorReader.read, []
+    monkeypatch.setattr(TensorReader, "read", lambda reader, key: allocated.append(reader.path) or read(reader, key))
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     started = time.process_time()
     with pytest.raises(Mv3dError, match=message) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
-    assert str(path.parent) not in {str(read.parent) for read in allocated}
+    assert str(path.parent) not in {str(file.parent) for file in allocated}
     assert time.process_time() - started < 2
 
 
