@@ -47,8 +47,7 @@ def as_url(picture: Image.Image) -> str:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
+def workshop(tmp_path: Path, tiny_model: Path) -> Workshop:
     return Workshop(Results(tmp_path / "results"), (str(tiny_model),))
 
 

@@ -31,7 +31,6 @@ LICENCE_LINE = "mv3d: model tiny; licence of its weights: CC0-1.0"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder with one good picture."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
     draw_chair(tmp_path / CHAIR)
     return tmp_path
 

@@ -22,7 +22,6 @@ CHAIR = "chair.png"
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder with a picture of a box's front, and of its side at another scale."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
     for name, box in {CHAIR: (12, 6, 26, 27), "side.png": (4, 12, 24, 24)}.items():
         picture = Image.new("RGB", (40, 32), (255, 255, 255))
         ImageDraw.Draw(picture).rectangle(box, fill=(150, 80, 20) if name == CHAIR else (20, 80, 150))

@@ -48,7 +48,7 @@ class Server:
 
     def start(self, port: int = 0) -> None:
         words = ["web", "--no-browser", "--port", str(port), "--model", str(self.model), "-o", str(self.out)]
-        env = os.environ | {"PYTHONPATH": str(ROOT), "MV3D_U2NET": str(self.out / "absent.onnx")}
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mv3d.cli", *words], stdout=log, stderr=subprocess.STDOUT, env=env
@@ -201,7 +201,6 @@ def test_a_picture_becomes_a_turntable_a_mesh_and_downloads_that_others_open(vis
     # The command that is shown makes the same pixels.
     words = shlex.split(page.inner_text(".m-command code"))
     assert words[:3] == ["mv3d", "orbit", "cup.png"]
-    monkeypatch.setenv("MV3D_U2NET", str(tmp_path / "absent.onnx"))
     monkeypatch.chdir(tmp_path)
     assert main([*words[1:], "-o", "same"]) == 0
     frames = load_orbit(tmp_path / "unpacked/cup_orbit").frames
