@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import CLIPVisionConfig
 
 TINY_UNET: dict[str, Any] = {
@@ -66,3 +67,12 @@ def make_svd(folder: Path) -> Path:
     (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
     (folder / "LICENSE.md").write_text("Non-commercial.")
     return folder
+
+
+def blocky_picture(blocks: int, size_px: int = 32) -> np.ndarray:
+    """A cut-out (size, size, 4) of blocks x blocks random colours, clear at the top."""
+    picture = np.random.default_rng(0).random((blocks, blocks, 4))
+    picture = picture.repeat(size_px // blocks, 0).repeat(size_px // blocks, 1).astype(np.float32)
+    picture[..., 3] = 1
+    picture[:6, :, 3] = 0
+    return picture

@@ -14,7 +14,7 @@ from mv3d.generate import GenerateSettings, generate_orbit
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.pipeline import make_conditions
 from mv3d.model.unet import OrbitUNet
-from tests.tiny import TINY_UNET
+from tests.tiny import TINY_UNET, blocky_picture
 
 AZIMUTHS, ELEVATIONS = (0.0, 80.0, 170.0, 260.0, 300.0), (12.0, 30.0, -5.0, 20.0, 0.0)
 
@@ -26,11 +26,7 @@ def model(tiny_model) -> OrbitModel:
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    picture = rng.random((8, 8, 4)).repeat(4, 0).repeat(4, 1).astype(np.float32)
-    picture[..., 3] = 1
-    picture[:6, :, 3] = 0
-    return picture
+    return blocky_picture(8)
 
 
 def _path(order: list[int], **more) -> GenerateSettings:

@@ -18,7 +18,7 @@ from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.unet import OrbitUNet
 from mv3d.reframing import framing_camera, is_alike, middle_of, reframed, squared
 from tests.mv3d.blocks import CRATE, view_boxes
-from tests.tiny import TINY_UNET
+from tests.tiny import TINY_UNET, blocky_picture
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,7 @@ def model(tiny_model) -> OrbitModel:
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    picture = rng.random((4, 4, 4)).repeat(8, 0).repeat(8, 1).astype(np.float32)
-    picture[..., 3] = 1
-    picture[:6, :, 3] = 0
-    return picture
+    return blocky_picture(4)
 
 
 def _settings(cameras, **more) -> GenerateSettings:
