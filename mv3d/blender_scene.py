@@ -14,6 +14,8 @@ from pathlib import Path
 import bpy  # pyright: ignore[reportMissingImports]
 from mathutils import Matrix, Vector  # pyright: ignore[reportMissingImports]
 
+_CREASE_DEG = 60  # as `mv3d.mesh.Mesh.corner_normals`
+
 
 def main(job_path: str) -> None:
     """Do one job: everything the scene needs is inside the one file."""
@@ -36,26 +38,27 @@ def import_mesh(path: str) -> None:
             thing.parent = None
             thing.matrix_world = placed
             thing.name = thing.data.name = Path(path).stem
-            smooth(thing.data)
+            join_seams(thing.data)
     for thing in list(bpy.data.objects):
         if thing.type != "MESH":
             bpy.data.objects.remove(thing)
 
 
-def smooth(mesh) -> None:
-    """Join the vertices that glTF doubled at texture seams, so that normals are shared across them."""
+def join_seams(mesh) -> None:
+    """Join the vertices that glTF doubled at texture seams, and shade as the file says: its normal map relies on it."""
     import bmesh  # pyright: ignore[reportMissingImports]  (bpy has to come first)
 
+    normals = [corner.vector[:] for corner in mesh.corner_normals]
     joined = bmesh.new()
     joined.from_mesh(mesh)
     bmesh.ops.remove_doubles(joined, verts=joined.verts, dist=1e-7)
     joined.to_mesh(mesh)
     joined.free()
-    if mesh.has_custom_normals:
-        bpy.context.view_layer.objects.active = next(t for t in bpy.data.objects if t.data == mesh)
-        bpy.ops.mesh.customdata_custom_splitnormals_clear()
     mesh.shade_smooth()
-    mesh.set_sharp_from_angle(angle=radians(40))
+    if len(mesh.loops) == len(normals):
+        mesh.normals_split_custom_set(normals)
+    else:  # triangles that were lines are gone
+        mesh.set_sharp_from_angle(angle=radians(_CREASE_DEG))
 
 
 def add_light() -> None:

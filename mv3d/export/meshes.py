@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ _Y_UP_FROM_WORLD = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 # Endings of the files that a format puts beside its own. Not .png alone: <stem>.png may well be the photo that all of
 # this was made of. Each format has its own, so that none changes what another one shows.
-_MATERIAL, _TEXTURE = ".mtl", "_texture.png"
-_USD_TEXTURES = {suffix: f"_{suffix[1:]}_texture.png" for suffix in (".usd", ".usda", ".usdc", ".usdz")}
-_BESIDE = {".obj": (_MATERIAL, _TEXTURE)} | {
-    suffix: (texture,) for suffix, texture in _USD_TEXTURES.items() if suffix != ".usdz"
+_MATERIAL, _TEXTURE, _NORMALS = ".mtl", "_texture.png", "_normals.png"
+_USD = (".usd", ".usda", ".usdc", ".usdz")
+_BESIDE = {".obj": (_MATERIAL, _TEXTURE, _NORMALS)} | {
+    suffix: tuple(f"_{suffix[1:]}{ending}" for ending in (_TEXTURE, _NORMALS)) for suffix in _USD[:-1]
 }
 
 
@@ -32,8 +33,8 @@ def save_mesh(mesh: Mesh, path: Path) -> None:
 
     ``.glb``, ``.obj`` and USD are Y up and textured; ``.ply`` (with vertex colours) and ``.stl`` (without) keep Z up:
     each stands upright, its front to the front, in Blender and other viewers that follow the format's custom. The files
-    beside an ``.obj`` are called ``<stem>.mtl`` and ``<stem>_texture.png``, that beside a ``.usda``
-    ``<stem>_usda_texture.png``.
+    beside an ``.obj`` are called ``<stem>.mtl``, ``<stem>_texture.png`` and, of a mesh that has a normal map,
+    ``<stem>_normals.png``; those beside a ``.usda`` ``<stem>_usda_texture.png`` and so on.
 
     Raises:
         Mv3dError: if the suffix is another one, the folder cannot be made, or USD's library is not installed.
@@ -107,6 +108,10 @@ def _save_obj(mesh: Mesh, path: Path) -> None:
     text, beside = export_obj(
         out, return_texture=True, include_normals=True, mtl_name=path.stem + _MATERIAL, digits=9, header=""
     )
+    if mesh.texture is not None and mesh.texture.normals is not None:
+        name = path.stem + _NORMALS
+        beside[name] = _png(mesh.texture.normals)
+        beside[path.stem + _MATERIAL] += f"\nnorm {name}\n".encode()
     with ExitStack() as files:
         files.enter_context(whole_file(path)).write_text(text)
         for name, content in beside.items():
@@ -133,7 +138,8 @@ def _save_stl(mesh: Mesh, path: Path) -> None:
 def _save_usd(mesh: Mesh, path: Path) -> None:
     from mv3d.export.usd import save_usd
 
-    save_usd(mesh, _Y_UP_FROM_WORLD, path, path.stem + _USD_TEXTURES[path.suffix.lower()])
+    texture, normals = (f"{path.stem}_{path.suffix.lower()[1:]}{ending}" for ending in (_TEXTURE, _NORMALS))
+    save_usd(mesh, _Y_UP_FROM_WORLD, path, texture, normals)
 
 
 _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
@@ -149,6 +155,12 @@ _WRITERS: dict[str, Callable[[Mesh, Path], None]] = {
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 """What `load_mesh` reads."""
 _Y_UP = (".glb", ".obj")
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
+    return content.getvalue()
 
 
 def _encoded(mesh: Any, file_type: str, **options: Any) -> bytes:
@@ -171,8 +183,14 @@ def _textured(mesh: Mesh, name: str) -> Any:
     out = trimesh.Trimesh(vertices, faces.reshape(-1, 3), vertex_normals=normals, process=False)
     if mesh.texture is not None:
         # A dielectric without gloss: every viewer shows the texture's own colours, none waits for an environment map.
+        # A picture's own gloss is painted in its colours, and would be there twice.
+        normals = mesh.texture.normals
         material = trimesh.visual.material.PBRMaterial(
-            name=name, baseColorTexture=Image.fromarray(mesh.texture.pixels), metallicFactor=0.0, roughnessFactor=1.0
+            name=name,
+            baseColorTexture=Image.fromarray(mesh.texture.pixels),
+            normalTexture=None if normals is None else Image.fromarray(normals),
+            metallicFactor=0.0,
+            roughnessFactor=1.0,
         )
         out.visual = trimesh.visual.TextureVisuals(uv=kinds[:, 4:], material=material)
     return out
@@ -185,4 +203,9 @@ def _loaded_texture(loaded: Any) -> Texture | None:
     if uv is None or picture is None:
         return None
     pixels: NDArray[np.uint8] = np.asarray(picture.convert("RGB"))
-    return Texture(pixels, np.asarray(uv, dtype=np.float64)[loaded.faces])
+    normals = getattr(material, "normalTexture", None)
+    return Texture(
+        pixels,
+        np.asarray(uv, dtype=np.float64)[loaded.faces],
+        None if normals is None else np.asarray(normals.convert("RGB")),
+    )

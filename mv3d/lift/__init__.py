@@ -8,11 +8,13 @@ from typing import Literal
 from mv3d.errors import Mv3dError
 from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
+from mv3d.lift.normal_map import bake_normals
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.lift.surface import extract_surface, simplify_surface
+from mv3d.lift.surface import march_surface, simplify_marched, simplify_surface
+from mv3d.lift.texels import Texels
 from mv3d.lift.unwrap import unwrap
 from mv3d.lift.views import SilhouetteViews
-from mv3d.mesh import Mesh
+from mv3d.mesh import Mesh, Texture
 from mv3d.orbit import Orbit
 from mv3d.progress import OnStep, begin_stage
 
@@ -20,6 +22,7 @@ Method = Literal["field", "hull"]
 
 _FEWEST_VIEWS = 3
 _SLACK_PX = 3  # how far a surface that the views were drawn from may be off
+_NORMALS_PX = 1024  # of a normal map at most: a finer surface's cells are larger than its texels then
 _PREVIEW = {"method": "hull", "resolution": 64, "faces": 4000, "texture_px": 512}
 
 
@@ -76,9 +79,10 @@ def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: O
         from mv3d.lift.fit import fit_surface
 
         grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), report)
-    surface = extract_surface(field, grid, settings.faces)
+    finer = march_surface(field, grid)
+    surface = simplify_marched(finer, grid, settings.faces)
     begin_stage(on_step, "texture")
-    return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing)
+    return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing, finer=finer)
 
 
 def texture_surface(
@@ -86,22 +90,36 @@ def texture_surface(
 ) -> Mesh:
     """Texture a closed surface that stands in the world of an orbit of cut-out frames, from its views.
 
-    It is simplified to the triangles that ``settings`` allow; their texture's size is heeded too, nothing else of them.
-    ``on_step`` is called as in `lift_orbit`.
+    It is simplified to the triangles that ``settings`` allow, and the normals that it loses are kept in a map; their
+    texture's size is heeded too, nothing else of them. ``on_step`` is called as in `lift_orbit`.
     """
     begin_stage(on_step, "surface")
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
-    surface = simplify_surface(surface, settings.faces)
+    simple = simplify_surface(surface, settings.faces)
     begin_stage(on_step, "texture")
-    return paint_surface(surface, orbit, views, settings, slack=_SLACK_PX * views.pixel_size)
+    finer = None if simple is surface else surface
+    return paint_surface(simple, orbit, views, settings, slack=_SLACK_PX * views.pixel_size, finer=finer)
 
 
-def paint_surface(surface: Mesh, orbit: Orbit, views: SilhouetteViews, settings: LiftSettings, slack: float) -> Mesh:
+def paint_surface(
+    surface: Mesh,
+    orbit: Orbit,
+    views: SilhouetteViews,
+    settings: LiftSettings,
+    slack: float,
+    finer: Mesh | None = None,
+) -> Mesh:
     """Texture a surface from the views; of the settings, those of the texture are heeded.
 
-    ``slack`` is how far (world units) the surface may be off without hiding itself.
+    ``slack`` is how far (world units) the surface may be off without hiding itself. ``finer`` is what it was simplified
+    from: the normals that were lost go into a map.
     """
-    size_px = settings.texture_px
-    corner_uv = unwrap(surface, size_px)
-    texture = bake_texture(surface, corner_uv, size_px, orbit, views, slack, delight=settings.delight)
-    return replace(surface, texture=texture)
+    corner_uv = unwrap(surface, settings.texture_px)
+    texels = Texels.of(corner_uv, settings.texture_px)
+    pixels = bake_texture(surface, texels, orbit, views, slack, delight=settings.delight)
+    normals = None
+    if finer is not None:
+        few = min(settings.texture_px, _NORMALS_PX)
+        texels = texels if few == settings.texture_px else Texels.of(corner_uv, few)
+        normals = bake_normals(surface, corner_uv, finer, texels)
+    return replace(surface, texture=Texture(pixels, corner_uv, normals))

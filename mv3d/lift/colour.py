@@ -9,9 +9,10 @@ from scipy.spatial import cKDTree
 
 from mv3d.cameras import Camera
 from mv3d.lift.delight import without_light
-from mv3d.lift.raster import rasterize, render_depth
+from mv3d.lift.raster import render_depth
+from mv3d.lift.texels import Texels
 from mv3d.lift.views import SilhouetteViews
-from mv3d.mesh import Mesh, Texture
+from mv3d.mesh import Mesh
 from mv3d.orbit import Orbit
 from mv3d.pixels import to_uint8
 
@@ -27,27 +28,21 @@ _MOST_LENDERS = 50_000  # of all seen texels, evenly chosen
 
 def bake_texture(
     mesh: Mesh,
-    corner_uv: Array,
-    size_px: int,
+    texels: Texels,
     orbit: Orbit,
     views: SilhouetteViews,
     slack: float,
     *,
     delight: bool = False,
-) -> Texture:
-    """Paint a texture, ``size_px`` wide and high, from the orbit's frames, and from its picture where that is there.
+) -> NDArray[np.uint8]:
+    """Paint the texels of a texture, (S, S, 3), from the orbit's frames, and from its picture where that is there.
 
     Views are blended; the picture, which is sharper and true, stands before them where it sees the surface.
     ``slack`` is how far (world units) the surface may be off without hiding itself. With ``delight`` the light is taken
     out again (`mv3d.lift.delight`).
     """
-    corners_px = np.stack([corner_uv[..., 0], 1 - corner_uv[..., 1]], axis=-1) * size_px
-    texels = rasterize(corners_px, np.ones(mesh.faces.shape), size_px, size_px)
-    corners = mesh.faces[texels.faces]
-    weights = texels.barycentric[:, :, None]
-    points = (mesh.vertices[corners] * weights).sum(axis=1)
-    normals = (mesh.vertex_normals()[corners] * weights).sum(axis=1)
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    points = texels.interpolate(mesh.vertices[mesh.faces])
+    normals = texels.unit(mesh.vertex_normals()[mesh.faces])
     sight = _Sight(mesh, points, normals, slack)
     total = np.zeros((len(points), 3))
     total_weight = np.zeros(len(points))
@@ -68,13 +63,7 @@ def bake_texture(
     if delight:
         colours = without_light(colours, normals, known)
     _lend(colours, known, points)
-    picture = np.zeros((size_px, size_px, 3), dtype=np.float32)
-    picture[texels.rows, texels.columns] = colours
-    empty = np.ones((size_px, size_px), dtype=bool)
-    empty[texels.rows, texels.columns] = False
-    # Between the charts goes the nearest chart's colour, so that no filter mixes in black.
-    nearest = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return Texture(to_uint8(picture[tuple(nearest)]), corner_uv)
+    return to_uint8(texels.picture(colours))
 
 
 class _Sight:

@@ -28,6 +28,15 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> 
     Raises:
         Mv3dError: if nothing is left.
     """
+    return simplify_marched(march_surface(field, grid), grid, most_faces)
+
+
+def march_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
+    """The same with all the triangles that the grid gives.
+
+    Raises:
+        Mv3dError: if nothing is left.
+    """
     if not (field > 0).any():
         raise Mv3dError("no body has these silhouettes: the views disagree, or the object is thinner than a cell")
     # Exact zeros would put several vertices on one grid point.
@@ -41,8 +50,13 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> 
     parts = body.decompose()
     volumes = np.array([part.volume() for part in parts])
     kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
-    mesh = mesh_of(_simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces))
-    return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
+    return mesh_of(manifold3d.Manifold.compose(kept))
+
+
+def simplify_marched(mesh: Mesh, grid: Grid, most_faces: int) -> Mesh:
+    """Take the triangles out of a `march_surface` that are not seen, and more where it has too many."""
+    simple = mesh_of(_simplified(body_of(mesh), _TOLERANCE * grid.spacing, most_faces))
+    return replace(simple, vertices=_apart(simple, 1e-3 * grid.spacing))
 
 
 def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:

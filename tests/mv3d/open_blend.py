@@ -25,6 +25,7 @@ def main(job_path: str) -> None:
         "size": [scene.render.resolution_x, scene.render.resolution_y, scene.render.resolution_percentage],
         "packed": [image.packed_file is not None for image in textures],
         "faces_at_edges": _faces_at_edges(meshes[0].data),
+        "corner_normals": [corner.vector[:] for corner in meshes[0].data.corner_normals],
     }
     Path(job["out"], "facts.json").write_text(json.dumps(facts))
     if job["flat"]:

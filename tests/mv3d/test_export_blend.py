@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from mv3d.blender import run_in_blender
@@ -16,6 +17,7 @@ from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.export import export_source, save_mesh
 from mv3d.export.blend import save_blend
+from mv3d.mesh import Mesh, Texture
 from mv3d.orbit import save_orbit
 from mv3d.pixels import from_uint8
 from tests.mv3d.blocks import CRATE, make_block, silhouette_iou, view_boxes
@@ -51,6 +53,21 @@ def test_rendering_the_blend_is_the_orbit_again(tmp_path: Path) -> None:
         assert silhouette_iou(picture, truth) >= 0.98
         inside = (picture[..., 3] > 0.99) & (truth[..., 3] > 0.99)
         assert np.median(np.abs(picture - truth)[inside]) <= 1.01 / 255
+
+
+@pytest.mark.blender
+@pytest.mark.usefixtures("blender")
+def test_the_blend_is_shaded_by_the_normals_that_a_normal_map_is_made_for(tmp_path: Path) -> None:
+    ball = trimesh.creation.icosphere(subdivisions=1, radius=0.4)
+    mesh = Mesh(np.asarray(ball.vertices) * [1.0, 0.4, 0.7], np.asarray(ball.faces))
+    normals = np.full((4, 4, 3), (128, 128, 255), dtype=np.uint8)
+    uv = np.random.default_rng(0).random((len(mesh.faces), 3, 2))  # every triangle a chart: all vertices are doubled
+    mesh = replace(mesh, texture=Texture(normals, uv, normals))
+    save_blend(mesh, [Camera.looking_at_origin(0, 0, size_px=8)], tmp_path / "ball.blend")
+    facts, _ = open_blend(tmp_path / "ball.blend", tmp_path / "out")
+    assert facts["faces_at_edges"] == [2]
+    assert facts["packed"] == [True, True]
+    np.testing.assert_allclose(facts["corner_normals"], mesh.corner_normals().reshape(-1, 3), atol=2e-3)
 
 
 @pytest.mark.blender
