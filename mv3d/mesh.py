@@ -14,7 +14,7 @@ class Texture:
 
     ``pixels`` is (height, width, 3) uint8 sRGB; ``corner_uv`` is (F, 3, 2), one position for each corner of each face,
     in [0, 1] with the origin at the picture's *lower* left corner (OBJ, Blender). Seams need no doubled vertices here.
-    ``normals`` is a map of a finer surface's normals over `Mesh.corner_normals`, (.., .., 3) uint8 of a size of its own:
+    ``normals`` is a map of a finer surface's normals over `Mesh.corner_normals`, (.., .., 3) uint8 of its own size:
     red along u, green along v, blue along the normal, 0 to 255 for -1 to 1.
     """
 
