@@ -1,68 +1,113 @@
-"""Lift every orbit of a folder and show what comes out beside the views it came from.
+"""Meshes as an artist would judge them: a table, and a sheet of them in Blender.
 
-    mv3d orbit assets -o runs/pictures --elevation 12
-    python -m benchmarks.meshes runs/pictures --sheet runs/meshes.jpg
+    python -m benchmarks.meshes assets --out runs/picture_meshes --sheet runs/picture_meshes.jpg
+    python -m benchmarks.meshes runs/lifting/views --orbits --out runs/orbit_meshes --sheet runs/orbit_meshes.jpg
 
-One row an orbit: the picture, four of its views, and the mesh seen from the same cameras. Meshes are saved beside the
-orbits as ``NAME.glb``.
+Of pictures, an orbit folder with its mesh is made of every one; of a folder of orbits (``--orbits``), every one is
+lifted. Meshes that are there already are kept and measured anew, but for their seconds, which are kept beside them.
+Prints a Markdown table (`benchmarks.mesh_measurements`). The sheet has a row for each mesh: the picture, then the mesh
+under Blender's light as the picture's camera sees it, from the side, and from behind.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.metrics.images import silhouette_iou
-from eval.truth.objects import render_mesh
-from mv3d.export import save_mesh
+from benchmarks.mesh_measurements import HEADER, MeshMeasurements, measure, median
+from mv3d.blender import RenderSettings, render_in_blender
+from mv3d.export import load_mesh, save_mesh
 from mv3d.files import whole_file
+from mv3d.jobs import make_orbits, plan_jobs
 from mv3d.lift import LiftSettings, lift_orbit
-from mv3d.mesh import Mesh
+from mv3d.options import OrbitOptions
 from mv3d.orbit import Orbit, load_orbit, make_sheet
-from mv3d.pixels import composite, to_uint8
+from mv3d.pixels import composite, resize, to_uint8
 
-SHOWN = (3, 8, 13, 18)
-"""Of 21 views: right of the picture, behind to the right, behind to the left, left."""
-
-
-def measure(orbit: Orbit, out: Path) -> tuple[NDArray[np.uint8], str]:
-    """Lift an orbit; returns its row of the sheet and what was measured, in words."""
-    started, cpu_started = time.perf_counter(), time.process_time()
-    mesh = lift_orbit(orbit, LiftSettings())
-    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    save_mesh(mesh, out)
-    seen = render_mesh(mesh, orbit.cameras)
-    iou = float(np.mean(silhouette_iou(seen[..., 3], orbit.frames[..., 3])))
-    closed = "closed" if mesh.is_watertight else "open"
-    line = f"{len(mesh.faces)} faces, {closed}, IoU with its views {iou:.3f}, {seconds:.0f} s ({cpu_seconds:.0f} CPU)"
-    return _row(orbit, mesh), line
+_SHOWN_PX = 256
+_SHARES = (0.0, 0.27, 0.5)
+"""Of the way around, on the sheet."""
 
 
-def _row(orbit: Orbit, mesh: Mesh) -> NDArray[np.uint8]:
-    shown = [k for k in SHOWN if k < len(orbit)]
-    views = composite(orbit.frames[[orbit.facts.input_index or 0, *shown]])
-    meshes = composite(render_mesh(mesh, [orbit.cameras[k] for k in shown]))
-    return to_uint8(np.concatenate([*views, *meshes], axis=1))
+def cpu_seconds_so_far() -> float:
+    """Of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def meshes_of_pictures(pictures: list[Path], out: Path) -> Iterator[tuple[str, Path, Orbit, float]]:
+    """The name, the mesh, the orbit and the CPU seconds of every picture."""
+    started = cpu_seconds_so_far()
+    for result in make_orbits(plan_jobs(pictures, out), OrbitOptions(mesh=True), keep_existing=True):
+        spent = cpu_seconds_so_far() - started
+        if result.error or result.mesh is None:
+            print(f"{result.job.picture.name}: {result.error}", flush=True)
+        else:
+            yield result.job.picture.stem, result.mesh, load_orbit(result.job.folder), spent
+        started = cpu_seconds_so_far()
+
+
+def meshes_of_orbits(folders: list[Path], out: Path) -> Iterator[tuple[str, Path, Orbit, float]]:
+    """The same of every orbit below some folders, lifted; ``out`` mirrors them."""
+    for root in folders:
+        for folder in sorted(path.parent for path in root.rglob("transforms.json")):
+            name = str(folder.relative_to(root))
+            mesh, orbit = out / f"{name}.glb", load_orbit(folder)
+            started = cpu_seconds_so_far()
+            if not mesh.is_file():
+                lifted = lift_orbit(orbit, LiftSettings())
+                mesh.parent.mkdir(parents=True, exist_ok=True)
+                save_mesh(lifted, mesh)
+            yield name, mesh, orbit, cpu_seconds_so_far() - started
+
+
+def measure_kept(mesh: Path, orbit: Orbit, cpu_seconds: float) -> MeshMeasurements:
+    """Measure a mesh; its seconds are those of when it was made."""
+    kept = mesh.with_suffix(".json")
+    if kept.is_file() and kept.stat().st_mtime >= mesh.stat().st_mtime:
+        cpu_seconds = json.loads(kept.read_text())["cpu_seconds"]
+    kept.write_text(json.dumps({"cpu_seconds": cpu_seconds}) + "\n")
+    return measure(load_mesh(mesh), orbit, cpu_seconds)
+
+
+def draw(mesh: Path, orbit: Orbit) -> NDArray[np.uint8]:
+    """A row of the sheet."""
+    given = orbit.facts.input_index or 0
+    views = [(given + round(share * len(orbit))) % len(orbit) for share in _SHARES]
+    cameras = [orbit.cameras[k].resized(_SHOWN_PX, _SHOWN_PX) for k in views]
+    seen = render_in_blender(mesh, cameras, RenderSettings(shading="lit"))
+    picture = resize(orbit.frames[given] if orbit.picture is None else orbit.picture, _SHOWN_PX, _SHOWN_PX)
+    return to_uint8(np.concatenate([composite(picture), *composite(seen)], axis=1))
 
 
 def main() -> None:
-    """Print one line an orbit, and draw the sheet."""
+    """Make the meshes, print the table, draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("orbits", type=Path, help="a folder of orbit folders")
-    parser.add_argument("--sheet", type=Path, required=True)
+    parser.add_argument("given", type=Path, nargs="+", help="pictures or folders of them; or of orbits")
+    parser.add_argument("--orbits", action="store_true")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    rows = []
-    for folder in sorted(path.parent for path in options.orbits.glob("*/transforms.json")):
-        row, line = measure(load_orbit(folder), folder.with_suffix(".glb"))
-        rows.append(row)
-        print(f"{folder.name}: {line}", flush=True)
-    with whole_file(options.sheet) as partial:
-        Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(partial, quality=80, optimize=True)
+    print(HEADER)
+    measured, rows = [], []
+    for name, mesh, orbit, spent in (meshes_of_orbits if options.orbits else meshes_of_pictures)(
+        options.given, options.out
+    ):
+        measured.append(measure_kept(mesh, orbit, spent))
+        print(measured[-1].as_row(name), flush=True)
+        if options.sheet:
+            rows.append(draw(mesh, orbit))
+    if measured:
+        print(median(measured).as_row("median"))
+    if rows:
+        with whole_file(options.sheet) as partial:
+            Image.fromarray(make_sheet(np.stack(rows), columns=2)).save(partial, quality=80, optimize=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from bpy.props import BoolProperty, FloatProperty, IntProperty, PointerProperty,
 bl_info = {
     "name": "Image to 3D (mv3d)",
     "author": "mv3d",
-    "version": (1, 1, 0),
+    "version": (1, 2, 0),
     "blender": (4, 2, 0),
     "location": "3D View > Sidebar > mv3d",
     "description": "Turn a picture of an object into a textured mesh",
@@ -64,6 +64,10 @@ class Mv3dSettings(bpy.types.PropertyGroup):
     texture_size: IntProperty(
         name="Texture", default=1024, min=64, max=4096, subtype="PIXEL", description="Pixels of the texture's sides"
     )
+    delight: BoolProperty(
+        name="Take light out",
+        description="Take light and shade out of the texture, as far as they follow from how the surface is turned",
+    )
     seed: IntProperty(name="Seed", default=0, min=0, description="Another seed draws other views; the same, the same")
 
 
@@ -87,8 +91,7 @@ class Mv3dProcess:
         arguments += ["--texture-size", str(settings.texture_size), "--seed", str(settings.seed)]
         if settings.faces:
             arguments += ["--faces", str(settings.faces)]
-        if settings.preview:
-            arguments.append("--preview")
+        arguments += [f"--{name}" for name in ("delight", "preview") if getattr(settings, name)]
         # Blender's own Python must not leak into mv3d's.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         environment["MV3D_PROGRESS"] = "1"
@@ -280,7 +283,7 @@ class MV3D_PT_panel(_InSidebar, bpy.types.Panel):  # noqa: N801
     def draw(self, context) -> None:
         """Lay out the settings, and the button or the progress."""
         settings, column = context.scene.mv3d, self.layout.column()
-        for name in ("picture", "command", "elevation", "faces", "texture_size", "seed", "preview"):
+        for name in ("picture", "command", "elevation", "faces", "texture_size", "delight", "seed", "preview"):
             column.prop(settings, name)
         process = MV3D_OT_image_to_3d.running
         if process is None:

@@ -65,7 +65,14 @@ def test_the_button_imports_the_mesh_while_blender_goes_on(stand_in: Path, tmp_p
     mug_png, kept = tmp_path / "mug.png", tmp_path / "mug_orbit_2"
     (tmp_path / "mug_orbit").mkdir()  # of an earlier picture, or by hand
     facts = run_addon(
-        tmp_path / "out", modal=True, picture=str(mug_png), command=str(stand_in), faces=600, texture_size=2048, seed=7
+        tmp_path / "out",
+        modal=True,
+        picture=str(mug_png),
+        command=str(stand_in),
+        faces=600,
+        texture_size=2048,
+        delight=True,
+        seed=7,
     )
     assert facts["ended"] == ["FINISHED"]
     assert facts["progress"] == [
@@ -79,7 +86,7 @@ def test_the_button_imports_the_mesh_while_blender_goes_on(stand_in: Path, tmp_p
     assert not list((tmp_path / "mug_orbit").iterdir())
     asked = json.loads((tmp_path / "asked.json").read_text())
     assert asked[:3] == ["orbit", str(mug_png), "--mesh"]
-    assert asked[5:] == ["--elevation", "10", "--texture-size", "2048", "--seed", "7", "--faces", "600"]
+    assert asked[5:] == ["--elevation", "10", "--texture-size", "2048", "--seed", "7", "--faces", "600", "--delight"]
     (mug,) = facts["objects"]
     assert (mug["name"], mug["type"]) == ("mug", "MESH")
     np.testing.assert_allclose(mug["size"], np.subtract(CRATE.high, CRATE.low), atol=1e-5)

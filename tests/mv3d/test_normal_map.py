@@ -73,7 +73,7 @@ def test_a_map_that_nobody_would_see_is_not_made():
 
 
 def bumpy_ball() -> Mesh:
-    ball = trimesh.creation.icosphere(subdivisions=5)
+    ball = trimesh.creation.icosphere(subdivisions=4)
     bumps = np.sin(9 * ball.vertices).prod(axis=1)
     return Mesh(np.asarray(ball.vertices) * (0.4 + 0.02 * bumps[:, None]), np.asarray(ball.faces))
 
@@ -88,7 +88,7 @@ def simplified(finer: Mesh, faces: int) -> Mesh:
 
 @pytest.fixture(scope="module")
 def ball() -> Mesh:
-    return simplified(bumpy_ball(), 800)
+    return simplified(bumpy_ball(), 500)
 
 
 def test_glb_keeps_the_map(ball: Mesh, tmp_path: Path):

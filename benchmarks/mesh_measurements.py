@@ -1,55 +1,62 @@
-"""Meshes of pictures as an artist would judge them: charts, texture, parts, handles, and how well they show it.
-
-    python -m benchmarks.picture_meshes assets --out runs/picture_meshes
-
-Makes an orbit folder with its mesh of every picture below the folder (those that are there already are kept), and
-prints a Markdown table. ``PSNR`` compares the mesh, seen unlit by the picture's own camera at 512 px, with the picture:
-inside the picture's silhouette, with white where the mesh is not there.
-"""
+"""What a mesh is like as an artist would judge it: charts, texture, parts, handles, and how well it shows its views."""
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import astuple, dataclass
-from pathlib import Path
 
 import numpy as np
 import trimesh
 from scipy import ndimage
 
-from mv3d.export import load_mesh
-from mv3d.jobs import make_orbits, plan_jobs
 from mv3d.lift.raster import rasterize
 from mv3d.mesh import Mesh
-from mv3d.options import OrbitOptions
-from mv3d.orbit import Orbit, load_orbit
+from mv3d.orbit import Orbit
 from mv3d.pixels import composite, resize
 
 _SIZE_PX = 512
+HEADER = (
+    "| object | faces | parts | handles | closed | charts | used | texture | normal map | PSNR | IoU | CPU s |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
 
 
 @dataclass(frozen=True)
 class MeshMeasurements:
     """What is measured of one mesh."""
 
-    faces: int
-    parts: int
-    handles: int
-    closed: bool
-    charts: int
+    faces: float
+    parts: float
+    handles: float
+    closed: float
+    charts: float
     used: float
     """Share of the texture that shows somewhere."""
-    texture_px: int
+    texture_px: float
+    normal_map: float
     psnr_db: float
-    """Of the picture on the mesh."""
+    """Of the given picture on the mesh, seen unlit by its own camera at 512 px: inside the picture's silhouette, with
+    white where the mesh is not."""
     iou: float
     """Of the silhouettes there."""
-    seconds: float
-    """Of the orbit and the mesh."""
+    cpu_seconds: float
+
+    def as_row(self, name: str) -> str:
+        """A row of the Markdown table that `HEADER` begins."""
+        yes_no = ["no", "yes"]
+        return (
+            f"| {name} | {self.faces:.0f} | {self.parts:.0f} | {self.handles:.0f} | {yes_no[self.closed > 0.5]} | "
+            f"{self.charts:.0f} | {self.used:.2f} | {self.texture_px:.0f} | {yes_no[self.normal_map > 0.5]} | "
+            f"{self.psnr_db:.1f} | {self.iou:.3f} | {self.cpu_seconds:.1f} |"
+        )
 
 
-def measure(mesh: Mesh, orbit: Orbit, seconds: float) -> MeshMeasurements:
-    """Measure one mesh against the orbit of its picture."""
+def median(measured: list[MeshMeasurements]) -> MeshMeasurements:
+    """Of every number by itself."""
+    return MeshMeasurements(*np.median([astuple(facts) for facts in measured], axis=0).tolist())
+
+
+def measure(mesh: Mesh, orbit: Orbit, cpu_seconds: float) -> MeshMeasurements:
+    """Measure one mesh against the orbit that it was made of, whose given view, or first, is looked at."""
     assert mesh.texture is not None
     welded = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     parts = welded.body_count
@@ -69,14 +76,15 @@ def measure(mesh: Mesh, orbit: Orbit, seconds: float) -> MeshMeasurements:
     return MeshMeasurements(
         faces=len(mesh.faces),
         parts=parts,
-        handles=int(round((2 * parts - welded.euler_number) / 2)),
+        handles=round((2 * parts - welded.euler_number) / 2),
         closed=mesh.is_watertight,
         charts=charts,
         used=used,
         texture_px=mesh.texture.pixels.shape[0],
+        normal_map=mesh.texture.normals is not None,
         psnr_db=float(-10 * np.log10(error)),
         iou=float((hit & inside).sum() / (hit | inside).sum()),
-        seconds=seconds,
+        cpu_seconds=cpu_seconds,
     )
 
 
@@ -96,38 +104,3 @@ def _seen(mesh: Mesh, orbit: Orbit) -> tuple[np.ndarray, np.ndarray]:
     hit = np.zeros((_SIZE_PX, _SIZE_PX), dtype=bool)
     hit[found.rows, found.columns] = True
     return picture, hit
-
-
-def main() -> None:
-    """Make the meshes and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("pictures", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args()
-    print("| picture | faces | parts | handles | closed | charts | used | texture | PSNR | IoU | s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    all_facts = []
-    jobs = plan_jobs(options.pictures, options.out)
-    for result in make_orbits(jobs, OrbitOptions(mesh=True), keep_existing=True):
-        name = result.job.picture.stem
-        if result.error or result.mesh is None:
-            print(f"| {name} | {result.error} |", flush=True)
-            continue
-        facts = measure(load_mesh(result.mesh), load_orbit(result.job.folder), result.seconds)
-        all_facts.append(facts)
-        print(_row(name, facts), flush=True)
-    if all_facts:
-        medians = np.median([astuple(facts) for facts in all_facts], axis=0)
-        print(_row("median", MeshMeasurements(*medians)))
-
-
-def _row(name: str, facts: MeshMeasurements) -> str:
-    return (
-        f"| {name} | {facts.faces:.0f} | {facts.parts:.0f} | {facts.handles:.0f} | {'yes' if facts.closed else 'no'} | "
-        f"{facts.charts:.0f} | {facts.used:.2f} | {facts.texture_px:.0f} | {facts.psnr_db:.1f} | {facts.iou:.3f} | "
-        f"{facts.seconds:.1f} |"
-    )
-
-
-if __name__ == "__main__":
-    main()
