@@ -32,6 +32,7 @@ _LEAST_CONFIDENCE = 0.25
 _TOLERATED = 1.5  # times the views' median error, before a view loses confidence
 _WIDENINGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # cells
 _CONTRAST = 2.0  # of alpha
+_TELLING = 7.0  # times the blur: at such a depth a thousandth of the light is left
 _RIM_PX = 2  # pixels around the outline that are looked at too
 _CELLS_A_PIXEL = 0.75  # more tell nothing
 
@@ -147,8 +148,11 @@ class _Fit:
         )
         for blur in (np.geomspace(level.first_blur, level.last_blur, level.rounds) * grid.spacing).tolist():
             chosen = rays.take(np.sort(self._rng.permutation(len(rays))[: level.rays]))
-            samples = sample_rays(chosen, grid, allowed, self._rng)
-            distance = grid.interpolate(field.bounded_array(), samples.points.astype(np.float64))
+            inside = field.bounded_array()
+            # Farther outside no light is lost, and farther inside none is left.
+            telling = allowed & (np.abs(inside) < _TELLING * blur + grid.spacing)
+            samples = sample_rays(chosen, grid, telling, self._rng)
+            distance = grid.interpolate(inside, samples.points.astype(np.float64))
             samples = samples.take(visible_samples(samples, distance, len(chosen), blur, grid.spacing))
             look_up = LookUp(grid, samples.points, self._device)
             lengths = torch.from_numpy(np.bincount(samples.ray, minlength=len(chosen))).to(self._device)

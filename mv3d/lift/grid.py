@@ -40,3 +40,14 @@ class Grid:
         """Look a field on the grid up at points (P, 3), trilinearly."""
         at = ((points - self.origin) / self.spacing).T
         return ndimage.map_coordinates(field, at, order=1, mode="nearest")
+
+    def resample(self, field: NDArray[np.float32], other: Grid) -> NDArray[np.float32]:
+        """`interpolate` at all points of another grid, axis by axis: its shape and what else ``field`` has."""
+        for axis in range(3):
+            place = other.origin[axis] + other.spacing * np.arange(other.shape[axis])
+            at = ((place - self.origin[axis]) / self.spacing).clip(0, self.shape[axis] - 1)
+            first = np.minimum(at.astype(np.intp), self.shape[axis] - 2)
+            part = np.expand_dims((at - first).astype(np.float32), tuple(k for k in range(field.ndim) if k != axis))
+            low = field.take(first, axis)
+            field = low + part * (field.take(first + 1, axis) - low)
+        return field

@@ -17,7 +17,6 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
@@ -108,12 +107,11 @@ def _ranked_fields(views: SilhouetteViews, grid: Grid) -> NDArray[np.float32]:
     nx, ny, nz = (-(-(n - 1) // _STRIDE) + 1 for n in grid.shape)
     sparse = Grid(grid.origin, grid.spacing * _STRIDE, (nx, ny, nz))
     values = views.lowest(sparse.points(sparse.indices), count).reshape(count, *sparse.shape)
-    at = grid.indices.T / _STRIDE
-    fields = np.stack([ndimage.map_coordinates(value, at, order=1, mode="nearest") for value in values])
-    nearest = values[:, *np.round(at).astype(int)]
-    close = np.flatnonzero((np.abs(nearest) < sparse.spacing * _STEEPEST * 3**0.5 / 2).any(axis=0))
-    fields[:, close] = views.lowest(grid.points(grid.indices[close]), count)
-    return fields.reshape(count, *grid.shape)
+    fields = np.stack([sparse.resample(value, grid) for value in values])
+    is_close = (np.abs(values) < sparse.spacing * _STEEPEST * 3**0.5 / 2).any(axis=0)
+    close = np.nonzero(is_close[np.ix_(*(np.round(np.arange(n) / _STRIDE).astype(int) for n in grid.shape))])
+    fields[:, *close] = views.lowest(grid.points(np.stack(close, axis=1)), count)
+    return fields
 
 
 def _best_agreement(views: SilhouetteViews, grid: Grid, ranked: NDArray[np.float32]) -> tuple[int, float]:

@@ -80,7 +80,7 @@ def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np
     # Most of the grid is empty: what is near no place that counts is passed over in strides.
     ray, place = _enumerate(-(-counts // _STRIDE))
     place = place * _STRIDE + _STRIDE // 2
-    passable = ndimage.binary_dilation(allowed, np.ones((3, 3, 3)), iterations=_STRIDE // 2 + 1)
+    passable = ndimage.maximum_filter(allowed.view(np.uint8), _STRIDE + 3).view(bool)
     nearest = _nearest(_along(rays, first, ray, place, step), grid).clip(0, limit)
     kept = passable[tuple(nearest.T)]
     ray, start = ray[kept], place[kept] - _STRIDE // 2
@@ -115,7 +115,10 @@ def _nearest(points: NDArray[np.float32], grid: Grid) -> NDArray[np.int32]:
 
 
 class LookUp:
-    """Trilinear interpolation at fixed points: a matrix (P, grid points) with eight entries in each row."""
+    """Trilinear interpolation at fixed points: a matrix (P, A) with eight entries in each row.
+
+    Its columns are the A grid points that any point lies beside, which are few: `take` takes them from the grid.
+    """
 
     def __init__(self, grid: Grid, points: NDArray[np.float32], device: torch.device) -> None:
         shape = np.array(grid.shape)
@@ -126,21 +129,47 @@ class LookUp:
         corner = first @ strides
         columns = np.empty((len(points), 8), dtype=np.int32)
         values = np.empty((len(points), 8), dtype=np.float32)
+        x, y, z = (np.stack([1 - column, column], axis=1) for column in part.T)
         for k in range(8):
-            bits = np.array([k >> 2 & 1, k >> 1 & 1, k & 1])
-            columns[:, k] = corner + bits @ strides
-            values[:, k] = np.where(bits, part, 1 - part).prod(axis=1)
+            i, j, m = k >> 2 & 1, k >> 1 & 1, k & 1
+            columns[:, k] = corner + int(np.array([i, j, m]) @ strides)
+            values[:, k] = x[:, i] * y[:, j] * z[:, m]
+        number = np.zeros(int(shape.prod()), dtype=np.int32)
+        number[columns.ravel()] = 1
+        used = np.flatnonzero(number)
+        number[used] = np.arange(len(used), dtype=np.int32)
         indptr = np.arange(len(points) + 1, dtype=np.int32) * 8
-        size = (len(points), int(shape.prod()))
-        matrix = sparse.csr_matrix((values.ravel(), columns.ravel(), indptr), size)
+        matrix = sparse.csr_matrix((values.ravel(), number[columns.ravel()], indptr), (len(points), len(used)))
+        self._used = torch.from_numpy(used).to(device)
         self._forward = _to_torch(matrix, device)
         self._backward = _to_torch(matrix.T.tocsr(), device)
 
+    def take(self, values: Tensor) -> Tensor:
+        """Of values on the grid, (grid points, C), those that count, (A, C), with gradients."""
+        out = _Take.apply(values, self._used)
+        assert isinstance(out, Tensor)
+        return out
+
     def __call__(self, *values: Tensor) -> Tensor:
-        """Interpolate ``values``, each (grid points, C), side by side at the points, (P, sum of C), with gradients."""
+        """Interpolate ``values``, each (A, C), side by side at the points, (P, sum of C), with gradients."""
         out = _Multiply.apply(self._forward, self._backward, *values)
         assert isinstance(out, Tensor)
         return out
+
+
+class _Take(torch.autograd.Function):
+    """Some rows, each once; torch's own backward pass adds, row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor) -> Tensor:
+        ctx.rows, ctx.shape = rows, values.shape
+        return values.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        out = grads[0].new_zeros(ctx.shape)
+        out[ctx.rows] = grads[0]
+        return out, None
 
 
 class _Multiply(torch.autograd.Function):
@@ -149,10 +178,7 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transposed: Tensor, *values: Tensor) -> Tensor:
         ctx.transposed, ctx.widths = transposed, [part.shape[1] for part in values]
-        together = values[0].new_empty(len(values[0]), sum(ctx.widths))
-        for columns, part in zip(together.split(ctx.widths, dim=1), values, strict=True):
-            columns.copy_(part)  # eight times faster than torch.cat of narrow columns
-        return matrix @ together
+        return matrix @ torch.cat(values, dim=1)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

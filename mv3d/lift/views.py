@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from scipy import ndimage
 
 from mv3d.cameras import Camera
 from mv3d.lift.silhouettes import outline_distance
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[np.float64]
 
@@ -71,41 +75,45 @@ class SilhouetteViews:
         A view's distance is that to its silhouette cone: world units, positive inside. The smallest is the visual
         hull's; the next are those of the hull with one view overruled, with two, and so on.
         """
-        out = np.full((count, len(points)), np.inf, dtype=np.float32)
+        import torch  # its look-ups in pictures are seven times faster than scipy's
+
+        out = torch.full((count, len(points)), torch.inf)
         for start in range(0, len(points), _POINTS_AT_ONCE):
-            part = slice(start, start + _POINTS_AT_ONCE)
-            at = np.ascontiguousarray(points[part].T, dtype=np.float32)
+            at = torch.from_numpy(np.ascontiguousarray(points[start : start + _POINTS_AT_ONCE].T, dtype=np.float32))
+            ranks = out[:, start : start + _POINTS_AT_ONCE]
             for view in range(len(self.cameras)):
                 value = self._cone_distance(view, at)
-                for rank in out[:, part]:
-                    higher = np.maximum(rank, value)
-                    np.minimum(rank, value, out=rank)
+                for rank in ranks:
+                    higher = torch.maximum(rank, value)
+                    torch.minimum(rank, value, out=rank)
                     value = higher
-        return out
+        return out.numpy()
 
-    def _cone_distance(self, view: int, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One view's distance at points (3, P)."""
-        camera, matrix = self.cameras[view], self._projections[view]
-        row, column, depth = matrix[:, :3] @ points + matrix[:, 3:]
-        behind = depth <= 0
-        depth[behind] = np.inf  # a camera says nothing about what is behind it
-        pixels = np.stack([row, column]) / depth
-        value_px = ndimage.map_coordinates(self._outlines_px[view], pixels, order=1, mode="nearest", output=np.float32)
-        depth *= np.float32(1 / camera.focal_px)
-        value_px *= depth
-        value_px[behind] = np.inf
-        return value_px
+    def _cone_distance(self, view: int, points: Tensor) -> Tensor:
+        """One view's distance (P,) at points (3, P)."""
+        import torch
+        from torch.nn.functional import grid_sample
+
+        matrix, outline_px = self._projections[view]
+        across, down, depth = torch.addmm(matrix[:, 3:], matrix[:, :3], points)
+        at = torch.stack([across / depth, down / depth], dim=1)[None, None]
+        value_px = grid_sample(outline_px[None, None], at, padding_mode="border", align_corners=False)[0, 0, 0]
+        value = value_px * depth * (1 / self.cameras[view].focal_px)
+        return torch.where(depth > 0, value, torch.inf)  # a camera says nothing about what is behind it
 
     @cached_property
-    def _projections(self) -> list[NDArray[np.float32]]:
-        """From points to indices into `_outlines_px`, each (3, 4): row and column times depth, and depth."""
+    def _projections(self) -> list[tuple[Tensor, Tensor]]:
+        """Of every view a matrix (3, 4), from points to column, row (-1 to 1, times depth) and depth; the outline."""
+        import torch
+
         out = []
-        for camera in self.cameras:
+        for camera, outline_px in zip(self.cameras, self._outlines_px, strict=True):
             right, up, back = camera.cam_from_world[:3]
-            shift = self._margin_px - 0.5
-            row = -(camera.cy_px + shift) * back - camera.focal_px * up
-            column = -(camera.cx_px + shift) * back + camera.focal_px * right
-            out.append(np.stack([row, column, -back]).astype(np.float32))
+            height, width = outline_px.shape
+            column = -(camera.cx_px + self._margin_px) * back + camera.focal_px * right
+            row = -(camera.cy_px + self._margin_px) * back - camera.focal_px * up
+            matrix = np.stack([column * (2 / width) + back, row * (2 / height) + back, -back])
+            out.append((torch.from_numpy(matrix).float(), torch.from_numpy(outline_px)))
         return out
 
 
