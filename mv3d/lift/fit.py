@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from mv3d.lift.descent import SmoothDescent
+from mv3d.lift.descent import Adam, SmoothDescent
 from mv3d.lift.field import SurfaceField, visible_samples
 from mv3d.lift.grid import Grid
 from mv3d.lift.hull import best_widening, find_box, make_hull
-from mv3d.lift.rays import LookUp, PixelRays, sample_rays
+from mv3d.lift.rays import LookUp, PixelRays, Samples, sample_rays
 from mv3d.lift.views import SilhouetteViews
 from mv3d.pixels import Frames, resize
 
@@ -33,6 +33,7 @@ _TOLERATED = 1.5  # times the views' median error, before a view loses confidenc
 _WIDENINGS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # cells
 _CONTRAST = 2.0  # of alpha
 _TELLING = 7.0  # times the blur: at such a depth a thousandth of the light is left
+_BATCHES = 2  # that the rays of a round are looked at in, step by step: half the work, and momentum sees them all
 _RIM_PX = 2  # pixels around the outline that are looked at too
 _CELLS_A_PIXEL = 0.75  # more tell nothing
 
@@ -108,6 +109,19 @@ def _levels(cells: int) -> list[Level]:
     return [*(level for level in coarser if level is not last), replace(last, cells=cells)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Rays that are looked at together."""
+
+    look_up: LookUp
+    lengths: Tensor
+    """How many samples each ray has, (R,)."""
+    target: Tensor
+    """What the views show, (R, 4)."""
+    view: Tensor
+    """(R,)."""
+
+
 class _Fit:
     """A fit under way: the field grows finer from level to level, what is known about the views stays."""
 
@@ -138,14 +152,7 @@ class _Fit:
         field = self._field = self._begin(grid, hull)
         allowed = ndimage.binary_dilation(hull > -grid.spacing)
         descent = SmoothDescent(field.distance, grid.shape, level.rate * grid.spacing, _SMOOTHING_PASSES)
-        others = torch.optim.Adam(
-            [
-                {"params": [field.colour], "lr": _COLOUR_RATE},
-                {"params": [self._exposure], "lr": _EXPOSURE_RATE},
-            ],
-            betas=(0.9, 0.95),
-            fused=True,  # one pass over the whole grid instead of a dozen
-        )
+        others = Adam([(field.colour, _COLOUR_RATE), (self._exposure, _EXPOSURE_RATE)], betas=(0.9, 0.95))
         for blur in (np.geomspace(level.first_blur, level.last_blur, level.rounds) * grid.spacing).tolist():
             chosen = rays.take(np.sort(self._rng.permutation(len(rays))[: level.rays]))
             inside = field.bounded_array()
@@ -154,20 +161,28 @@ class _Fit:
             samples = sample_rays(chosen, grid, telling, self._rng)
             distance = grid.interpolate(inside, samples.points.astype(np.float64))
             samples = samples.take(visible_samples(samples, distance, len(chosen), blur, grid.spacing))
-            look_up = LookUp(grid, samples.points, self._device)
-            lengths = torch.from_numpy(np.bincount(samples.ray, minlength=len(chosen))).to(self._device)
-            target, view = (torch.from_numpy(a).to(self._device) for a in (chosen.rgba, chosen.view))
-            for _ in range(level.steps):
-                error = self._error(field.render(look_up, lengths, blur), target, view, level)
-                loss = (error * self._confidence[view]).mean() + _BEND_WEIGHT * field.bending(blur)
+            batches = [self._batch(chosen, samples, start) for start in range(_BATCHES)]
+            seen: list[tuple[Tensor, Tensor]] = []
+            for step in range(level.steps):
+                batch = batches[step % _BATCHES]
+                error = self._error(field.render(batch.look_up, batch.lengths, blur), batch.target, batch.view, level)
+                loss = (error * self._confidence[batch.view]).mean() + _BEND_WEIGHT * field.bending(blur)
                 loss = loss + _EXPOSURE_WEIGHT * self._exposure.square().mean()
-                field.distance.grad = None
-                others.zero_grad(set_to_none=True)
                 loss.backward()
                 others.step()
                 descent.step()
+                seen = [*seen, (error.detach(), batch.view)][-_BATCHES:]
                 yield
-            self._confidence = self._trust(error.detach(), view)
+            self._confidence = self._trust(*(torch.cat(part) for part in zip(*seen, strict=True)))
+
+    def _batch(self, rays: PixelRays, samples: Samples, start: int) -> _Batch:
+        """The rays from one on, ``_BATCHES`` apart."""
+        assert self._field is not None
+        mine = samples.ray % _BATCHES == start
+        lengths = np.bincount(samples.ray, minlength=len(rays))[start::_BATCHES]
+        look_up = LookUp(self._field.grid, samples.points[mine], self._device)
+        arrays = (lengths, rays.rgba[start::_BATCHES], rays.view[start::_BATCHES])
+        return _Batch(look_up, *(torch.from_numpy(np.ascontiguousarray(array)).to(self._device) for array in arrays))
 
     def _rays(self, picture_px: int) -> PixelRays:
         height, width = self._frames.shape[1:3]

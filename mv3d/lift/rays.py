@@ -74,44 +74,55 @@ def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np
         to_low, to_high = (low - rays.origins) / rays.directions, (high - rays.origins) / rays.directions
     near = np.nanmax(np.minimum(to_low, to_high), axis=1).clip(min=0)
     far = np.nanmin(np.maximum(to_low, to_high), axis=1)
-    step, limit = np.float32(grid.spacing), np.array(grid.shape, dtype=np.int32) - 1
+    step = np.float32(grid.spacing)
     counts = np.ceil((far - near) / step).clip(min=0).astype(np.int64)
     first = near + rng.random(len(rays), dtype=np.float32) * step
+    # Of every ray, its first point and its step in grid points.
+    start = (rays.origins + first[:, None] * rays.directions - low) / step
     # Most of the grid is empty: what is near no place that counts is passed over in strides.
     ray, place = _enumerate(-(-counts // _STRIDE))
-    place = place * _STRIDE + _STRIDE // 2
+    place *= _STRIDE
     passable = ndimage.maximum_filter(allowed.view(np.uint8), _STRIDE + 3).view(bool)
-    nearest = _nearest(_along(rays, first, ray, place, step), grid).clip(0, limit)
-    kept = passable[tuple(nearest.T)]
-    ray, start = ray[kept], place[kept] - _STRIDE // 2
-    ray = np.repeat(ray, _STRIDE)
-    place = (start[:, None] + np.arange(_STRIDE)).ravel()
-    exists = place < counts[ray]
-    ray, place = ray[exists], place[exists]
-    points = _along(rays, first, ray, place, step)
-    nearest = _nearest(points, grid)
-    inside = np.asarray(((nearest >= 0) & (nearest <= limit)).all(axis=1))
-    inside[inside] = allowed[tuple(nearest[inside].T)]
-    return Samples(ray[inside], points[inside])
+    kept = np.flatnonzero(_looked_up(passable, start, rays.directions, ray, place + _STRIDE // 2, outside=None))
+    ray, place = np.repeat(ray[kept], _STRIDE), (place[kept, None] + np.arange(_STRIDE)).ravel()
+    kept = np.flatnonzero(
+        (place < counts[ray]) & _looked_up(allowed, start, rays.directions, ray, place, outside=False)
+    )
+    ray, place = ray[kept], place[kept].astype(np.float32)
+    at = start.take(ray, axis=0) + place[:, None] * rays.directions.take(ray, axis=0)
+    return Samples(ray, low + step * at)
+
+
+def _looked_up(
+    field: NDArray[np.bool_],
+    start: NDArray[np.float32],
+    direction: NDArray[np.float32],
+    ray: NDArray[np.int64],
+    place: NDArray[np.int64],
+    *,
+    outside: bool | None,
+) -> NDArray[np.bool_]:
+    """What a field on the grid says at the grid points nearest to places on rays.
+
+    Off the grid it says ``outside``, or what it says at its border if that is None.
+    """
+    index, off = 0, np.zeros(len(ray), dtype=bool)
+    steps = place.astype(np.float32)
+    for axis, size in enumerate(field.shape):
+        at = np.rint(start[:, axis].take(ray) + steps * direction[:, axis].take(ray)).astype(np.int64)
+        if outside is not None:
+            off |= (at < 0) | (at >= size)
+        index = index * size + at.clip(0, size - 1)
+    found = field.ravel().take(index)
+    if outside is not None:
+        found[off] = outside
+    return found
 
 
 def _enumerate(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For things with some parts each: whose part it is, and which of them, for every part in order."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _along(
-    rays: PixelRays, first: NDArray[np.float32], ray: NDArray[np.int64], place: NDArray[np.int64], step: np.float32
-) -> NDArray[np.float32]:
-    """Points (P, 3) on rays, ``place`` steps after the ray's first."""
-    distance = first[ray] + place.astype(np.float32) * step
-    return (rays.origins[ray] + distance[:, None] * rays.directions[ray]).astype(np.float32, copy=False)
-
-
-def _nearest(points: NDArray[np.float32], grid: Grid) -> NDArray[np.int32]:
-    """Indices (P, 3) of the grid points nearest to points (P, 3), which may be off the grid."""
-    return np.rint((points - grid.origin.astype(np.float32)) / np.float32(grid.spacing)).astype(np.int32)
 
 
 class LookUp:

@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from mv3d.cameras import Camera
+from mv3d.lift.descent import Adam
 from mv3d.lift.field import SurfaceField
 from mv3d.lift.grid import Grid
 from mv3d.lift.rays import LookUp
@@ -93,6 +94,26 @@ def test_rays_and_their_gradients_are_those_of_volume_rendering(seen: tuple[Surf
     for ours, true in ((field.distance, distance), (field.colour, colour)):
         assert ours.grad is not None
         torch.testing.assert_close(ours.grad.double(), true.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_adam_is_torch_s():
+    rng = np.random.default_rng(4)
+    ours, theirs = (
+        [torch.from_numpy(rng_.normal(size=shape)).requires_grad_() for shape in ((7, 3), (4,))]
+        for rng_ in (np.random.default_rng(5), np.random.default_rng(5))
+    )
+    quick = Adam([(ours[0], 0.03), (ours[1], 0.005)], betas=(0.9, 0.95))
+    known = torch.optim.Adam(
+        [{"params": [theirs[0]], "lr": 0.03}, {"params": [theirs[1]], "lr": 0.005}], betas=(0.9, 0.95)
+    )
+    for _ in range(5):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.from_numpy(rng.normal(size=one.shape))
+            other.grad = one.grad.clone()
+        quick.step()
+        known.step()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def _look_up_matrix(grid: Grid, points: np.ndarray) -> torch.Tensor:

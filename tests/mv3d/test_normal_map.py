@@ -141,7 +141,7 @@ def test_a_surface_with_fewer_triangles_than_asked_for_is_its_own_finest():
 @pytest.mark.slow
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
-@pytest.mark.parametrize("suffix", [".glb", ".usdz", ".obj"])
+@pytest.mark.parametrize("suffix", [".glb", ".usdz"])
 def test_in_blender_it_is_shaded_as_the_finer_one(ball: Mesh, tmp_path: Path, suffix: str):
     if suffix == ".usdz":
         pytest.importorskip("pxr", reason="USD needs usd-core")
