@@ -10,7 +10,7 @@ from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
 from mv3d.lift.normal_map import bake_normals
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.lift.surface import march_surface, simplify_marched, simplify_surface
+from mv3d.lift.surface import extract_surface, simplify_surface
 from mv3d.lift.texels import Texels
 from mv3d.lift.unwrap import unwrap
 from mv3d.lift.views import SilhouetteViews
@@ -79,8 +79,9 @@ def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: O
         from mv3d.lift.fit import fit_surface
 
         grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), report)
-    finer = march_surface(field, grid)
-    surface = simplify_marched(finer, grid, settings.faces)
+    # Not all of the grid's triangles: their normals are no nearer to the truth, by the steps of the grid.
+    finer = extract_surface(field, grid)
+    surface = simplify_surface(finer, settings.faces)
     begin_stage(on_step, "texture")
     return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing, finer=finer)
 
@@ -97,8 +98,7 @@ def texture_surface(
     views = SilhouetteViews(orbit.frames[..., 3], orbit.cameras)
     simple = simplify_surface(surface, settings.faces)
     begin_stage(on_step, "texture")
-    finer = None if simple is surface else surface
-    return paint_surface(simple, orbit, views, settings, slack=_SLACK_PX * views.pixel_size, finer=finer)
+    return paint_surface(simple, orbit, views, settings, slack=_SLACK_PX * views.pixel_size, finer=surface)
 
 
 def paint_surface(
@@ -112,13 +112,13 @@ def paint_surface(
     """Texture a surface from the views; of the settings, those of the texture are heeded.
 
     ``slack`` is how far (world units) the surface may be off without hiding itself. ``finer`` is what it was simplified
-    from: the normals that were lost go into a map.
+    from, if it was: the normals that were lost go into a map.
     """
     corner_uv = unwrap(surface, settings.texture_px)
     texels = Texels.of(corner_uv, settings.texture_px)
     pixels = bake_texture(surface, texels, orbit, views, slack, delight=settings.delight)
     normals = None
-    if finer is not None:
+    if finer is not None and finer is not surface:
         few = min(settings.texture_px, _NORMALS_PX)
         texels = texels if few == settings.texture_px else Texels.of(corner_uv, few)
         normals = bake_normals(surface, corner_uv, finer, texels)

@@ -20,19 +20,10 @@ _FINEST = 5e-4  # of a surface's size: the tolerance at which simplifying begins
 _MOST_DOUBLINGS = 16  # of the square of the tolerance
 
 
-def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int) -> Mesh:
+def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int | None = None) -> Mesh:
     """Make the closed surface around the positive values: no specks, no hollows inside, few triangles.
 
-    Triangles are ``most_faces`` at most, unless the object has so many parts that these cannot do.
-
-    Raises:
-        Mv3dError: if nothing is left.
-    """
-    return simplify_marched(march_surface(field, grid), grid, most_faces)
-
-
-def march_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
-    """The same with all the triangles that the grid gives.
+    Triangles are ``most_faces`` at most if that is given, unless the object has so many parts that these cannot do.
 
     Raises:
         Mv3dError: if nothing is left.
@@ -50,13 +41,8 @@ def march_surface(field: NDArray[np.float32], grid: Grid) -> Mesh:
     parts = body.decompose()
     volumes = np.array([part.volume() for part in parts])
     kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
-    return mesh_of(manifold3d.Manifold.compose(kept))
-
-
-def simplify_marched(mesh: Mesh, grid: Grid, most_faces: int) -> Mesh:
-    """Take the triangles out of a `march_surface` that are not seen, and more where it has too many."""
-    simple = mesh_of(_simplified(body_of(mesh), _TOLERANCE * grid.spacing, most_faces))
-    return replace(simple, vertices=_apart(simple, 1e-3 * grid.spacing))
+    mesh = mesh_of(_simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces))
+    return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
 
 
 def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:
@@ -70,11 +56,11 @@ def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:
     return replace(simple, vertices=_apart(simple, 1e-2 * _FINEST * size))
 
 
-def _simplified(body: manifold3d.Manifold, tolerance: float, most_faces: int) -> manifold3d.Manifold:
+def _simplified(body: manifold3d.Manifold, tolerance: float, most_faces: int | None) -> manifold3d.Manifold:
     """Let the surface stray by ``tolerance``, or by more until it has few enough triangles."""
     out = body.simplify(tolerance)
     for _ in range(_MOST_DOUBLINGS):
-        if out.num_tri() <= most_faces:
+        if most_faces is None or out.num_tri() <= most_faces:
             break
         tolerance *= 2**0.5
         coarser = out.simplify(tolerance)

@@ -64,6 +64,8 @@ def colour_of_side(mesh: Mesh, side: int) -> np.ndarray:
 
 def test_a_lifted_crate_is_closed_and_has_the_crate_s_size_and_place(crate: Mesh) -> None:
     assert crate.is_watertight
+    assert crate.texture is not None
+    assert crate.texture.normals is None  # no triangles were asked to go
     assert trimesh.Trimesh(crate.vertices, crate.faces, process=False).is_volume
     # Seen in perspective, the hull of a crate bulges over its sides (here 0.04), but not over its top.
     assert (crate.extent[0] < np.array(CRATE.low) + CELL / 2).all()
