@@ -83,11 +83,10 @@ def sample_rays(rays: PixelRays, grid: Grid, allowed: NDArray[np.bool_], rng: np
     ray, place = _enumerate(-(-counts // _STRIDE))
     place *= _STRIDE
     passable = ndimage.maximum_filter(allowed.view(np.uint8), _STRIDE + 3).view(bool)
-    kept = np.flatnonzero(_looked_up(passable, start, rays.directions, ray, place + _STRIDE // 2, outside=None))
+    kept = np.flatnonzero(_looked_up(passable, start, rays.directions, ray, place + _STRIDE // 2, beyond=True))
     ray, place = np.repeat(ray[kept], _STRIDE), (place[kept, None] + np.arange(_STRIDE)).ravel()
-    kept = np.flatnonzero(
-        (place < counts[ray]) & _looked_up(allowed, start, rays.directions, ray, place, outside=False)
-    )
+    exists = place < counts[ray]
+    kept = np.flatnonzero(exists & _looked_up(allowed, start, rays.directions, ray, place, beyond=False))
     ray, place = ray[kept], place[kept].astype(np.float32)
     at = start.take(ray, axis=0) + place[:, None] * rays.directions.take(ray, axis=0)
     return Samples(ray, low + step * at)
@@ -100,23 +99,21 @@ def _looked_up(
     ray: NDArray[np.int64],
     place: NDArray[np.int64],
     *,
-    outside: bool | None,
+    beyond: bool,
 ) -> NDArray[np.bool_]:
-    """What a field on the grid says at the grid points nearest to places on rays.
+    """What a field on the grid says at the grid points nearest to places on rays, (P,).
 
-    Off the grid it says ``outside``, or what it says at its border if that is None.
+    ``start`` and ``direction`` are those of all rays, (R, 3), in grid points. ``beyond`` says whether what the border
+    says counts off the grid, too; otherwise there is nothing.
     """
-    index, off = 0, np.zeros(len(ray), dtype=bool)
+    index, off = np.zeros(len(ray), dtype=np.int64), np.zeros(len(ray), dtype=bool)
     steps = place.astype(np.float32)
     for axis, size in enumerate(field.shape):
         at = np.rint(start[:, axis].take(ray) + steps * direction[:, axis].take(ray)).astype(np.int64)
-        if outside is not None:
-            off |= (at < 0) | (at >= size)
+        off |= (at < 0) | (at >= size)
         index = index * size + at.clip(0, size - 1)
     found = field.ravel().take(index)
-    if outside is not None:
-        found[off] = outside
-    return found
+    return found if beyond else found & ~off
 
 
 def _enumerate(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
