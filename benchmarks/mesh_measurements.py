@@ -39,6 +39,7 @@ class MeshMeasurements:
     iou: float
     """Of the silhouettes there."""
     cpu_seconds: float
+    """To make it; not a number where that is not known."""
 
     def as_row(self, name: str) -> str:
         """A row of the Markdown table that `HEADER` begins."""
@@ -52,7 +53,7 @@ class MeshMeasurements:
 
 def median(measured: list[MeshMeasurements]) -> MeshMeasurements:
     """Of every number by itself."""
-    return MeshMeasurements(*np.median([astuple(facts) for facts in measured], axis=0).tolist())
+    return MeshMeasurements(*np.nanmedian([astuple(facts) for facts in measured], axis=0).tolist())
 
 
 def measure(mesh: Mesh, orbit: Orbit, cpu_seconds: float) -> MeshMeasurements:

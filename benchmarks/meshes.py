@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
+from math import isnan, nan
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def meshes_of_pictures(pictures: list[Path], out: Path) -> Iterator[tuple[str, P
     """The name, the mesh, the orbit and the CPU seconds of every picture."""
     started = cpu_seconds_so_far()
     for result in make_orbits(plan_jobs(pictures, out), OrbitOptions(mesh=True), keep_existing=True):
-        spent = cpu_seconds_so_far() - started
+        spent = nan if result.kept else cpu_seconds_so_far() - started
         if result.error or result.mesh is None:
             print(f"{result.job.picture.name}: {result.error}", flush=True)
         else:
@@ -59,20 +60,23 @@ def meshes_of_orbits(folders: list[Path], out: Path) -> Iterator[tuple[str, Path
         for folder in sorted(path.parent for path in root.rglob("transforms.json")):
             name = str(folder.relative_to(root))
             mesh, orbit = out / f"{name}.glb", load_orbit(folder)
-            started = cpu_seconds_so_far()
+            spent = nan
             if not mesh.is_file():
+                started = cpu_seconds_so_far()
                 lifted = lift_orbit(orbit, LiftSettings())
+                spent = cpu_seconds_so_far() - started
                 mesh.parent.mkdir(parents=True, exist_ok=True)
                 save_mesh(lifted, mesh)
-            yield name, mesh, orbit, cpu_seconds_so_far() - started
+            yield name, mesh, orbit, spent
 
 
 def measure_kept(mesh: Path, orbit: Orbit, cpu_seconds: float) -> MeshMeasurements:
-    """Measure a mesh; its seconds are those of when it was made."""
+    """Measure a mesh; the seconds of one that was there already are those of when it was made, if they were kept."""
     kept = mesh.with_suffix(".json")
-    if kept.is_file() and kept.stat().st_mtime >= mesh.stat().st_mtime:
+    if not isnan(cpu_seconds):
+        kept.write_text(json.dumps({"cpu_seconds": cpu_seconds}) + "\n")
+    elif kept.is_file():
         cpu_seconds = json.loads(kept.read_text())["cpu_seconds"]
-    kept.write_text(json.dumps({"cpu_seconds": cpu_seconds}) + "\n")
     return measure(load_mesh(mesh), orbit, cpu_seconds)
 
 
