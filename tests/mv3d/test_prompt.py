@@ -106,6 +106,9 @@ def test_a_text_model_comes_from_the_hub_in_half_precision_where_there_is_such_a
     with hub_double() as hub:
         hub.put("someone/teapots", files)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.url)  # these two are what diffusers asks
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         assert main([*words, "--text-model", "someone/teapots"]) == 0
     weights = [name for name in hub.downloads if name.endswith(".safetensors")]
