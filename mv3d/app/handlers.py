@@ -60,7 +60,7 @@ class PageHandlers:
     widgets: Widgets
     form: SettingsForm
 
-    def connect(self, page: Any, examples: Any, words: Any, again: Any, more: Any) -> None:
+    def connect(self, page: Any, examples: Any, words: Any, mesh_tab: Any, again: Any, more: Any) -> None:
         """Say who answers what; without ``words``, none are asked for."""
         w, settings = self.widgets, list(self.form.components)
         # Tasks wait in the workshop's own line, where they are seen and stopped; gradio is to begin them at once.
@@ -68,18 +68,22 @@ class PageHandlers:
         private = shared | {"api_visibility": "private"}
         page.load(self.open, None, [w.strip], **private)
         asked = [w.current, *settings]
+        # gradio's viewer stays empty if it is given a file twice while it loads, as by a handler that streams: so it
+        # gets one apart, when all is done and when its tab is opened.
+        mesh = {"fn": self.show_mesh, "inputs": [w.current], "outputs": [w.mesh], **private}
+        mesh_tab.select(**mesh)
         for listen, answer in (
             (w.picture.picked, self.take_upload),
             (examples.taken, self.take_example),
             (w.picture.brushed, self.take_brushed),
             (w.picture.own_mask, self.take_mask),
             (again.click, self.make_again),
-            (more.click, self.make_more),
         ):
-            listen(answer, asked, w.all(), **private)
+            listen(answer, asked, w.all(), **private).then(**mesh)
+        more.click(self.make_more, asked, w.all(), **private)
         if words is not None:
-            words.submit(self.take_words, [w.current, words, *settings], w.all(), **private)
-        w.strip.chosen(self.choose, None, w.all(), **private)
+            words.submit(self.take_words, [w.current, words, *settings], w.all(), **private).then(**mesh)
+        w.strip.chosen(self.choose, None, w.all(), **private).then(**mesh)
         w.status.cancelled(self.cancel, None, [w.status], **private)
 
     # ---------------------------------------------------------------------------------------------
@@ -147,6 +151,14 @@ class PageHandlers:
             return {self.widgets.status: fault(error)}
         shown = {"picture": picture, "turn": show_turn(result.orbit), "status": say("idle", "")}
         return self._values(shown, visitor, result) | self._values({"finished": result}, visitor, result)
+
+    def show_mesh(self, request: gr.Request, current: Any) -> str | None:
+        """The mesh of what is shown, as a file that the browser may have; None if there is none yet."""
+        try:
+            mesh = self._shown(self._visitor(request), current).mesh
+            return None if mesh is None else str(self._lend(mesh))
+        except (Mv3dError, OSError):  # there is no picture yet
+            return None
 
     def cancel(self, request: gr.Request) -> Any:
         """No more of this."""
@@ -220,7 +232,6 @@ class PageHandlers:
         if "finished" in update:
             values |= {
                 w.current: result.name,
-                w.mesh: None if result.mesh is None else str(self._lend(result.mesh)),
                 w.downloads: downloads_html(visitor, result),
                 w.command: command_html(command_behind(result)),
                 w.strip: side_by_side(visitor, result),

@@ -46,7 +46,7 @@ def build_page(workshop: Workshop, uploads: Path) -> Any:
                 with gr.Tabs(selected="turn", elem_classes="m-tabs") as tabs:
                     with gr.Tab("Turntable", id="turn"):
                         turn = widget("turntable")
-                    with gr.Tab("Mesh", id="mesh"):
+                    with gr.Tab("Mesh", id="mesh") as mesh_tab:
                         mesh = gr.Model3D(
                             show_label=False, container=False, height=520, interactive=False, elem_classes="m-mesh"
                         )
@@ -57,5 +57,5 @@ def build_page(workshop: Workshop, uploads: Path) -> Any:
         current = gr.State(None)
         widgets = Widgets(picture, turn, status, tabs, mesh, downloads, command, strip, current)
         handlers = PageHandlers(workshop, uploads, widgets, form)
-        handlers.connect(page, examples, words, again, more)
+        handlers.connect(page, examples, words, mesh_tab, again, more)
     return page
