@@ -173,7 +173,7 @@ def test_a_picture_becomes_a_turntable_a_mesh_and_downloads_that_others_open(vis
     assert (before - int(stage.get_attribute("data-frame"))) % 6 == 1
 
     page.get_by_role("tab", name="Mesh").click()
-    assert wait_for_colours(page, ".m-mesh canvas", tmp_path / "mesh.png") > 50  # shaded, not a plain background
+    assert wait_for_colours(page, ".m-mesh canvas", tmp_path / "mesh.png") > 0.01
     page.get_by_role("tab", name="Turntable").click()
 
     keys = [link.get_attribute("data-key") for link in page.locator(".m-downloads a").all()]
@@ -210,17 +210,17 @@ def test_a_picture_becomes_a_turntable_a_mesh_and_downloads_that_others_open(vis
     assert (tmp_path / "same/mesh.glb").read_bytes() == taken["glb"].read_bytes()
 
 
-def wait_for_colours(page: Any, part: str, path: Path) -> int:
-    """How many colours a part of the page shows once it shows something, WebGL in software taking its time."""
+def wait_for_colours(page: Any, part: str, path: Path) -> float:
+    """How much of a part of the page is coloured, as the background is not; WebGL in software takes its time."""
     page.wait_for_selector(part)
-    colours = 0
     for _ in range(60):
         page.locator(part).screenshot(path=path)
-        colours = len(np.unique(np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3), axis=0))
-        if colours > 50:
-            break
+        with Image.open(path) as shown:
+            share = float((np.ptp(np.asarray(shown.convert("RGB")).astype(int), axis=-1) > 60).mean())
+        if share > 0.01:
+            return share
         page.wait_for_timeout(1000)
-    return colours
+    return 0.0
 
 
 def check_video(path: Path, frames: int) -> None:
@@ -392,6 +392,23 @@ def test_the_page_fits_its_window(visit, tmp_path, width, height):
         box = page.locator(part).bounding_box()
         assert box["x"] >= 0, part
         assert box["x"] + box["width"] <= width + 1, part
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # event loops that gradio leaves open
+def test_a_line_for_words_and_sliders_are_there_where_they_are_offered(tmp_path):
+    from mv3d.app.flow import Workshop
+    from mv3d.app.page import build_page
+    from mv3d.app.results import Results
+
+    def parts(workshop: Workshop) -> dict[str, Any]:
+        return {part.elem_id: part for part in build_page(workshop, tmp_path).blocks.values() if part.elem_id}
+
+    loras, models = ("left.safetensors", "zoom.safetensors"), ("orbits", "clips")
+    unfit = frozenset(("orbits", lora) for lora in loras[1:])
+    offered = parts(Workshop(Results(tmp_path), models, loras, unfit, text_model="some/model"))
+    assert [offered[f"m-lora-{k}"].visible for k in range(2)] == [True, False]  # of the first model
+    assert "m-words" in offered
+    assert not {"m-words", "m-lora-0"} & parts(Workshop(Results(tmp_path))).keys()
 
 
 def test_the_example_of_the_rest_api(server, tmp_path, capsys):
