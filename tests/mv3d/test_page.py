@@ -32,7 +32,11 @@ from mv3d.orbit import load_orbit
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # gradio, once imported, leaves event loops to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_MS = 600_000  # of machines that are busy with other things
@@ -394,7 +398,6 @@ def test_the_page_fits_its_window(visit, tmp_path, width, height):
         assert box["x"] + box["width"] <= width + 1, part
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # event loops that gradio leaves open
 def test_a_line_for_words_and_sliders_are_there_where_they_are_offered(tmp_path):
     from mv3d.app.flow import Workshop
     from mv3d.app.page import build_page
