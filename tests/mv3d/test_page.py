@@ -232,7 +232,9 @@ def check_video(path: Path, frames: int) -> None:
 
     reader = imageio_ffmpeg.read_frames(str(path))
     next(reader)
-    assert sum(1 for _ in reader) == frames
+    count = sum(1 for _ in reader)
+    reader.close()
+    assert count == frames
 
 
 def test_the_cut_out_is_corrected_with_a_brush_and_by_a_mask_file(visit, server, tmp_path):
