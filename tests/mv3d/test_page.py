@@ -5,6 +5,7 @@ Needs the extra `app`, playwright, and a Chromium: playwright's own, or the syst
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -414,6 +415,7 @@ def test_a_line_for_words_and_sliders_are_there_where_they_are_offered(tmp_path)
     assert [offered[f"m-lora-{k}"].visible for k in range(2)] == [True, False]  # of the first model
     assert "m-words" in offered
     assert not {"m-words", "m-lora-0"} & parts(Workshop(Results(tmp_path))).keys()
+    gc.collect()  # here, where what gradio leaves open is let pass
 
 
 def test_the_example_of_the_rest_api(server, tmp_path, capsys):
