@@ -1,10 +1,11 @@
 """How long the page takes from a dropped picture to the first turntable, and does it keep memory from task to task?
 
-    python -m benchmarks.page assets/chair.png [--tasks 50] [--num-views 21] [--model mini]
+    python -m benchmarks.page assets/chair.png [--tasks 50] [--num-views 21] [--model mini] [--whole]
 
 What the page does behind a drop, without the browser: the picture is copied and cut out, its surface drawn, and all
-that is shown encoded; the sharp views are not begun. Memory is what the process holds, the model in it, after 5 tasks
-and after all.
+that is shown encoded; then it is cancelled. Memory is what the process holds, the model in it, after 5 tasks and after
+all. ``--whole`` makes one picture to its end, and compares the CPU seconds with those of the surface by itself and
+then everything, as two tasks would: what the turntable on the way costs.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ import numpy as np
 from mv3d.app.asking import options_from
 from mv3d.app.flow import Workshop
 from mv3d.app.results import Results
+from mv3d.options import OrbitOptions
 
 _EARLY = 5  # tasks, after which everything that is made once has been made
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--num-views", type=int, default=21)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--whole", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(Results(Path(folder)), (given.model,))
@@ -44,15 +48,39 @@ def main() -> None:
                 if update.get("turn"):
                     sent = len(json.dumps(update))
                     seconds.append((time.process_time() - cpu, time.perf_counter() - wall))
-                    break  # before the sharp views are begun
+                    workshop.cancel("somebody")  # before the sharp views are made
+            workshop.queue.submit("somebody", lambda _: None, {"": 1.0}).wait(600)  # until it has really ended
             held[k] = _resident_mib()
             if k in (1, _EARLY) or k % 10 == 0:
                 print(f"task {k}: {seconds[-1][0]:.1f} CPU s, {seconds[-1][1]:.1f} s; {held[k]:.0f} MiB", flush=True)
-    cpu_seconds, wall_seconds = np.median(seconds[1:], axis=0)
+        if given.whole:
+            _compare(workshop, given.picture, options)
+    cpu_seconds, wall_seconds = np.median(seconds[1:] or seconds, axis=0)
     print(
         f"from a drop to {given.num_views} views: {cpu_seconds:.1f} CPU s, {wall_seconds:.1f} s, {sent / 2**20:.2f} MiB"
     )
-    print(f"memory after {_EARLY} tasks {held[_EARLY]:.0f} MiB, after {given.tasks} {held[given.tasks]:.0f} MiB")
+    if given.tasks > _EARLY:
+        print(f"memory after {_EARLY} tasks {held[_EARLY]:.0f} MiB, after {given.tasks} {held[given.tasks]:.0f} MiB")
+
+
+def _compare(workshop: Workshop, picture: Path, options: OrbitOptions) -> None:
+    """Print what the turntable on the way costs, beside a task of its own before."""
+    spent = {}
+    for name, ways in {
+        "surface shown on the way": [options],
+        "surface first, then all": [replace(options, preview=True, mesh=False), options],
+    }.items():
+        cpu = time.process_time()
+        for way in ways:
+            result = workshop.results.visitor(None).add(picture, picture.name)
+            states = [
+                update["status"]["state"] for update in workshop.make("somebody", result, way) if "status" in update
+            ]
+            assert states[-1] == "done"
+        spent[name] = time.process_time() - cpu
+        print(f"{name}: {spent[name]:.1f} CPU s", flush=True)
+    on_the_way, apart = spent.values()
+    print(f"ratio {on_the_way / apart:.2f}")
 
 
 def _resident_mib() -> float:

@@ -6,6 +6,7 @@ A folder of one has ``frames/000.png …`` and a video, but ``clip.json`` in pla
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class Clip:
         return len(self.frames)
 
 
-def save_clip(clip: Clip, folder: Path, *, overwrite: bool = False) -> None:
-    """Write the clip's folder, with ``clip.mp4`` and ``sheet.png``.
+def save_clip(clip: Clip, folder: Path, *, overwrite: bool = False, more: Mapping[str, bytes] | None = None) -> None:
+    """Write the clip's folder, with ``clip.mp4``, ``sheet.png`` and ``more`` files by their names in it.
 
     Raises:
         Mv3dError: if the folder exists and ``overwrite`` is not set, or is neither an orbit's nor a clip's.
@@ -47,3 +48,5 @@ def save_clip(clip: Clip, folder: Path, *, overwrite: bool = False) -> None:
         (partial / CLIP_FILE).write_text(json.dumps(described, indent=1) + "\n")
         save_video(clip.frames, partial / "clip.mp4")
         save_sheet(clip.frames, partial / "sheet.png")
+        for name, data in (more or {}).items():
+            (partial / name).write_bytes(data)

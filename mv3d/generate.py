@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,6 +110,7 @@ def generate(
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
     more: Sequence[PosedFrame] = (),
+    on_surface: Callable[[Orbit], None] | None = None,
 ) -> Generated:
     """Turn the object of a framed picture once around, or show it from where ``settings`` say.
 
@@ -120,6 +121,8 @@ def generate(
         settings: what is wanted.
         on_step: called with the stage, coarse or views, its steps done and in all.
         more: pictures of the object from other sides, of the same size.
+        on_surface: called with the views drawn from the surface alone, what ``settings.preview`` makes, as soon as they
+            are there; then they are sharpened. Of a model without a coarse stage there are none.
 
     Returns:
         The orbit, in which the view of the picture's own camera is the picture itself, and the surface behind it. Equal
@@ -144,21 +147,31 @@ def generate(
         if settings.relief:
             thing = replace(thing, surface=make_relief(thing.surface, small[0]))
     views = ObjectViews(model, given[0], thing, settings)
-    if settings.preview:
-        frames, stages = views.drawn(cameras), "coarse surface"
-        seconds = {"coarse": time.perf_counter() - started}
-    else:
-        seconds = {"coarse": time.perf_counter() - started}
-        frames = views.sampled(cameras, begin_stage(on_step, "views"))
-        stages = "diffusion" if thing is None else "coarse surface and diffusion"
-        seconds["diffusion"] = time.perf_counter() - started - seconds["coarse"]
-    check_finite(frames, "views")
-    frames = _as_frames(frames)
     own = next((k for k, camera in enumerate(cameras) if is_alike(camera, given[0].camera(size_px))), None)
-    if own is not None:
-        frames[own] = resize(picture, size_px, size_px) if len(picture) != size_px else picture
-    facts = _facts(model, stages, own, settings.seed, seconds)
-    return Generated(Orbit(frames, cameras, facts), thing, settings)
+    seconds: dict[str, float] = {}
+
+    def finished(frames: Tensor, stages: str) -> Orbit:
+        check_finite(frames, "views")
+        made = _as_frames(frames)
+        if own is not None:
+            made[own] = resize(picture, size_px, size_px) if len(picture) != size_px else picture
+        return Orbit(made, cameras, _facts(model, stages, own, settings.seed, seconds))
+
+    drawing = None
+    if thing is not None and (settings.preview or on_surface is not None):
+        drawing = views.draw(cameras)
+        seconds["coarse"] = time.perf_counter() - started
+        orbit = finished(views.drawn(cameras, drawing), "coarse surface")
+        if on_surface is not None:
+            on_surface(orbit)
+        if settings.preview:
+            return Generated(orbit, thing, settings)
+    seconds["coarse"] = time.perf_counter() - started
+    begun = time.perf_counter()
+    sampled = views.sampled(cameras, begin_stage(on_step, "views"), drawing)
+    seconds["diffusion"] = time.perf_counter() - begun
+    orbit = finished(sampled, "diffusion" if thing is None else "coarse surface and diffusion")
+    return Generated(orbit, thing, settings)
 
 
 def _check_settings(model: OrbitModel, settings: GenerateSettings, num_pictures: int) -> None:

@@ -18,6 +18,18 @@ ExportFormat = Literal[
 
 
 @dataclass(frozen=True)
+class PromptOptions:
+    """What makes a picture of words. The docstrings are the command line's help."""
+
+    text_model: Annotated[str, arg(metavar="MODEL")] = "stabilityai/stable-diffusion-xl-base-1.0"
+    """What makes the picture of --prompt: any text-to-image model of diffusers, a folder or owner/name on the hub."""
+    text_steps: int | None = None
+    """Its sampling steps; its own number if not given."""
+    text_guidance: float | None = None
+    """How strongly its picture follows the words; its own value if not given."""
+
+
+@dataclass(frozen=True)
 class OrbitOptions:
     """How pictures become orbits. The docstrings are the command line's help."""
 
@@ -54,6 +66,7 @@ class OrbitOptions:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     kept: Annotated[ModelOptions, arg(name="")] = ModelOptions()
+    words: Annotated[PromptOptions, arg(name="")] = PromptOptions()
     mesh: bool = False
     """Make mesh.glb in the orbit folder too: the model's own surface in the views' colours, or the views lifted.
 

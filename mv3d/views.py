@@ -39,13 +39,25 @@ class ObjectViews:
     thing: CoarseObject | None
     settings: GenerateSettings
 
-    def drawn(self, cameras: Sequence[Camera]) -> Tensor:
-        """Views (N, 4, H, W) of the surface, straight RGBA in [0, 1], as large as the cameras' pictures."""
-        drawn = from_autoencoder(self._draw([squared(camera) for camera in cameras]).views[:, :4])
+    def draw(self, cameras: Sequence[Camera]) -> CoarseOrbit:
+        """The surface from cameras, whose pictures become square."""
+        return self._draw([squared(camera) for camera in cameras])
+
+    def drawn(self, cameras: Sequence[Camera], drawing: CoarseOrbit | None = None) -> Tensor:
+        """Views (N, 4, H, W) of the surface, straight RGBA in [0, 1], as large as the cameras' pictures.
+
+        ``drawing`` is what `draw` makes of these cameras, if it is there already.
+        """
+        drawn = from_autoencoder((drawing or self.draw(cameras)).views[:, :4])
         return middle_of(drawn, cameras[0].width_px, cameras[0].height_px)
 
-    def sampled(self, cameras: Sequence[Camera], on_step: Callable[[int, int], None] | None = None) -> Tensor:
-        """Views as above, by the diffusion model.
+    def sampled(
+        self,
+        cameras: Sequence[Camera],
+        on_step: Callable[[int, int], None] | None = None,
+        drawing: CoarseOrbit | None = None,
+    ) -> Tensor:
+        """Views as above, by the diffusion model; ``drawing`` as above.
 
         Raises:
             Mv3dError: for cameras and sizes that a model without a surface cannot have.
@@ -53,7 +65,10 @@ class ObjectViews:
         own_px, size_px = self.model.output_px, max(cameras[0].width_px, cameras[0].height_px)
         known = [self._known(camera, k) for k, camera in enumerate(cameras)]
         asked, at = self._with_picture_first(known)
-        coarse = None if self.thing is None else self._draw(asked)
+        coarse = None
+        if self.thing is not None:
+            is_drawn = len(asked) == len(cameras) and all(map(_is_same, asked, cameras))
+            coarse = drawing if drawing is not None and is_drawn else self._draw(asked)
         conditions = make_conditions(self.model, self._small(), asked, self.settings.seed, coarse)
         long = divide_views(len(asked), self.model.facts.num_views) if is_camera_conditioned(self.model) else None
         sampling = replace(self.settings.sampling, num_views=len(asked))
@@ -68,7 +83,7 @@ class ObjectViews:
         while change.shape[-1] >= 2 * size_px:
             change = F.avg_pool2d(change, 2)
         known = [camera.resized(change.shape[-1], change.shape[-1]) for camera in known]
-        changed = premultiplied(self.drawn(cameras)) + reframed(change, known, cameras)
+        changed = premultiplied(self.drawn(cameras, drawing)) + reframed(change, known, cameras)
         alpha = changed[:, 3:].clamp(0, 1)
         return straight(torch.cat([torch.minimum(changed[:, :3].clamp(min=0), alpha), alpha], dim=1))
 
@@ -103,3 +118,9 @@ class ObjectViews:
         if first is None:
             return asked, list(range(1, len(asked)))
         return asked, [0 if k == first else k + (k < first) for k in range(len(cameras))]
+
+
+def _is_same(one: Camera, other: Camera) -> bool:
+    """Whether two cameras are equal to the last digit, so that what is drawn from them is too."""
+    lenses = [(c.focal_px, c.width_px, c.height_px, c.cx_px, c.cy_px) for c in (one, other)]
+    return lenses[0] == lenses[1] and bool((one.world_from_cam == other.world_from_cam).all())

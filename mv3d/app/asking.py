@@ -9,13 +9,14 @@ from typing import Any, get_args
 
 from mv3d.app.flow import Workshop
 from mv3d.errors import Mv3dError
-from mv3d.options import Matte, OrbitOptions
+from mv3d.options import Matte, OrbitOptions, PromptOptions
+from mv3d.prompt import Prompt
 
 
 def options_from(workshop: Workshop, asked: Mapping[str, Any], lora_scales: Sequence[float] = ()) -> OrbitOptions:
     """Options of ``mv3d orbit`` by their names, of what a visitor may choose; None and what is absent is the default.
 
-    ``lora_scales`` belong to the workshop's LoRAs, in their order.
+    ``lora_scales`` belong to the workshop's LoRAs, in their order; those that the model does not take count nothing.
 
     Raises:
         Mv3dError: if a value is no number, or names what is not offered here.
@@ -32,9 +33,21 @@ def options_from(workshop: Workshop, asked: Mapping[str, Any], lora_scales: Sequ
         raise Mv3dError(f"model {str(model)[:60]} is not offered here; choose one of {', '.join(workshop.models)}")
     if given.get("matte", "auto") not in get_args(Matte):
         raise Mv3dError(f"matte {str(given['matte'])[:60]}: choose one of {', '.join(get_args(Matte))}")
-    used = tuple(f"{lora}:{scale:g}" for lora, scale in zip(workshop.loras, lora_scales, strict=False) if scale)
+    used = tuple(
+        f"{lora}:{scale:g}"
+        for lora, scale in zip(workshop.loras, lora_scales, strict=False)
+        if scale and (model, lora) not in workshop.unfit
+    )
     given.setdefault("mesh", True)
     return OrbitOptions(**given, model=model, lora=used, device=workshop.device)
+
+
+def prompt_from(workshop: Workshop, words: Any, options: OrbitOptions) -> Prompt:
+    """What is to be drawn of a visitor's words; raises `Mv3dError` as `Prompt`, or if that is not offered."""
+    if workshop.text_model is None:
+        raise Mv3dError("pictures of words are not offered here; drop a picture")
+    text = words if isinstance(words, str) else ""
+    return Prompt(text, PromptOptions(workshop.text_model), options.seed, options.matte != "none")
 
 
 def uploaded(path: Any, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""How a picture becomes a result, as somebody watches: the cut-out, the surface, sharp views, then the mesh.
+"""How a picture, or words, become a result, as somebody watches: cut-out, surface, sharp views, then the mesh.
 
 The page and the REST API go the same way; what they are told is plain data.
 """
@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from mv3d.app.results import PageResult, Results
-from mv3d.app.show import show_cut_out, show_turn
+from mv3d.app.show import show_cut_out, show_surface, show_turn
 from mv3d.app.tasks import Task, TaskQueue, TaskView
-from mv3d.app.work import ORBIT_SECONDS, PREVIEW_SECONDS, LoadedModel, cut_out_of, make_preview, make_result, message_of
+from mv3d.app.work import (
+    ORBIT_SECONDS,
+    PROMPT_SECONDS,
+    LoadedModel,
+    cut_out_of,
+    make_prompted,
+    make_result,
+    message_of,
+)
 from mv3d.errors import Mv3dError
 from mv3d.options import Device, OrbitOptions
+from mv3d.orbit import Orbit
+from mv3d.progress import OnStep
 
 Update = dict[str, Any]
 """What has changed: ``status``, ``picture``, ``turn``, or ``finished``, the result that is."""
@@ -24,6 +36,7 @@ Update = dict[str, Any]
 _TICK_SECONDS = 0.25
 _STAGES = {
     "loading": "Getting ready",
+    "picture": "Drawing what you say",
     "coarse": "Finding the shape",
     "views": "Sharpening the views",
     "surface": "Making the mesh",
@@ -39,6 +52,10 @@ class Workshop:
     models: tuple[str, ...] = ("mini",)
     """What may be asked for, the first unless somebody chooses."""
     loras: tuple[str, ...] = ()
+    unfit: frozenset[tuple[str, str]] = frozenset()
+    """Models and LoRAs that do not go together."""
+    text_model: str | None = None
+    """What draws the picture of words, where that is offered."""
     device: Device = "auto"
     queue: TaskQueue = field(default_factory=TaskQueue)
     load: LoadedModel = field(default_factory=LoadedModel)
@@ -58,7 +75,8 @@ class Workshop:
 
         def one_by_one() -> Iterator[Update]:
             for k, other in enumerate(others, start=1):
-                yield from self._make_orbit(owner, other, replace(options, seed=options.seed + k))
+                seeded = replace(options, seed=options.seed + k)
+                yield from self._make_orbit(owner, other, seeded, shows_surface=False)  # it is the same
 
         yield from self._in_turn(owner, result, one_by_one)
 
@@ -90,35 +108,55 @@ class Workshop:
                 del self._latest[owner]
 
     def _make_all(self, owner: str, result: PageResult, options: OrbitOptions) -> Iterator[Update]:
+        if not result.picture.exists():
+            drawing = self.queue.submit(owner, partial(make_prompted, result, options), PROMPT_SECONDS)
+            yield from self._follow(drawing, SimpleQueue())
         yield {"status": say("working", "Cutting it out")}
         yield {"picture": show_cut_out(result.picture.name, *cut_out_of(result, options))}
-        preview = self.queue.submit(owner, partial(make_preview, result, options, self.load), PREVIEW_SECONDS)
-        yield from self._follow(preview)
-        if preview.result is not None:
-            yield {"turn": show_turn(preview.result, "preview")}
         yield from self._make_orbit(owner, result, options)
 
-    def _make_orbit(self, owner: str, result: PageResult, options: OrbitOptions) -> Iterator[Update]:
+    def _make_orbit(
+        self, owner: str, result: PageResult, options: OrbitOptions, *, shows_surface: bool = True
+    ) -> Iterator[Update]:
         usual = {stage: ORBIT_SECONDS[stage] for stage in ORBIT_SECONDS if options.mesh or stage not in _OF_MESH}
-        task = self.queue.submit(owner, partial(make_result, result, options, self.load), usual)
+        surfaces: SimpleQueue[Orbit | None] = SimpleQueue()
+
+        def work(on_step: OnStep) -> None:
+            try:
+                make_result(result, options, self.load, surfaces.put if shows_surface else None, on_step)
+            finally:
+                surfaces.put(None)
+
+        task = self.queue.submit(owner, work, usual)
         shown = False
-        for update in self._follow(task):
+        for update in self._follow(task, surfaces):
             if result.is_finished and not shown:  # the views are there, and the mesh is not yet
                 shown = True
-                yield {"turn": show_turn(result.orbit, "views")}
-            yield update
+                yield {"turn": show_turn(result.orbit)}
+            if not (shown and "turn" in update):
+                yield update
         if not shown:
-            yield {"turn": show_turn(result.orbit, "views")}
+            yield {"turn": show_turn(result.orbit)}
         yield {"finished": result}
 
-    def _follow(self, task: Task) -> Iterator[Update]:
-        """Tell how a task goes until it is done; raises `_NotMadeError` if it will not be."""
+    def _follow(self, task: Task, surfaces: SimpleQueue[Orbit | None]) -> Iterator[Update]:
+        """Tell how a task goes until it is over, and show what it puts into ``surfaces``; None there wakes up.
+
+        Raises:
+            _NotMadeError: if it was cancelled, or failed.
+        """
         last = None
-        while not task.wait(_TICK_SECONDS):
+        while not task.is_over or not surfaces.empty():
+            with suppress(Empty):
+                surface = surfaces.get(timeout=_TICK_SECONDS)
+                if surface is None:
+                    task.wait(_TICK_SECONDS)
+                elif not task.is_unwanted:
+                    yield {"turn": show_surface(surface)}
             if task.is_unwanted:
                 raise _NotMadeError(task)
             status = status_of(self.queue.view(task))
-            if status != last:
+            if status != last and not task.is_over:
                 yield {"status": status}
             last = status
         if task.state != "done":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from mv3d.app.results import PageResult
+from mv3d.app.results import MASK, PageResult
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
 from mv3d.image import MAX_MEGAPIXELS, load_mask, upright_size
@@ -33,7 +33,7 @@ def save_brushed(result: PageResult, url: str) -> None:
         grey = brushed.convert("L")
     except (ValueError, OSError, binascii.Error, UnidentifiedImageError) as error:
         raise Mv3dError(f"the brushed mask cannot be read ({error}); brush it again") from error
-    with whole_file(result.folder / "mask.png") as partial:
+    with whole_file(result.folder / MASK) as partial:
         grey.resize(upright_size(result.picture), Image.Resampling.BILINEAR).save(partial)
     _check(result)
 
@@ -41,7 +41,7 @@ def save_brushed(result: PageResult, url: str) -> None:
 def save_own(result: PageResult, path: Path) -> None:
     """Keep a mask file; raises `Mv3dError` as ``mv3d orbit --mask`` would."""
     load_mask(path, result.picture)
-    with whole_file(result.folder / "mask.png") as partial:
+    with whole_file(result.folder / MASK) as partial:
         shutil.copyfile(path, partial)
 
 

@@ -6,17 +6,22 @@ finished when its orbit folder is there: that is whole or absent, so what a rest
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mv3d.errors import Mv3dError
+from mv3d.options import PromptOptions
 from mv3d.orbit import is_made
+from mv3d.prompt import Prompt
 
 VISITOR_COOKIE = "mv3d_visitor"
+MASK = "mask.png"
+_PROMPT = "prompt.json"
 _VISITOR = re.compile(r"[0-9a-f]{32}")
 _RESULT = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 _UNSAFE = re.compile(r"[^\w.() -]+")
@@ -37,19 +42,26 @@ class PageResult:
 
     @property
     def picture(self) -> Path:
-        """The picture, by the name that it came with, its bytes as they came."""
-        return next(path for path in sorted((self.folder / "picture").iterdir()) if path.is_file())
+        """The picture, by the name that it came with, its bytes as they came; one of words may not be there yet."""
+        place, prompt = self.folder / "picture", self.prompt
+        if prompt is not None:
+            return place / f"{prompt.name}.png"
+        return next(path for path in sorted(place.iterdir()) if path.is_file())
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """The words that it began with, if there was no picture."""
+        path = self.folder / _PROMPT
+        if not path.exists():
+            return None
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return Prompt(**known | {"options": PromptOptions(**known["options"])})
 
     @property
     def mask(self) -> Path | None:
         """Where the object is, by the visitor's hand, if he said so."""
-        path = self.folder / "mask.png"
+        path = self.folder / MASK
         return path if path.exists() else None
-
-    @property
-    def preview(self) -> Path:
-        """The orbit folder of the surface alone."""
-        return self.folder / "preview"
 
     @property
     def orbit(self) -> Path:
@@ -81,17 +93,29 @@ class Visitor:
 
     def add(self, picture: Path, called: str) -> PageResult:
         """Begin a result with a copy of a picture file, which keeps the name it is ``called``."""
-        name = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-        result = PageResult(self.folder / name)
-        (result.folder / "picture").mkdir(parents=True)
+        result = self._begin()
         shutil.copyfile(picture, result.folder / "picture" / _safe_name(called))
+        return result
+
+    def add_words(self, prompt: Prompt) -> PageResult:
+        """Begin a result with words, of which its picture is to be made."""
+        result = self._begin()
+        (result.folder / _PROMPT).write_text(json.dumps(asdict(prompt)), encoding="utf-8")
+        return result
+
+    def _begin(self) -> PageResult:
+        result = PageResult(self.folder / (time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)))
+        (result.folder / "picture").mkdir(parents=True)
         return result
 
     def again(self, result: PageResult) -> PageResult:
         """Begin another result of the same picture, cut out in the same way."""
-        added = self.add(result.picture, result.picture.name)
-        if result.mask is not None:
-            shutil.copyfile(result.mask, added.folder / "mask.png")
+        added = self._begin()
+        if result.picture.exists():
+            shutil.copyfile(result.picture, added.folder / "picture" / result.picture.name)
+        for name in (MASK, _PROMPT):
+            if (result.folder / name).exists():
+                shutil.copyfile(result.folder / name, added.folder / name)
         return added
 
     def find(self, name: str) -> PageResult:

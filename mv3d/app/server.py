@@ -34,6 +34,7 @@ class ServeSettings:
     port: int = 7860
     models: tuple[str, ...] = ("mini",)
     loras: tuple[str, ...] = ()
+    text_model: str | None = None
     device: Device = "auto"
     opens_browser: bool = True
 
@@ -52,8 +53,7 @@ def serve(settings: ServeSettings) -> None:
             import uvicorn  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise Mv3dError("the page needs gradio: pip install 'mv3d[app]'") from error
-        _check_offered(settings)
-        workshop = Workshop(Results(settings.folder), settings.models, settings.loras, settings.device)
+        workshop = _make_workshop(settings)
         workshop.results.tidy()
         listening = _listen(settings.host, settings.port)
         app = make_app(workshop, Path(folder))
@@ -185,16 +185,25 @@ def _load_first(workshop: Workshop) -> None:
         return
 
 
-def _check_offered(settings: ServeSettings) -> None:
+def _make_workshop(settings: ServeSettings) -> Workshop:
+    from mv3d.app.adapters import find_loras, unfit_pairs
     from mv3d.model.hub import resolve_model
 
     for model in settings.models:
         resolve_model(model)
-    if settings.loras:
-        from mv3d.model.lora import parse_lora
+    if settings.text_model is not None:
+        from mv3d.model.text_to_image import find_text_model
 
-        for lora in settings.loras:
-            parse_lora(lora)
+        find_text_model(settings.text_model)
+    loras = find_loras(settings.loras)
+    return Workshop(
+        Results(settings.folder),
+        settings.models,
+        loras,
+        unfit=unfit_pairs(settings.models, loras),
+        text_model=settings.text_model,
+        device=settings.device,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -66,7 +66,23 @@ def make_settings(workshop: Workshop) -> SettingsForm:
     for k, lora in enumerate(workshop.loras):
         path = Path(lora)
         called = path.parent.name if path.stem == "pytorch_lora_weights" else path.stem
-        made[f"lora {k}"] = gr.Slider(-2, 2, 0, step=0.05, label=f"lora {called}", info="0 not at all, 1 as trained")
+        made[f"lora {k}"] = gr.Slider(
+            *(-2, 2, 0),
+            step=0.05,
+            label=f"lora {called}",
+            info="0 not at all, 1 as trained",
+            visible=(workshop.models[0], lora) not in workshop.unfit,
+            elem_id=f"m-lora-{k}",
+        )
+    if workshop.unfit:  # a slider is there where the chosen model takes it
+        sliders = [made[f"lora {k}"] for k in range(len(workshop.loras))]
+        made["model"].change(
+            lambda model: [gr.Slider(visible=(model, lora) not in workshop.unfit) for lora in workshop.loras],
+            made["model"],
+            sliders,
+            show_progress="hidden",
+            api_visibility="private",
+        )
     with gr.Row():
         maybe("steps", "the model's own")
         maybe("guidance", "the model's own")

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mv3d.app.results import PageResult
 from mv3d.options import Matte
+from mv3d.orbit import Orbit
 from mv3d.pixels import Frames, composite, to_uint8
 from mv3d.transforms import CLIP_FILE
 
@@ -30,10 +31,16 @@ def show_cut_out(name: str, picture: Frames, freed: Frames) -> dict[str, Any]:
     return {"name": name, "picture": _as_url(colours, "WEBP", quality=88), "object": _as_url(alpha, "PNG")}
 
 
-def show_turn(folder: Path, kind: str) -> dict[str, Any]:
-    """All frames of an orbit folder, or of a clip's; ``kind`` says what they are."""
+def show_turn(folder: Path) -> dict[str, Any]:
+    """All frames of an orbit folder, or of a clip's."""
     is_clip = (folder / CLIP_FILE).exists()
-    return {"kind": "clip" if is_clip else kind, "frames": _frames(folder, None)}
+    return {"kind": "clip" if is_clip else "views", "frames": _frames(folder, None)}
+
+
+def show_surface(drawn: Orbit) -> dict[str, Any]:
+    """Views that are in no folder yet: those drawn from the surface alone."""
+    frames = (Image.fromarray(frame, "RGBA") for frame in to_uint8(drawn.frames))
+    return {"kind": "preview", "frames": [_as_frame_url(frame) for frame in frames]}
 
 
 def show_small(result: PageResult, chosen: PageResult | None) -> dict[str, Any]:
@@ -76,8 +83,12 @@ def _frames(folder: Path, size_px: int | None) -> list[str]:
         with Image.open(path) as frame:
             if size_px is not None:
                 frame.thumbnail((size_px, size_px))
-            urls.append(_as_url(frame, "WEBP", quality=90, method=2))
+            urls.append(_as_frame_url(frame))
     return urls
+
+
+def _as_frame_url(frame: Image.Image) -> str:
+    return _as_url(frame, "WEBP", quality=90, method=2)
 
 
 def _as_url(picture: Image.Image, kind: str, **settings: Any) -> str:

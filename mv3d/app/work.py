@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from mv3d.app.results import PageResult
 from mv3d.errors import Mv3dError
 from mv3d.image import cut_out, load_mask, load_picture
-from mv3d.jobs import Job, load_asked, make_orbits
+from mv3d.jobs import Job, load_asked, make_job_picture, make_orbits
 from mv3d.options import OrbitOptions
+from mv3d.orbit import Orbit
 from mv3d.pixels import Frames
 from mv3d.progress import OnStep
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from mv3d.model.checkpoints import OrbitModel
 
 # Of two cores, with the bundled model, loaded.
-PREVIEW_SECONDS: Mapping[str, float] = {"loading": 0.2, "coarse": 3.0}
 ORBIT_SECONDS: Mapping[str, float] = {"loading": 0.2, "coarse": 3.0, "views": 5.0, "surface": 0.5, "texture": 6.0}
+PROMPT_SECONDS: Mapping[str, float] = {"picture": 30.0}  # a guess: models of words are of many sizes
 
 
 class LoadedModel:
@@ -50,29 +51,49 @@ def cut_out_of(result: PageResult, options: OrbitOptions) -> tuple[Frames, Frame
     return rgba, cut_out(rgba, options.matte, mask)
 
 
-def make_preview(result: PageResult, options: OrbitOptions, load: LoadedModel, on_step: OnStep) -> Path | None:
-    """Draw the surface alone; returns the orbit folder, or None of a model that has no surface."""
-    on_step("loading", 0, 1)
-    model = load(options)
-    if model.volume is None or not model.facts.turns:
-        return None
-    asked = replace(options, preview=True, mesh=False, faces=OrbitOptions.faces, texture_size=OrbitOptions.texture_size)
-    _make(result, result.preview, asked, load, on_step, None)
-    return result.preview
+def make_prompted(result: PageResult, options: OrbitOptions, on_step: OnStep) -> None:
+    """Make the picture of a result that begins with words; raises `Mv3dError` as ``mv3d orbit --prompt`` would."""
+    make_job_picture(Job(result.picture, result.orbit, result.prompt), options, on_step)
 
 
-def make_result(result: PageResult, options: OrbitOptions, load: LoadedModel, on_step: OnStep) -> None:
-    """Make the orbit, with its mesh if that is asked for; raises `Mv3dError` as ``mv3d orbit`` would."""
+def make_result(
+    result: PageResult,
+    options: OrbitOptions,
+    load: LoadedModel,
+    on_surface: Callable[[Orbit], None] | None,
+    on_step: OnStep,
+) -> None:
+    """Make the orbit, with its mesh if that is asked for; raises `Mv3dError` as ``mv3d orbit`` would.
+
+    ``on_surface`` gets the views drawn from the surface alone on the way, if the model has one.
+    """
     on_step("loading", 0, 1)
     if not load(options).facts.turns:  # a clip has no surface
         options = replace(options, mesh=False, faces=OrbitOptions.faces, texture_size=OrbitOptions.texture_size)
-    _make(result, result.orbit, options, load, on_step, command_of(result, options))
+    (made,) = make_orbits(
+        [Job(result.picture, result.orbit, result.prompt)],
+        replace(_as_masked(result, options), overwrite=True),
+        keep_existing=False,
+        command=command_of(result, options),
+        on_step=lambda _, *step: on_step(*step),
+        on_surface=None if on_surface is None else lambda _, drawn: on_surface(drawn),
+        load=load,
+    )
+    if made.error is not None:
+        raise made.error
 
 
 def command_of(result: PageResult, options: OrbitOptions) -> str:
-    """The command that makes the same; the picture, and the mask if there is one, by their bare names."""
+    """The command that makes the same; the picture, and the mask if there is one, by their bare names.
+
+    A picture of words is made again, if the seed is still the one that it was made with.
+    """
+    asked, prompt = _as_masked(result, options), result.prompt
     words = ["mv3d", "orbit", result.picture.name]
-    asked = _as_masked(result, options)
+    if prompt is not None and (prompt.seed, prompt.is_cut_out) == (asked.seed, asked.matte != "none"):
+        words[2:] = ["--prompt", prompt.text]
+        for name, value in vars(prompt.options).items():
+            words += _words(f"--{name.replace('_', '-')}", value) if value is not None else []
     for field in fields(OrbitOptions):
         value = getattr(asked, field.name)
         if value != field.default:
@@ -93,26 +114,6 @@ def _words(flag: str, value: object) -> list[str]:
     if isinstance(value, Path):
         return [flag, value.name]
     return [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-
-
-def _make(
-    result: PageResult,
-    folder: Path,
-    options: OrbitOptions,
-    load: LoadedModel,
-    on_step: OnStep,
-    command: str | None,
-) -> None:
-    (made,) = make_orbits(
-        [Job(result.picture, folder)],
-        replace(_as_masked(result, options), overwrite=True),
-        keep_existing=False,
-        command=command,
-        on_step=lambda _, *step: on_step(*step),
-        load=load,
-    )
-    if made.error is not None:
-        raise made.error
 
 
 def message_of(error: Exception, result: PageResult | None = None) -> str:

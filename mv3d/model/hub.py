@@ -5,7 +5,8 @@ Repositories have the diffusers layout (SVD), or Stability AI's single files at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mv3d
@@ -60,18 +61,12 @@ def _place_here(name_or_folder: str | Path) -> Path | None:
 
 
 def _download(repository: str, file: str | None, revision: str | None) -> Path:
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
 
     def fetch(*patterns: str) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=[*_PAPERS, *patterns]))
 
-    try:
+    with explained_hub(repository, revision):
         folder = fetch("*/*.fp16.safetensors")
         if file is None and (folder / _INDEX).is_file():
             if not any(folder.glob("unet/*.safetensors")):  # a model of one precision has no files by that name
@@ -79,27 +74,54 @@ def _download(repository: str, file: str | None, revision: str | None) -> Path:
             return folder
         file = file or _choose(_files_at_root(repository, revision, folder), repository)
         path = fetch(file) / file
-    except GatedRepoError as error:
-        raise Mv3dError(
-            f"{repository} is gated, for its weights have a licence of their own: accept it on the model's page, "
-            f"{constants.ENDPOINT}/{repository}, then log in with: hf auth login"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise Mv3dError(
-            f"{repository} on the hub has no revision {revision}; give one of its branches, tags or commits",
-            argument="revision",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise Mv3dError(
-            f"there is no folder {repository}, and the hub has no model of this name, or not for you: check the name, "
-            "or log in with: hf auth login"
-        ) from error
-    except (OSError, HFValidationError, RuntimeError) as error:  # no connection, no permission, or broken off midway
-        reason = str(error).strip().splitlines()[0]
-        raise Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}") from error
     if not path.is_file():
         raise Mv3dError(f"{repository} on the hub has no file {file}")
     return path
+
+
+@contextmanager
+def explained_hub(repository: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the hub's client says of a repository that it does not give into one line.
+
+    Raises:
+        Mv3dError: if the block raises such an error, with what is to be done about it.
+    """
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        yield
+    except (OSError, HFValidationError, RuntimeError) as error:  # no connection, no permission, or broken off midway
+        raise _explained(error, repository, revision) from error
+
+
+def _explained(error: Exception, repository: str, revision: str | None) -> Mv3dError:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    reasons: list[BaseException] = [error]
+    while (before := reasons[-1].__cause__ or reasons[-1].__context__) is not None:
+        reasons.append(before)
+
+    def is_any(kind: type[Exception]) -> bool:
+        return any(isinstance(one, kind) for one in reasons)
+
+    if is_any(GatedRepoError):
+        return Mv3dError(
+            f"{repository} is gated, for its weights have a licence of their own: accept it on the model's page, "
+            f"{constants.ENDPOINT}/{repository}, then log in with: hf auth login"
+        )
+    if is_any(RevisionNotFoundError):
+        return Mv3dError(
+            f"{repository} on the hub has no revision {revision}; give one of its branches, tags or commits",
+            argument="revision",
+        )
+    if is_any(RepositoryNotFoundError):
+        return Mv3dError(
+            f"there is no folder {repository}, and the hub has no model of this name, or not for you: check the name, "
+            "or log in with: hf auth login"
+        )
+    reason = str(error).strip().splitlines()[0]
+    return Mv3dError(f"there is no folder {repository}, and the hub does not give it: {reason}")
 
 
 def _files_at_root(repository: str, revision: str | None, folder: Path) -> list[str]:

@@ -20,7 +20,9 @@ class WebVerb:
     model: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
     """What visitors may choose, the first unless they do; as of mv3d orbit, mini if not given."""
     lora: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="FILE")] = ()
-    """A LoRA that gets a slider on the page; several add up."""
+    """A LoRA that gets a slider on the page where the chosen model takes it, or a folder of LoRAs; several add up."""
+    text_model: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
+    """What draws the pictures of words that visitors say, as of mv3d orbit; if not given, they cannot."""
     host: str = "127.0.0.1"
     """The address to serve on: 0.0.0.0 lets everybody in who reaches this machine."""
     port: int = 7860
@@ -44,6 +46,7 @@ class WebVerb:
             port=self.port,
             models=self.model or ("mini",),
             loras=self.lora,
+            text_model=self.text_model,
             device=self.device,
             opens_browser=not self.no_browser,
         )

@@ -38,6 +38,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_clip_model(svd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that makes clips, as stock SVD does: 32 px, one step."""
+    from dataclasses import replace
+
+    import torch
+
+    from mv3d.model.checkpoints import load_model, save_model
+
+    stock = load_model(svd_folder)
+    facts = replace(stock.facts, name="tiny-clips", resolution_px=32, num_steps=1)
+    folder = tmp_path_factory.mktemp("models") / "tiny-clips"
+    save_model(replace(stock, facts=facts), folder, dtype=torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def stock() -> UNetSpatioTemporalConditionModel:
     """Stock SVD's UNet of random weights, tiny; not to be changed."""
     import torch

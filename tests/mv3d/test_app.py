@@ -8,15 +8,19 @@ import os
 import shlex
 import threading
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
+from diffusers import UNetSpatioTemporalConditionModel
 from PIL import Image, ImageDraw
 
-from mv3d.app.asking import options_from, uploaded
+from mv3d.app.adapters import find_loras, unfit_pairs
+from mv3d.app.asking import options_from, prompt_from, uploaded
 from mv3d.app.downloads import DOWNLOADS, file_of, offered
 from mv3d.app.flow import Workshop
 from mv3d.app.masks import save_brushed, save_own
@@ -26,8 +30,14 @@ from mv3d.app.tasks import TaskQueue
 from mv3d.app.work import command_of, cut_out_of
 from mv3d.cli import main
 from mv3d.errors import Mv3dError
+from mv3d.model.coarse_stage import find_object
+from mv3d.model.lora import add_lora, lora_tensors, save_lora, targets_pattern
+from mv3d.model.lora_file import LoraFacts
 from mv3d.options import OrbitOptions
 from mv3d.orbit import load_orbit
+from tests.mv3d.test_lora import make_unet
+from tests.mv3d.text_models import make_sd
+from tests.tiny import TINY_UNET
 
 SECONDS = {"loading": 1.0, "views": 1.0}
 
@@ -197,6 +207,44 @@ def test_loras_are_used_as_far_as_their_sliders_say(tmp_path):
     assert options_from(workshop, {}, [0, 0]).lora == ()
 
 
+def test_camera_motions_are_sliders_of_the_models_that_take_them(tmp_path, tiny_clip_model, stock):
+    (tmp_path / "motions").mkdir()
+    zoom = make_motion(stock, tmp_path / "motions/zoom.safetensors")
+    wide = UNetSpatioTemporalConditionModel(**TINY_UNET | {"block_out_channels": (64, 64)})
+    other = make_motion(wide, tmp_path / "wide.safetensors")
+    assert find_loras([str(tmp_path / "motions"), str(other)]) == (str(zoom), str(other))
+    models = (str(tiny_clip_model),)
+    assert unfit_pairs(models, (str(zoom),)) == frozenset()
+    with pytest.raises(Mv3dError, match="wide.safetensors fits none of"):
+        unfit_pairs(models, (str(zoom), str(other)))
+    with pytest.raises(Mv3dError, match="there is no LoRA in"):
+        find_loras([str(tiny_clip_model)])
+
+    loras = (str(other), str(zoom))
+    workshop = Workshop(Results(tmp_path / "r"), models, loras, frozenset({(models[0], str(other))}))
+    clips = []
+    for scale in (0.0, 1.5):
+        options = options_from(workshop, {"num_views": 3, "steps": 1, "matte": "plain"}, [scale, scale])
+        result = workshop.results.visitor(None).add(draw_picture(tmp_path / "cup.png"), "cup.png")
+        updates = list(workshop.make("me", result, options))
+        assert updates[-1]["status"]["state"] == "done"
+        assert [update["turn"]["kind"] for update in updates if "turn" in update] == ["clip"]
+        assert (f"--lora {zoom}:1.5" in command_of(result, options)) == bool(scale)
+        clips.append((result.orbit / "frames/002.png").read_bytes())
+    assert clips[0] != clips[1]
+
+
+def make_motion(stock: UNetSpatioTemporalConditionModel, path: Path) -> Path:
+    """A LoRA of random values on temporal attention, as of one motion of the camera."""
+    unet = make_unet(stock)
+    add_lora(unet, 2, 3.0, "temporal_attention")
+    with torch.no_grad():
+        for value in lora_tensors(unet.state_dict(), "default").values():
+            value.normal_(generator=torch.Generator().manual_seed(len(path.stem)))
+    save_lora(unet, path, LoraFacts("base", "CC0-1.0", 2, 3.0, targets_pattern("temporal_attention")))
+    return path
+
+
 def test_the_command_names_what_is_not_usual(result):
     options = OrbitOptions(seed=4, mesh=True, elevation=12.0, lora=("a.safetensors:0.5",), matte="plain")
     words = shlex.split(command_of(result, options))
@@ -221,7 +269,10 @@ def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixe
     tmp_path, workshop, result, monkeypatch
 ):
     options = options_from(workshop, {"seed": 3, "num_views": 4, "matte": "plain"})
+    found = []
+    monkeypatch.setattr("mv3d.generate.find_object", lambda *given: found.append(given) or find_object(*given))
     updates = list(workshop.make("me", result, options))
+    assert len(found) == 1  # the turntable and the sharp views are of one surface
     assert [name for update in updates for name in update if name != "status"] == [
         *("picture", "turn", "turn", "finished")
     ]
@@ -242,6 +293,34 @@ def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixe
     assert list(workshop.vary("me", result, [other], options))[-1]["status"]["state"] == "done"
     assert "--seed 4" in json.loads((other.orbit / "transforms.json").read_text())["mv3d"]["command"]
     assert not np.array_equal(load_orbit(other.orbit).frames, load_orbit(result.orbit).frames)
+
+
+def test_words_become_a_picture_and_a_result_and_the_command_makes_the_same_pixels(tmp_path, tiny_model, monkeypatch):
+    workshop = Workshop(Results(tmp_path / "results"), (str(tiny_model),), text_model=str(make_sd(tmp_path / "sd")))
+    options = options_from(workshop, {"seed": 4, "num_views": 2, "matte": "alpha", "mesh": False})
+    visitor = workshop.results.visitor(None)
+    result = visitor.add_words(prompt_from(workshop, "A red teapot!", options))
+    updates = list(workshop.make("me", result, options))
+    assert updates[-1]["status"]["state"] == "done"
+    texts = [update["status"]["text"] for update in updates if "status" in update]
+    assert texts.index("Drawing what you say") < texts.index("Cutting it out")
+    assert result.picture.name == "a_red_teapot.png"
+    command = json.loads((result.orbit / "transforms.json").read_text())["mv3d"]["command"]
+    assert command.startswith("mv3d orbit --prompt 'A red teapot!' --text-model")
+    monkeypatch.chdir(tmp_path)
+    assert main([*shlex.split(command)[1:], "-o", "same"]) == 0
+    np.testing.assert_array_equal(load_orbit(tmp_path / "same").frames, load_orbit(result.orbit).frames)
+    # With another seed it is the same picture that is turned.
+    other = visitor.again(result)
+    assert command_of(other, replace(options, seed=5)).startswith("mv3d orbit a_red_teapot.png ")
+    assert list(workshop.vary("me", result, [other], options))[-1]["status"]["state"] == "done"
+    assert (other.orbit / "prompt.png").read_bytes() == (result.orbit / "prompt.png").read_bytes()
+    for offered_here, words, message in (
+        (workshop, " ", "the prompt is empty"),
+        (replace(workshop, text_model=None), "a", "not offered"),
+    ):
+        with pytest.raises(Mv3dError, match=message):
+            prompt_from(offered_here, words, options)
 
 
 def test_downloads_are_opened_by_others(workshop, result, tmp_path):

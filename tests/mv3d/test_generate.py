@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from mv3d.camera_paths import named_path
 from mv3d.errors import Mv3dError
-from mv3d.generate import GenerateSettings, generate_orbit
+from mv3d.generate import GenerateSettings, generate, generate_orbit
 from mv3d.model.checkpoints import OrbitModel, load_model
+from mv3d.model.coarse_stage import CoarseObject
 from mv3d.model.pipeline import make_conditions
 from mv3d.model.unet import OrbitUNet
+from mv3d.orbit import Orbit
 from tests.tiny import TINY_UNET, blocky_picture
 
 AZIMUTHS, ELEVATIONS = (0.0, 80.0, 170.0, 260.0, 300.0), (12.0, 30.0, -5.0, 20.0, 0.0)
@@ -54,6 +57,24 @@ def test_each_coarse_view_belongs_to_its_own_camera(model, picture):
     np.testing.assert_allclose(shuffled.frames, straight.frames[order], atol=1e-5)
     level = generate_orbit(picture, model, replace(_path([0, 1, 2, 3, 4], preview=True), elevations_deg=None))
     assert np.abs(level.frames[1:] - straight.frames[1:]).max(axis=(1, 2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize("more", [{}, {"size_px": 48}, {"path": tuple(named_path("zoom", 4, 12.0, None))}])
+def test_the_surface_is_shown_on_the_way_drawn_once_and_changes_nothing(model, picture, more, monkeypatch):
+    drawn, events = [], []
+    draw = CoarseObject.draw
+    monkeypatch.setattr(CoarseObject, "draw", lambda *given: drawn.append(len(given[1])) or draw(*given))
+    settings = GenerateSettings(4, 12.0, seed=3, **more)
+    made = generate(
+        picture, model, settings, lambda stage, *_: events.append(stage), on_surface=lambda orbit: events.append(orbit)
+    )
+    assert drawn == ([4] if not more else [4, 4])  # where the model is asked for other cameras, those are drawn too
+    (shown,) = (event for event in events if isinstance(event, Orbit))
+    assert [event for event in events if event != "views"] == ["coarse", shown]
+    assert events.index(shown) < events.index("views")
+    np.testing.assert_array_equal(shown.frames, generate_orbit(picture, model, replace(settings, preview=True)).frames)
+    np.testing.assert_array_equal(made.orbit.frames, generate_orbit(picture, model, settings).frames)
+    assert np.abs(made.orbit.frames - shown.frames)[1:].max() > 0.01
 
 
 def test_the_diffusion_stage_is_told_polar_angle_and_azimuth_of_each_view(model, picture):
