@@ -62,15 +62,21 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix, nearly, whose singular values are all one, (M, N) to (M, N).
 
     Five Newton-Schulz iterations of a quintic that is steep at zero; all but the smallest singular
-    values end between 0.7 and 1.2.
+    values end between 0.7 and 1.2. Every iteration multiplies by a polynomial of the rows' products, so these alone are
+    iterated: kernels are many times wider than high, and this a third of the work.
     """
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    if x.is_cuda:
-        x = x.bfloat16()  # enough, and several times faster; processors without BF16 are several times slower at it
+    x = (matrix if wide else matrix.T).float()  # small singular values drown in the products of 16 bits
     x = x / (x.norm() + 1e-7)
     a, b, c = _QUINTIC
-    for _ in range(_ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    products = x @ x.T
+    total = None
+    for k in range(_ITERATIONS):
+        step = b * products + c * (products @ products)
+        step.diagonal().add_(a)
+        total = step if total is None else step @ total
+        if k + 1 < _ITERATIONS:
+            products = step @ products @ step
+    assert total is not None
+    x = total @ x
     return (x if wide else x.T).to(matrix.dtype)
