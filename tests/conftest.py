@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests import shapes
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores, so each has one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every machine and no limit on their time: a loaded machine is no failure.
 settings.register_profile("mv3d", derandomize=True, deadline=None)

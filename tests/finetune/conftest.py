@@ -68,7 +68,7 @@ def make_rendered(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)  # not for those that come after
 def lpips_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """LPIPS with random weights: training goes by it just as by the genuine one, which not every machine has."""
     import torch
