@@ -61,17 +61,20 @@ def make_settings(workshop: Workshop) -> SettingsForm:
     with gr.Row():
         maybe("elevation", "auto")
         made["matte"] = gr.Dropdown(list(get_args(Matte)), value="auto", label="matte", info=_HELP["matte"])
+    model = workshop.models[0]
     if len(workshop.models) > 1:
-        made["model"] = gr.Dropdown(list(workshop.models), value=workshop.models[0], label="model")
+        made["model"] = gr.Dropdown(list(workshop.models), value=model, label="model")
     for k, lora in enumerate(workshop.loras):
         path = Path(lora)
         called = path.parent.name if path.stem == "pytorch_lora_weights" else path.stem
         made[f"lora {k}"] = gr.Slider(
-            *(-2, 2, 0),
+            -2,
+            2,
+            0,
             step=0.05,
             label=f"lora {called}",
             info="0 not at all, 1 as trained",
-            visible=(workshop.models[0], lora) not in workshop.unfit,
+            visible=(model, lora) not in workshop.unfit,
             elem_id=f"m-lora-{k}",
         )
     if workshop.unfit:  # a slider is there where the chosen model takes it

@@ -108,7 +108,7 @@ def _ranked_fields(views: SilhouetteViews, grid: Grid) -> NDArray[np.float32]:
     sparse = Grid(grid.origin, grid.spacing * _STRIDE, (nx, ny, nz))
     values = views.lowest(sparse.points(sparse.indices), count).reshape(count, *sparse.shape)
     fields = np.stack([sparse.resample(value, grid) for value in values])
-    is_close = (np.abs(values) < sparse.spacing * _STEEPEST * 3**0.5 / 2).any(axis=0)
+    is_close = np.any(np.abs(values) < sparse.spacing * _STEEPEST * 3**0.5 / 2, axis=0)
     close = np.nonzero(is_close[np.ix_(*(np.round(np.arange(n) / _STRIDE).astype(int) for n in grid.shape))])
     fields[:, *close] = views.lowest(grid.points(np.stack(close, axis=1)), count)
     return fields

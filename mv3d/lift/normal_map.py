@@ -76,7 +76,7 @@ def corner_tangents(mesh: Mesh, corner_uv: Array, normals: Array) -> tuple[Array
     )
     kind = np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1)
     weighted = (along * angle[..., None]).reshape(-1, 3)
-    sums = np.stack([np.bincount(kind, column) for column in weighted.T], axis=1)
+    sums: Array = np.stack([np.bincount(kind, column) for column in weighted.T], axis=1).astype(np.float64)
     return _unit(sums[kind]).reshape(-1, 3, 3), handedness
 
 

@@ -69,7 +69,7 @@ def find_text_model(name: str) -> Path:
             f"there is no text-to-image model {name}; give a folder of diffusers' layout, or owner/name on the hub",
             argument="text_model",
         )
-    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
     try:
         with explained_hub(name):
@@ -82,7 +82,7 @@ def find_text_model(name: str) -> Path:
 
 
 def _load(folder: Path, placement: Placement, dtype: Dtype) -> Any:
-    from diffusers import AutoPipelineForText2Image
+    from diffusers.pipelines.auto_pipeline import AutoPipelineForText2Image
 
     pipeline: Any = AutoPipelineForText2Image.from_pretrained(
         folder,
