@@ -107,6 +107,8 @@ def _ranked_fields(views: SilhouetteViews, grid: Grid) -> NDArray[np.float32]:
     nx, ny, nz = (-(-(n - 1) // _STRIDE) + 1 for n in grid.shape)
     sparse = Grid(grid.origin, grid.spacing * _STRIDE, (nx, ny, nz))
     values = views.lowest(sparse.points(sparse.indices), count).reshape(count, *sparse.shape)
+    far = grid.spacing * sum(grid.shape)  # in place of infinity, which is what is behind all cameras
+    values = np.minimum(values, np.float32(far))
     fields = np.stack([sparse.resample(value, grid) for value in values])
     is_close = np.any(np.abs(values) < sparse.spacing * _STEEPEST * 3**0.5 / 2, axis=0)
     close = np.nonzero(is_close[np.ix_(*(np.round(np.arange(n) / _STRIDE).astype(int) for n in grid.shape))])

@@ -68,9 +68,9 @@ def make_rendered(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package", autouse=True)  # not for those that come after
-def lpips_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """LPIPS with random weights: training goes by it just as by the genuine one, which not every machine has."""
+@pytest.fixture(scope="session")
+def random_lpips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with LPIPS of random weights: training goes by it as by the genuine one, which not every machine has."""
     import torch
     from safetensors.torch import save_file
 
@@ -83,8 +83,14 @@ def lpips_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         linear.abs_()  # as the genuine ones are: a distance is not negative
     cache = tmp_path_factory.mktemp("cache")
     save_file(network.state_dict(), lpips_file("alex", cache))
+    return cache
+
+
+@pytest.fixture(scope="module", autouse=True)  # not for the modules of others that one process tests in between
+def lpips_of_its_own(random_lpips: Path) -> Iterator[None]:
+    """LPIPS is taken from that cache."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MV3D_CACHE", str(cache))
+        patch.setenv("MV3D_CACHE", str(random_lpips))
         yield
 
 
