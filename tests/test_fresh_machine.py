@@ -18,7 +18,7 @@ printf '%s|%s|%s\\n' "$(basename "$0") $*" "$(ls -A "$HOME" | tr '\\n' ' ')" "$M
 case "$1 $2" in
   "-c import sys; print(sys.executable)") echo "$0" ;;
   "-m pip") echo "$TMPDIR" ;;
-  "-m venv") [ -e "$LOG.there" ] || ls -A >"$LOG.there"; mkdir -p "$3/bin"
+  "-m venv") ls -A >"$LOG.there"; mkdir -p "$3/bin"
              for name in python pip mv3d pytest ruff lint-imports pyright; do cp "$0" "$3/bin/$name"; done ;;
 esac
 [ "$(basename "$0") $*" != "$BROKEN" ]
