@@ -10,7 +10,7 @@ from mv3d.lift.colour import bake_texture
 from mv3d.lift.hull import make_hull
 from mv3d.lift.normal_map import bake_normals
 from mv3d.lift.silhouettes import cut_out_views
-from mv3d.lift.surface import extract_surface, simplify_surface
+from mv3d.lift.surface import extract_surface, simplify_surface, smoothed
 from mv3d.lift.texels import Texels
 from mv3d.lift.unwrap import unwrap
 from mv3d.lift.views import SilhouetteViews
@@ -21,6 +21,7 @@ from mv3d.progress import OnStep, begin_stage
 Method = Literal["field", "hull"]
 
 _FEWEST_VIEWS = 3
+_SMOOTHING_PASSES = 6  # the grid's steps would be cut into hundreds of charts; Chamfer and IoU stay
 _SLACK_PX = 3  # how far a surface that the views were drawn from may be off
 _NORMALS_PX = 1024  # of a normal map at most: a finer surface's cells are larger than its texels then
 _PREVIEW = {"method": "hull", "resolution": 64, "faces": 4000, "texture_px": 512}
@@ -80,7 +81,7 @@ def lift_orbit(orbit: Orbit, settings: LiftSettings = LiftSettings(), on_step: O
 
         grid, field = fit_surface(views, orbit.frames, settings.resolution, torch.device(settings.device), report)
     # Not all of the grid's triangles: their normals are no nearer to the truth, by the steps of the grid.
-    finer = extract_surface(field, grid)
+    finer = smoothed(extract_surface(field, grid), _SMOOTHING_PASSES)
     surface = simplify_surface(finer, settings.faces)
     begin_stage(on_step, "texture")
     return paint_surface(surface, orbit, views, settings, slack=2 * grid.spacing, finer=finer)

@@ -45,6 +45,16 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int | No
     return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
 
 
+def smoothed(mesh: Mesh, passes: int) -> Mesh:
+    """Even out the steps of the grid without shrinking (Taubin 1995)."""
+    import trimesh
+    from trimesh.smoothing import filter_taubin
+
+    out = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    filter_taubin(out, lamb=0.5, nu=0.53, iterations=passes)
+    return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
+
+
 def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:
     """A closed surface with ``most_faces`` triangles at most, without its texture; as it is if it has no more."""
     if len(mesh.faces) <= most_faces:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mv3d.lift.grid import Grid
 from mv3d.lift.silhouettes import outline_distance
-from mv3d.lift.surface import extract_surface
+from mv3d.lift.surface import extract_surface, smoothed
 from mv3d.mesh import Mesh
 from mv3d.model.frustum import Frustum, axes, pixel_uv
 
@@ -107,16 +107,6 @@ def _snapped(
     share = np.clip((_EDGE_ON[1] - cosine) / (_EDGE_ON[1] - _EDGE_ON[0]), 0, 1) * (np.abs(missed) < _SNAPPED)
     moved = mesh.vertices + normals * (share * missed * 2 / cells)[:, None]
     return Mesh(moved, mesh.faces, mesh.texture)
-
-
-def smoothed(mesh: Mesh, passes: int) -> Mesh:
-    """Even out the steps of the grid without shrinking (Taubin 1995)."""
-    import trimesh
-    from trimesh.smoothing import filter_taubin
-
-    out = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
-    filter_taubin(out, lamb=0.5, nu=0.53, iterations=passes)
-    return Mesh(np.asarray(out.vertices), mesh.faces, mesh.texture)
 
 
 def ask_rays(
