@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import time
 from collections import deque
@@ -146,5 +148,14 @@ class TaskQueue:
                 self._changed.wait_for(lambda: self._waiting)
                 task = self._current = self._waiting.popleft()
             task.run()
+            _return_freed_memory()
             with self._changed:
                 self._current = None
+
+
+def _return_freed_memory() -> None:
+    """Hand what tasks have freed back to the system: glibc keeps it, in pieces that the next tasks do not all fit."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if trim is not None:
+            trim(0)
