@@ -29,7 +29,7 @@ from mv3d.model.coarse import (
     sample_volume,
     voxel_centres,
 )
-from mv3d.model.frustum import axes
+from mv3d.model.frustum import across, axes
 from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
 
@@ -200,8 +200,12 @@ class CoarseTraining:
         known &= (below - here).norm(dim=-1) < 0.05
         if not known.any():
             return found.sum() * 0
-        along = here.norm(dim=-1) - frustum.distance
+        forward = across(field.pictures.poses)[rays.picture]
+        in_world = here + here.new_tensor([0.0, 0.0, frustum.distance])
+        along = (in_world * forward).sum(dim=-1)
         normal = F.normalize(torch.linalg.cross(below - here, right - here), dim=-1)
+        up = torch.stack([forward[:, 0], -forward[:, 2], forward[:, 1]], dim=-1)
+        normal = torch.stack([normal[:, 0], (normal * up).sum(-1), -(normal * forward).sum(-1)], dim=-1)
         missed = (found[:, 0] - along).abs()[known].mean()
         turned = 1 - F.cosine_similarity(found[:, 1:], normal, dim=-1)[known].mean()
         return missed + 0.2 * turned

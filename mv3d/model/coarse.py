@@ -125,9 +125,10 @@ class CoarseNet(nn.Module):
     def forward(self, pictures: Pictures) -> tuple[Field, PictureFeatures]:
         """The field of pictures, and what else was understood of them."""
         config = self.config
-        seen = self.picture_net(pictures.rgba)
+        elevation_rad = pictures.poses[:, 1]
+        seen = self.picture_net(pictures.rgba, elevation_rad)
         rays = silhouette_rays(pictures.rgba, config.rays_px)
-        ray_logits, geometry = self.picture_net.ask_rays(seen, *rays)
+        ray_logits, geometry = self.picture_net.ask_rays(seen, elevation_rad, *rays)
         seen = seen._replace(ray_geometry=geometry)
         shape = (len(pictures.rgba), config.rays_px, config.rays_px, config.num_bins)
         volume = torch.full(shape, _EMPTY_LOGIT, dtype=ray_logits.dtype, device=ray_logits.device)

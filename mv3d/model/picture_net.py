@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mv3d.model.alpha import on_white, premultiplied
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
 from mv3d.model.feature_net import ResidualBlock
+from mv3d.model.frustum import pixel_uv
 
 _RAY_WIDTH = 128
 _GEOMETRY = 4  # distance along the ray and normal of the first surface
@@ -26,8 +27,8 @@ class PictureFeatures(NamedTuple):
     elevation_rad: Tensor
     """(P,), estimated, of their cameras."""
     ray_geometry: Tensor
-    """(K, 4) of the rays that were asked: how much farther than the origin the first surface is, and its normal in
-    camera axes, not of unit length."""
+    """(K, 4) of the rays that were asked: where the first surface is across the slices (`mv3d.model.frustum`), and its
+    normal along their axes right, up and towards the camera, not of unit length."""
 
 
 class PictureNet(nn.Module):
@@ -51,10 +52,15 @@ class PictureNet(nn.Module):
             nn.GroupNorm(4, fine_channels),
             nn.SiLU(),
         )
+        self.tilt = nn.Linear(2, channels[-1])
         self.ray_hidden = nn.Linear(channels[0] + fine_channels, _RAY_WIDTH)
+        self.ray_place = nn.Linear(4, _RAY_WIDTH, bias=False)
         self.ray_out = nn.Linear(_RAY_WIDTH, num_bins + _GEOMETRY)
         self.elevation_head = nn.Sequential(nn.Linear(2 * FEATURE_CHANNELS[-1], 64), nn.SiLU(), nn.Linear(64, 1))
         nn.init.constant_(self.ray_out.bias, -1.0)
+        for told in (self.tilt, self.ray_place):  # begin without what is told of the camera
+            for parameter in told.parameters():
+                nn.init.zeros_(parameter)
 
     def levels(self, rgba: Tensor) -> list[Tensor]:
         """The backbone's features of pictures (P, 4, S, S), straight RGBA, on white."""
@@ -69,12 +75,13 @@ class PictureNet(nn.Module):
         pooled = torch.cat([deepest.mean(dim=(2, 3)), deepest.amax(dim=(2, 3))], dim=1)
         return self.elevation_head(pooled)[:, 0].float()
 
-    def forward(self, rgba: Tensor) -> PictureFeatures:
-        """Understand pictures (P, 4, S, S), straight RGBA; S is twice the rays' resolution."""
+    def forward(self, rgba: Tensor, elevation_rad: Tensor) -> PictureFeatures:
+        """Understand pictures (P, 4, S, S), straight RGBA, of cameras (P,); S is twice the rays' resolution."""
         assert rgba.shape[-1] == 2 * self._rays_px, rgba.shape
         found = self.levels(rgba)
         entering = [lateral(norm(x)) for lateral, norm, x in zip(self.lateral, self.norms, found, strict=True)]
-        x = self.deepest(self.blocks[-1](entering[-1]))
+        tilt = self.tilt(torch.stack([elevation_rad.sin(), elevation_rad.cos()], dim=-1).to(rgba))
+        x = self.deepest(self.blocks[-1](entering[-1] + tilt[:, :, None, None]))
         levels = [x]
         for k in reversed(range(len(self.up))):
             x = self.blocks[k](F.interpolate(self.up[k](x), scale_factor=2.0) + entering[k])
@@ -82,10 +89,14 @@ class PictureNet(nn.Module):
         fine = self.fine((premultiplied(rgba) * 2 - 1).contiguous(memory_format=torch.channels_last))
         return PictureFeatures(levels[::-1], fine, self.elevation(found[-1]), fine.new_zeros(0, _GEOMETRY))
 
-    def ask_rays(self, seen: PictureFeatures, picture: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (K, D) of the bins of K rays being full, and `PictureFeatures.ray_geometry`."""
+    def ask_rays(
+        self, seen: PictureFeatures, elevation_rad: Tensor, picture: Tensor, row: Tensor, column: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (K, D) of the bins of K rays being full, and `PictureFeatures.ray_geometry`; cameras are (P,)."""
         size = (self._rays_px, self._rays_px)
         broad = F.interpolate(seen.levels[0], size, mode="bilinear").movedim(1, -1)[picture, row, column]
         found = torch.cat([broad, seen.fine.movedim(1, -1)[picture, row, column]], dim=-1)
-        out = self.ray_out(F.silu(self.ray_hidden(found))).float()
+        told = torch.stack([elevation_rad.sin(), elevation_rad.cos()], dim=-1)[picture]
+        place = torch.cat([pixel_uv(self._rays_px, row.device)[row, column], told], dim=-1).to(found)
+        out = self.ray_out(F.silu(self.ray_hidden(found) + self.ray_place(place))).float()
         return out[:, : self._num_bins], out[:, self._num_bins :]
