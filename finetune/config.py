@@ -95,7 +95,6 @@ class CoarseStage:
     geometry_weight: Weight = 0.5
     colour_weight: Weight = 2.0
     colour_points: Count = 2048
-    elevation_noise_deg: Weight = 4.0
 
 
 @dataclass(frozen=True)

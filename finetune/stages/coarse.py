@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import radians
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +28,7 @@ from mv3d.model.coarse import (
     sample_volume,
     voxel_centres,
 )
-from mv3d.model.frustum import across, axes
+from mv3d.model.frustum import across
 from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
 
@@ -103,17 +102,16 @@ class CoarseTraining:
             for k, count in zip(self._draw(step), counts, strict=False)
         ]
         owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)], device=self._device)
-        given_poses = torch.cat([self._given_poses(scene, generator) for scene in scenes])
-        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), given_poses, owner)
+        poses = torch.cat([scene.poses for scene in scenes])
+        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), poses, owner)
         field, seen = net(pictures)
         chosen = self._choose_rays(field, generator)
         truth, weight = self._truth(field, chosen, scenes)
         single = _overlap(field.ray_logits[chosen], truth, weight, field.rays.picture[chosen])
         together = self._together(field, chosen, truth, weight)
-        elevation = torch.cat([scene.poses[:, 1] for scene in scenes])
-        missed = seen.elevation_rad - elevation
+        missed = seen.elevation_rad - poses[:, 1]
         geometry = self._geometry(field, seen.ray_geometry[chosen], chosen, scenes)
-        surface = torch.stack([_in_given_world(scene, given_poses[owner == b]) for b, scene in enumerate(scenes)])
+        surface = torch.stack([scene.surface for scene in scenes])
         colours = torch.stack([scene.colour for scene in scenes])
         wrong = (net.colour(field, surface) - colours).abs()
         colour = wrong[colours.isfinite()].mean() if colours.isfinite().any() else wrong.new_zeros(())
@@ -135,13 +133,6 @@ class CoarseTraining:
         sharing = _SHARING[int(torch.randint(len(_SHARING), (), generator=generator))]
         return [1] * (size - 4) + list(sharing)
 
-    def _given_poses(self, scene: Scene, generator: torch.Generator) -> Tensor:
-        """Poses as a user would give them: of a single picture, the elevation is a little wrong half of the time."""
-        wrong = torch.randn((), generator=generator) * radians(self._config.elevation_noise_deg)
-        if len(scene.poses) > 1 or torch.rand((), generator=generator) < 0.5:
-            return scene.poses
-        return scene.poses + torch.stack([torch.zeros(()), wrong]).to(scene.poses)
-
     def _choose_rays(self, field: Field, generator: torch.Generator) -> Tensor:
         """Indices of at most ``rays_per_picture`` rays of each picture, in order."""
         picture = field.rays.picture
@@ -156,8 +147,7 @@ class CoarseTraining:
         """How full the chosen rays' bins (C, D) are, and which of them count."""
         net, config = self._net, self._net.config
         rays = SilhouetteRays(*(part[chosen] for part in field.rays))
-        true_poses = torch.cat([scene.poses for scene in scenes])
-        points = ray_points(net.frustum, rays, true_poses, config.rays_px, config.num_bins)
+        points = ray_points(net.frustum, rays, field.pictures.poses, config.rays_px, config.num_bins)
         alpha = F.interpolate(field.pictures.rgba[:, 3:], (config.rays_px, config.rays_px), mode="area")[:, 0]
         in_cone = alpha[rays.picture, rays.row, rays.column] > _IN_CONE
         weight = in_cone[:, None] * (points.square().sum(-1) < 1)
@@ -189,7 +179,7 @@ class CoarseTraining:
         return _overlap(torch.cat(logits), truth[at], weight[at], picture[at])
 
     def _geometry(self, field: Field, found: Tensor, chosen: Tensor, scenes: list[Scene]) -> Tensor:
-        """Error of the first surface's place along the rays, and of its normal."""
+        """Error of the first surface's place across the slices, and of its normal along their axes."""
         frustum = self._net.frustum
         depth = torch.cat([scene.depth for scene in scenes])
         in_cam = frustum.unproject_depth(depth)
@@ -247,11 +237,6 @@ def _overlap(logits: Tensor, truth: Tensor, weight: Tensor, picture: Tensor) -> 
     present = total > 0
     dice = 1 - (2 * both + 1) / (either + 1)
     return _Overlap((entropy / total.clamp(min=1))[present].mean(), dice[present].mean())
-
-
-def _in_given_world(scene: Scene, given_poses: Tensor) -> Tensor:
-    """The scene's surface points (M, 3) in the world as it is when the first of the given poses is right."""
-    return scene.surface @ axes(scene.poses[0]).T @ axes(given_poses[0])
 
 
 def _picture_of(rgba: Tensor) -> Tensor:

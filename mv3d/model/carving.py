@@ -37,7 +37,7 @@ class _SilhouetteMaps:
     lacking: Tensor | None = None
     """Logits that a ray's fullest place lacks to be surely full."""
     likeliest: Tensor | None = None
-    """That place, along the ray from where it is nearest to the origin, in frame radii."""
+    """That place, across the slices of `mv3d.model.frustum`."""
 
 
 class CarvedSolid:

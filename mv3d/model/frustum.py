@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-
 STEEPEST_DEG = 35.0
 """How steeply cameras look down on upright slices at most: the rays of steeper ones would hardly cross any."""
 

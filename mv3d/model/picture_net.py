@@ -14,7 +14,7 @@ from mv3d.model.feature_net import ResidualBlock
 from mv3d.model.frustum import pixel_uv
 
 _RAY_WIDTH = 128
-_GEOMETRY = 4  # distance along the ray and normal of the first surface
+_GEOMETRY = 4  # place and normal of the first surface
 
 
 class PictureFeatures(NamedTuple):

@@ -20,7 +20,10 @@ from mv3d.model.frustum import Frustum, axes, pixel_uv
 _MOST_CELLS = 128  # along each side; fewer for a smaller picture
 _BINS = 64
 _FACES = 16_000
-_SURE_LOGIT = 1.0  # of a ray's fullest bin; what has less is lifted to it
+_SURE_LOGIT = 2.0  # of a ray's fullest bin; what has less is lifted to it
+_SHARPNESS = 2.0  # of the choice of the likeliest place: between two equally likely ones there is nothing
+_UPRIGHT = 10.0  # rays of 128, up and down, over which the choice is averaged within slices: posts become straight
+_SUREST = 8.0  # logits of single rays, when they are averaged
 _LOGITS_PER_CELL = 2.0  # roughly how steep occupancy is at a surface
 _STEEPEST = 4.0  # cells from the surface at which the field is cut off
 _DEEPEST = 1.5  # how many times deeper than to its outline a thin part may be
@@ -114,7 +117,7 @@ def ask_rays(
 ) -> tuple[Float[Tensor, "{rays_px} {rays_px}"], Float[Tensor, "{rays_px} {rays_px}"]]:
     """Of rays through the silhouette, (R, R) each: what they lack for a surely full bin, and the likeliest place.
 
-    Places are distances along the ray from where it is nearest to the origin, in frame radii.
+    Places are across the slices of `mv3d.model.frustum`.
     """
     small = F.interpolate(alpha[None, None].float().cpu(), (rays_px, rays_px), mode="area")[0, 0]
     row, column = (small > 0.25).nonzero().unbind(-1)
@@ -123,16 +126,29 @@ def ask_rays(
         uv = pixel_uv(rays_px)[row, column]
         points = solid.frustum.points(uv, pose.expand(len(uv), -1), _BINS)
         logits = _ask(solid, field, points.reshape(-1, 3), alpha.device).view(len(row), _BINS)
-        logits = logits.masked_fill(points.square().sum(-1) > 1, -torch.inf)
+        outside = points.square().sum(-1) > 1
         along = (torch.arange(_BINS) + 0.5) / _BINS * 2 - 1
-        lacking[row, column] = (_SURE_LOGIT - logits.amax(dim=1)).clamp(min=0)
-        likeliest[row, column] = (logits.softmax(dim=1) * along).nansum(dim=1)
+        lacking[row, column] = (_SURE_LOGIT - logits.masked_fill(outside, -torch.inf).amax(dim=1)).clamp(min=0)
+        choice = _averaged_upright(logits, row, column, rays_px).masked_fill(outside, -torch.inf)
+        likeliest[row, column] = ((choice * _SHARPNESS).softmax(dim=1) * along).nansum(dim=1)
     # Look-ups between the rim's rays and those beside it find the rim's.
     beside = F.max_pool2d((small > 0.25).float()[None], 3, stride=1, padding=1)[0] * (small <= 0.25)
     spread = F.avg_pool2d(torch.stack([likeliest, lacking, (small > 0.25).float()]), 3, stride=1, padding=1)
     likeliest = torch.where(beside > 0, spread[0] / spread[2].clamp(min=1e-6), likeliest)
     lacking = torch.where(beside > 0, spread[1] / spread[2].clamp(min=1e-6), lacking)
     return lacking, likeliest
+
+
+def _averaged_upright(
+    logits: Float[Tensor, "K bins"], row: Tensor, column: Tensor, rays_px: int
+) -> Float[Tensor, "K bins"]:
+    """Logits (K, D) of rays at (row, column), averaged with those above and below in the same slices."""
+    bins = logits.shape[1]
+    grid = np.zeros((bins + 1, rays_px, rays_px), dtype=np.float32)
+    grid[:bins, row, column] = logits.clamp(-_SUREST, _SUREST).mT.numpy()
+    grid[bins, row, column] = 1
+    total = ndimage.gaussian_filter1d(grid, _UPRIGHT * rays_px / _MOST_CELLS, axis=1, mode="constant")[:, row, column]
+    return torch.from_numpy(total[:bins] / total[bins]).mT
 
 
 def _ask(solid: Solid, field: Any, points: Float[Tensor, "P 3"], device: torch.device) -> Float[Tensor, " P"]:

@@ -13,7 +13,7 @@ import torch
 from finetune.__main__ import main
 from finetune.scenes import draw_scene
 from mv3d.cameras import static_orbit
-from mv3d.model.frustum import Frustum
+from mv3d.model.frustum import Frustum, axes
 from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, occupancy_file
 from mv3d.orbit import load_orbit
 from mv3d.pack import Pack, pack_orbits
@@ -85,7 +85,7 @@ def test_a_scene_tells_what_is_true_of_its_object(balls: Path, tmp_path: Path, s
     assert (scene.surface.norm(dim=-1) - radius).abs().max() < 0.09  # a pixel is 1/16 of a frame radius wide
     # The pictures show the surface's colours where they see it.
     at = Frustum(33.8).project(scene.surface[None], scene.poses[:1])[0]
-    seen = at[:, 2] < -0.3 * radius
+    seen = scene.surface @ axes(scene.poses[0])[2] > 0.3 * radius
     column, row = ((at[seen, :2] + 1) * 32).long().clamp(0, 63).T
     same = (scene.rgba[0, :3, row, column] - scene.colour[:, seen]).abs().amax(dim=0) < 0.1
     assert seen.sum() > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from math import radians, sin
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
 from mv3d.model.checkpoints import _make_coarse, load_module
 from mv3d.model.coarse import CoarseConfig, CoarseNet, Pictures, ray_points, silhouette_rays
 from mv3d.model.coarse_stage import ELEVATIONS_DEG, estimate_elevation_deg
-from mv3d.model.frustum import Frustum, axes, pixel_uv
+from mv3d.model.frustum import STEEPEST_DEG, Frustum, axes, pixel_uv
 from mv3d.model.weights import save_module
 
 FRUSTUM = Frustum(33.8)
@@ -70,6 +71,34 @@ def test_the_centres_of_bins_project_to_their_rays_and_bins(azimuth_deg: float, 
     torch.testing.assert_close(at[..., :2], uv[:, None].expand(-1, 8, -1), atol=1e-5, rtol=0)
     centres = (torch.arange(8) + 0.5) / 4 - 1
     torch.testing.assert_close(at[..., 2], centres.expand(len(uv), -1), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(-170, 170), st.floats(-STEEPEST_DEG, STEEPEST_DEG))
+def test_what_stands_upright_is_in_one_bin_under_any_camera(azimuth_deg: float, elevation_deg: float):
+    pose = torch.tensor([[radians(azimuth_deg), radians(elevation_deg)]])
+    post = torch.tensor([[0.3, -0.2, 1.0]]) * torch.stack(
+        [torch.ones(9), torch.ones(9), torch.linspace(-0.8, 0.8, 9)], 1
+    )
+    across = FRUSTUM.project(post[None], pose)[0, :, 2]
+    torch.testing.assert_close(across, across[:1].expand(9), atol=1e-6, rtol=0)
+    assert FRUSTUM.project(-0.1 * axes(pose)[:, 2:], pose)[0, 0, 2] > 0  # farther from the camera: a later bin
+
+
+@torch.no_grad()
+def test_an_elevation_that_is_told_matters_to_what_rays_say(network: CoarseNet):
+    told = [
+        network(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), torch.zeros(1, dtype=torch.long)))[0].ray_logits
+        for elevation in (0.0, 0.5)
+    ]
+    assert torch.equal(*told)  # as training begins: nothing of it has been learnt
+    learnt = copy.deepcopy(network)
+    torch.nn.init.normal_(learnt.picture_net.ray_place.weight)
+    told = [
+        learnt(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), torch.zeros(1, dtype=torch.long)))[0].ray_logits
+        for elevation in (0.0, 0.5)
+    ]
+    assert not torch.allclose(*told, atol=1e-3)
 
 
 @torch.no_grad()
