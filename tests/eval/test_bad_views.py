@@ -124,6 +124,7 @@ def test_shifted_cameras_are_refused_where_the_files_tell_them(make_orbit, tmp_p
     assert "view 0 has azimuth 72.0 predicted, 0.0 true; predict the truth's cameras" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

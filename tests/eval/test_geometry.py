@@ -52,6 +52,7 @@ def test_volume_iou_of_boxes_is_that_of_their_volumes():
         assert volume_iou(_box(a), _box(b)) == pytest.approx(shared / (both - shared), abs=0.05)
 
 
+@pytest.mark.slow
 def test_volume_iou_is_that_of_trimeshs_filled_voxels():
     torus = trimesh.creation.torus(0.35, 0.12)
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.4)

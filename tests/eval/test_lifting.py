@@ -35,6 +35,7 @@ def _predicted_half(orbit: Orbit, change) -> Orbit:
     return replace(orbit, frames=frames)
 
 
+@pytest.mark.slow
 def test_true_views_are_consistent(true_orbit):
     scores = score_consistency(true_orbit)
     assert scores["consistency_psnr_object"] > 15

@@ -76,6 +76,7 @@ def finished(place, command) -> Path:
     return place / "report"
 
 
+@pytest.mark.slow
 def test_every_method_and_baseline_is_scored_on_every_object(finished):
     result = load_result(finished)
     assert [m.name for m in result.methods] == ["tiny", LIFTED, REPEATED, WHITE, MEAN, NEAREST]
@@ -90,6 +91,7 @@ def test_every_method_and_baseline_is_scored_on_every_object(finished):
     assert all(with_input[name] > (psnr["tiny"] or {})[name] for name in with_input)
 
 
+@pytest.mark.slow
 def test_lifted_true_views_are_nearly_the_body_and_consistent(finished):
     result = load_result(finished)
     for name in result.objects:
@@ -106,6 +108,7 @@ def test_lifted_true_views_are_nearly_the_body_and_consistent(finished):
     assert "consistency / true views' ↑" in (finished / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
     text = (finished / "report.md").read_text()
     for stated in (
@@ -123,6 +126,7 @@ def test_the_report_states_protocol_versions_speed_and_what_is_absent(finished):
         assert drawn in page
 
 
+@pytest.mark.slow
 def test_a_second_run_goes_on_where_the_first_stopped(finished, place, command, monkeypatch):
     monkeypatch.setenv("MV3D_CACHE", str(place / "no weights"))
     (predictions,) = (p for p in (place / "work").glob("small-*/tiny-*") if p.name.count("-") == 1)
@@ -137,6 +141,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(finished, place, command, 
         assert again.objects[name].views == scored.views
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -312,6 +317,7 @@ def test_a_broken_zip_is_named(tmp_path):
         list_objects(tmp_path, None, tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_paths_that_are_no_even_turn_are_rendered_too(place, tmp_path):
     objects = list_objects(place / "objects", None, tmp_path / "work")
     changes = {

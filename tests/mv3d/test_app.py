@@ -207,6 +207,7 @@ def test_loras_are_used_as_far_as_their_sliders_say(tmp_path):
     assert options_from(workshop, {}, [0, 0]).lora == ()
 
 
+@pytest.mark.slow
 def test_camera_motions_are_sliders_of_the_models_that_take_them(tmp_path, tiny_clip_model, stock):
     (tmp_path / "motions").mkdir()
     zoom = make_motion(stock, tmp_path / "motions/zoom.safetensors")
@@ -265,6 +266,7 @@ def test_the_command_names_what_is_not_usual(result):
 # From a picture to a result.
 
 
+@pytest.mark.slow
 def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixels(
     tmp_path, workshop, result, monkeypatch
 ):
@@ -295,6 +297,7 @@ def test_a_picture_becomes_a_result_in_steps_and_the_command_makes_the_same_pixe
     assert not np.array_equal(load_orbit(other.orbit).frames, load_orbit(result.orbit).frames)
 
 
+@pytest.mark.slow
 def test_words_become_a_picture_and_a_result_and_the_command_makes_the_same_pixels(tmp_path, tiny_model, monkeypatch):
     workshop = Workshop(Results(tmp_path / "results"), (str(tiny_model),), text_model=str(make_sd(tmp_path / "sd")))
     options = options_from(workshop, {"seed": 4, "num_views": 2, "matte": "alpha", "mesh": False})
@@ -323,6 +326,7 @@ def test_words_become_a_picture_and_a_result_and_the_command_makes_the_same_pixe
             prompt_from(offered_here, words, options)
 
 
+@pytest.mark.slow
 def test_downloads_are_opened_by_others(workshop, result, tmp_path):
     with pytest.raises(Mv3dError, match="make it first"):
         file_of(result, "video")
@@ -353,6 +357,7 @@ def test_a_picture_that_cannot_be_used_is_one_line_without_folders(tmp_path, wor
     assert "\n" not in last["text"]
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_says_so_and_what_is_begun_anew_says_nothing_more(workshop, result):
     begin = threading.Event()
     workshop.queue.submit("somebody", lambda _: begin.wait(20), SECONDS)

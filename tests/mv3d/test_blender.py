@@ -113,6 +113,7 @@ def test_a_principal_point_off_the_centre_is_the_lens_shift(tmp_path: Path) -> N
     assert silhouette_iou(picture, view_boxes([CRATE], [shifted]).frames[0]) >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
 def test_lit_materials_keep_their_hue_and_get_shading(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_the_button_imports_the_mesh_while_blender_goes_on(stand_in: Path, tmp_p
     assert mug["faces"] == 12
 
 
+@pytest.mark.slow
 def test_what_was_made_is_kept_when_the_rest_fails(stand_in: Path, tmp_path: Path) -> None:
     facts = run_addon(tmp_path / "odd", modal=True, picture=str(tmp_path / "odd.png"), command=str(stand_in))
     mesh = tmp_path / "odd_orbit" / "mesh.glb"
@@ -116,6 +117,7 @@ def test_a_blender_that_is_too_old_says_so(tmp_path: Path) -> None:
     assert (facts["panel"], facts["registered"], facts["unregistered"]) == ("Image to 3D (mv3d)", False, True)
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_one_line(stand_in: Path, tmp_path: Path) -> None:
     facts = run_addon(tmp_path / "bad", modal=True, picture="/photos/bad.png", command=str(stand_in))
     assert (facts["ended"], facts["reports"]) == (["CANCELLED"], ["mv3d: bad.png is no picture"])

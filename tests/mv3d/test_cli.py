@@ -232,6 +232,7 @@ def test_settings_that_cannot_be_get_one_line(here, capsys, option, problem):
     assert paths_below(here) == [CHAIR]
 
 
+@pytest.mark.slow
 def test_loras_change_the_orbit_and_are_named_in_it(here, tiny_model, capsys):
     """Two at their scales, fused and not; what is wrong with one is a line."""
     for name in ("a", "b"):
@@ -349,6 +350,7 @@ def test_a_frame_of_an_orbit_keeps_its_framing(here, tiny_model):
     assert alpha.sum() == pytest.approx(80, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_mirrored_tree_whose_bad_pictures_do_not_stop_it(here, capsys, tiny_model):
     (here / "photos" / "deep").mkdir(parents=True)
     draw_chair(here / "photos" / "a.png")
@@ -418,6 +420,7 @@ def test_a_mesh_asked_for_later_is_lifted_from_the_orbit_that_is_there(here, cap
     assert "ball exists already" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_mesh_has_the_faces_and_the_texture_that_are_asked_for(here, tiny_model):
     counts = {}
     for more in ([], ["--faces", "200", "--texture-size", "256"]):
@@ -456,6 +459,7 @@ def ball(here: Path) -> Path:
     return here / "ball"
 
 
+@pytest.mark.slow
 def test_an_orbit_becomes_a_mesh(ball, capsys):
     assert main(["lift", "ball", "-o", "ball.glb", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -33,6 +33,7 @@ def open_blend(path: Path, out: Path, *, flat: bool = True, percent: int = 100) 
     return json.loads((out / "facts.json").read_text()), np.stack(pictures)
 
 
+@pytest.mark.slow
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
 def test_rendering_the_blend_is_the_orbit_again(tmp_path: Path) -> None:
@@ -70,6 +71,7 @@ def test_the_blend_is_shaded_by_the_normals_that_a_normal_map_is_made_for(tmp_pa
     np.testing.assert_allclose(facts["corner_normals"], mesh.corner_normals().reshape(-1, 3), atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
 def test_lenses_that_differ_are_animated_too_and_the_light_is_on(tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_lenses_that_differ_are_animated_too_and_the_light_is_on(tmp_path: Path)
     assert red > 2 * blue > 0
 
 
+@pytest.mark.slow
 @pytest.mark.blender
 @pytest.mark.usefixtures("blender")
 def test_a_mesh_without_cameras_gets_a_turntable_that_shows_all_of_it(tmp_path: Path) -> None:

@@ -225,6 +225,7 @@ def agreement(freed: Frames, truth: NDArray[np.bool_]) -> float:
     return (found & truth).sum() / (found | truth).sum()
 
 
+@pytest.mark.slow
 def test_an_object_is_found_before_a_background_of_many_colours():
     """A tiled floor: stripes of both directions in many colours, and noise."""
     random = np.random.default_rng(0)

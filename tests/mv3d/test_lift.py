@@ -110,6 +110,7 @@ def test_a_lifted_crate_is_upright_in_its_file(crate: Mesh, tmp_path: Path) -> N
     np.testing.assert_allclose(colour_of_side(again, FRONT), SIDE_COLOURS[FRONT], atol=20)
 
 
+@pytest.mark.slow
 def test_a_table_keeps_its_legs_its_gaps_and_a_flat_top() -> None:
     views = view_boxes(TABLE, static_orbit(16, 25, size_px=96))
     table = lift_orbit(views, LiftSettings(method="hull", resolution=64))
@@ -119,6 +120,7 @@ def test_a_table_keeps_its_legs_its_gaps_and_a_flat_top() -> None:
     np.testing.assert_allclose(table.extent[:, 2], [-0.3, 0.3], atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-9, 25])
 def test_any_scale_of_world_is_kept(
     crate: Mesh, crate_views: Orbit, capfd: pytest.CaptureFixture, scale: float
@@ -134,12 +136,14 @@ def test_any_scale_of_world_is_kept(
     assert capfd.readouterr() == ("", "")  # libraries included
 
 
+@pytest.mark.slow
 def test_views_without_alpha_are_cut_out_of_their_plain_background(crate: Mesh, crate_views: Orbit) -> None:
     opaque = replace(crate_views, frames=without_alpha(crate_views.frames, (0.1, 0.5, 0.9)))
     lifted = lift_orbit(opaque, CELLS)
     np.testing.assert_allclose(lifted.extent, crate.extent, atol=2 * CELL)
 
 
+@pytest.mark.slow
 def test_opaque_views_on_white_beside_one_with_alpha_lift_to_the_same_mesh(crate: Mesh, crate_views: Orbit) -> None:
     """Models without alpha give such orbits: the picture is cut out, the views that they made are not."""
     opaque = replace(crate_views, frames=beside(crate_views.frames, without_alpha(crate_views.frames, (1, 1, 1))))
@@ -154,6 +158,7 @@ def without_alpha(frames: np.ndarray, background: tuple[float, float, float]) ->
     return np.concatenate([rgb, np.ones_like(rgb[..., :1])], axis=-1)
 
 
+@pytest.mark.slow
 def test_one_view_that_lost_half_the_object_does_not_halve_it(crate: Mesh, crate_views: Orbit) -> None:
     frames = crate_views.frames.copy()
     frames[5, :, :32] = 0
@@ -161,6 +166,7 @@ def test_one_view_that_lost_half_the_object_does_not_halve_it(crate: Mesh, crate
     np.testing.assert_allclose(lifted.extent, crate.extent, atol=4 * CELL)
 
 
+@pytest.mark.slow
 def test_lifting_is_repeatable(crate: Mesh, crate_views: Orbit) -> None:
     again = lift_orbit(crate_views, CELLS)
     np.testing.assert_array_equal(again.vertices, crate.vertices)

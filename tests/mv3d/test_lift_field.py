@@ -51,6 +51,7 @@ def mean_silhouette_iou(mesh: Mesh, views: Orbit) -> float:
     return float(np.mean(ious))
 
 
+@pytest.mark.slow
 def test_colours_show_the_hollow_that_no_silhouette_shows(bin_mesh: Mesh, views: Orbit) -> None:
     hull = lift_orbit(views, replace(FIELD, method="hull"))
     assert top_above_the_middle(hull) == pytest.approx(RIM, abs=0.02)
@@ -71,6 +72,7 @@ def test_faces_and_texture_are_no_larger_than_asked(views: Orbit) -> None:
     assert max(small.texture.pixels.shape) <= 192  # charts are packed as well as they can be
 
 
+@pytest.mark.slow
 def test_a_preview_is_a_coarse_closed_mesh_with_the_views_silhouettes(views: Orbit) -> None:
     steps: list[tuple[str, int, int]] = []
     mesh = lift_orbit(views, LiftSettings().preview(), lambda *step: steps.append(step))
@@ -80,6 +82,7 @@ def test_a_preview_is_a_coarse_closed_mesh_with_the_views_silhouettes(views: Orb
     assert mean_silhouette_iou(mesh, views) >= 0.95
 
 
+@pytest.mark.slow
 def test_one_view_that_is_darker_and_one_that_is_wrong_do_not_spoil_the_shape(views: Orbit) -> None:
     frames = views.frames.copy()
     frames[3, ..., :3] *= 0.7
@@ -89,6 +92,7 @@ def test_one_view_that_is_darker_and_one_that_is_wrong_do_not_spoil_the_shape(vi
     assert mean_silhouette_iou(mesh, views) >= 0.9
 
 
+@pytest.mark.slow
 def test_fitting_is_repeatable_and_reports_its_steps(views: Orbit) -> None:
     seen: list[tuple[str, int, int]] = []
     few = views.select(range(0, 12, 2)).resized(24)

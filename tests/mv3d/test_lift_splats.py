@@ -56,6 +56,7 @@ def difference(splats: Splats, orbit: Orbit) -> float:
     return float(np.abs(np.stack(pictures) - orbit.on()).mean())
 
 
+@pytest.mark.slow
 def test_the_fit_explains_the_views_and_stays_in_the_world(orbit: Orbit) -> None:
     first = optimise_splats(orbit, rasterization, "cpu", steps=0, count=300)
     fitted = optimise_splats(orbit, rasterization, "cpu", steps=600, count=300)

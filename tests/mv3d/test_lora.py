@@ -77,6 +77,7 @@ def by_hand(stock, uses: list[tuple[Path, float]]) -> OrbitUNet:
     return unet
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [True, False])
 @torch.no_grad()
 def test_several_add_up_at_their_scales(stock, unet, tmp_path, fuse):

@@ -32,6 +32,7 @@ def frames(model: OrbitModel, **settings: int) -> np.ndarray:
     return generate_clip(PICTURE, small, GenerateSettings(4, 20.0, steps=1, **settings)).frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_weights_of_16_bits_give_the_frames_that_they_would_give_in_32(svd_folder, dtype):
     kept = load_ready_model(str(svd_folder), "cpu", ModelOptions(dtype))
@@ -56,6 +57,7 @@ def test_a_network_whose_layers_come_one_by_one_gives_the_same(svd_folder):
     assert all(parameter.is_meta for parameter in layers.unet.parameters())
 
 
+@pytest.mark.slow
 def test_offloaded_networks_are_on_the_gpu_one_at_a_time(svd_folder, monkeypatch):
     expected = frames(load_model(svd_folder))
     with a_gpu(monkeypatch) as gpu:

@@ -94,6 +94,7 @@ def test_a_bar_is_there_before_anything_is_imported(verb: str, capsys, monkeypat
     assert shown(capsys.readouterr().err)[0][:2] == ("mug", "loading")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("watched")
 def test_orbit_and_lift_name_their_stages(tmp_path: Path, capsys, tiny_model: Path):
     picture = Image.new("RGBA", (32, 32))

@@ -44,6 +44,7 @@ def drawn(folder: str) -> np.ndarray:
     return np.asarray(Image.open(f"{folder}/prompt.png"))
 
 
+@pytest.mark.slow
 def test_words_become_a_picture_and_an_orbit_and_both_are_kept(here, words, sd, capsys):
     assert main([*words, "--seed", "7", "--json"]) == 0
     folder = "a_red_teapot_orbit"
@@ -84,6 +85,7 @@ def test_words_become_a_picture_and_an_orbit_and_both_are_kept(here, words, sd, 
     assert replace(prompt, is_cut_out=False).asked == TEAPOT
 
 
+@pytest.mark.slow
 def test_sdxl_draws_too_and_a_model_of_clips_sets_it_in_motion(here, words, tiny_clip_model, tmp_path):
     sdxl = make_sdxl(tmp_path / "tiny-sdxl")
     assert (
@@ -96,6 +98,7 @@ def test_sdxl_draws_too_and_a_model_of_clips_sets_it_in_motion(here, words, tiny
     assert json.loads(Path("clip/clip.json").read_text())["mv3d"]["extra"]["prompt"] == TEAPOT
 
 
+@pytest.mark.slow
 def test_a_text_model_comes_from_the_hub_in_half_precision_where_there_is_such_a_copy(
     here, words, tmp_path, monkeypatch
 ):
@@ -126,6 +129,7 @@ def broken(sd: Path, place: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_bad_words_and_models_are_one_line_and_leave_nothing(
     here, words, sd, svd_folder, tiny_model, tmp_path_factory, capsys
 ):

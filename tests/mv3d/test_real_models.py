@@ -62,6 +62,7 @@ def show(model: OrbitModel, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(model.vae, "decode", decode)
 
 
+@pytest.mark.slow
 def test_an_orbit_without_alpha_lifts_to_the_body_it_shows(orbit_model, tmp_path, monkeypatch):
     truth = view_boxes([CRATE], static_orbit(VIEWS, 20, size_px=SIZE_PX))
     show(orbit_model, truth.frames, monkeypatch)

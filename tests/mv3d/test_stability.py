@@ -56,6 +56,7 @@ def test_the_names_are_the_published_ones():
     assert hashlib.sha256("\n".join(names).encode()).hexdigest() == PUBLISHED_NAMES_SHA256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "ids", "pose"), [("SVD", 768, 0), ("SV3D_u", 256, 0), ("SV3D_p", 256, 512)])
 def test_at_full_size_every_tensor_finds_its_place(kind, ids, pose):
     shapes = sgm.stability_shapes(kind)

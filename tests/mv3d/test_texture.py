@@ -45,6 +45,7 @@ def crate(striped: Orbit) -> Mesh:
     return lift_orbit(striped, LiftSettings(method="hull", resolution=48, texture_px=512))
 
 
+@pytest.mark.slow
 def test_the_texture_has_the_size_asked_for_and_its_charts_fill_it_without_overlap(crate: Mesh):
     assert crate.texture is not None
     assert crate.texture.pixels.shape == (512, 512, 3)
@@ -56,6 +57,7 @@ def test_the_texture_has_the_size_asked_for_and_its_charts_fill_it_without_overl
     assert area > 0.5 * 512**2
 
 
+@pytest.mark.slow
 def test_the_picture_shows_at_its_own_resolution(crate: Mesh, striped: Orbit):
     assert striped.picture is not None
     colours, hit = _seen(crate, striped, PICTURE_PX)

@@ -87,6 +87,7 @@ def test_a_path_of_the_usual_cameras_is_the_usual_orbit(model, picture):
     np.testing.assert_allclose(path.frames, usual.frames, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_model_is_told_the_picture_first_where_the_path_has_it_elsewhere(model, picture):
     cameras = named_path("turn", 4, 12.0)
     moved = generate(picture, model, _settings([cameras[2], cameras[0], cameras[3], cameras[1]])).orbit
