@@ -59,6 +59,7 @@ def test_colours_show_the_hollow_that_no_silhouette_shows(bin_mesh: Mesh, views:
     assert FLOOR - 0.05 < top_above_the_middle(bin_mesh) < RIM - 0.05
 
 
+@pytest.mark.slow
 def test_the_surface_is_closed_and_has_the_views_silhouettes(bin_mesh: Mesh, views: Orbit) -> None:
     assert bin_mesh.is_watertight
     assert mean_silhouette_iou(bin_mesh, views) >= 0.95
