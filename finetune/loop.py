@@ -31,6 +31,7 @@ from finetune.log import TrainingLog
 from finetune.loop_config import LoopConfig
 from finetune.muon import Muon
 from finetune.processes import WHOLE, MicroBatch, Processes, shard_parameters, whole
+from finetune.recompute import recompute_layers
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
 
@@ -81,7 +82,7 @@ def train(
     # ---- State: new, or where it was stopped.
     network = stage.network
     if loop.checkpointing:
-        _checkpoint_activations(network)
+        recompute_layers(network)
     if loop.shard and processes.count > 1:
         shard_parameters(network, processes)
     optimizer = make_optimizer(network, loop)
@@ -231,13 +232,6 @@ def _not_finite(name: str, value: float, stage: Stage, step: int, run: Path) -> 
         f"{run}: the {name} is {value} at step {step}, on {', '.join(stage.object_ids(step))}; lower the learning rate"
         f" or leave these objects out, and run again: it goes on from {kept.name if kept else 'the start'}"
     )
-
-
-def _checkpoint_activations(network: nn.Module) -> None:
-    """Keep only the blocks' inputs and compute the rest again on the way back: less memory, a third more time."""
-    for module in network.modules():
-        if hasattr(module, "enable_gradient_checkpointing"):
-            module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
 
 
 def _bar(steps: int, done: int, name: str, processes: Processes) -> tqdm:
