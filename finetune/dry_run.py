@@ -23,7 +23,7 @@ from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser, weighted_error
-from mv3d.model.lora import add_lora
+from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.weights import load_json
@@ -176,6 +176,7 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
     known, source, size_px = _base_config(base)
     if config.init == "random":
         known = new_unet_config(known, stage)
+    has_poses = bool(known.get("pose_embed_dim"))
     if not known.get("coarse_channels") and stage.distillation is None:
         width = known.get("addition_time_embed_dim", 256)
         known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if stage.conditions.poses else 0
@@ -187,6 +188,8 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
         lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
     if stage.lora is not None:
         add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets)
+        if known.get("pose_embed_dim") and not has_poses:
+            train_pose_columns(unet)
     beside = Beside(frozen=lpips)  # a base's encoders are away during a step
     return unet, beside, ClipSize(num_views, (config.resolution_px or size_px) // 8), source
 
