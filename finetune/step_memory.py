@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 weightless = FakeTensorMode
 """Within it tensors have a shape, a type and a life, and no numbers."""
@@ -61,9 +61,8 @@ def measure_step(
     """
     parameters = list(parameters)
     live = _Live(parameters, shards)
-    counter = FlopCounterMode(display=False)
     hooks = [p.register_post_accumulate_grad_hook(live.count_gradient) for p in parameters if p.requires_grad]
-    with live, counter:
+    with live:
         for parameter in parameters:
             if adds and parameter.requires_grad:
                 parameter.grad = torch.empty_like(parameter)
@@ -71,11 +70,18 @@ def measure_step(
         loss().backward()
     for hook in hooks:
         hook.remove()
-    return StepSize(*live.peak, counter.get_total_flops())
+    return StepSize(*live.peak, live.flops)
+
+
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class _Live(TorchDispatchMode):
-    """Adds up the storages that operations make, from their making to their end."""
+    """Adds up the storages that operations make, from their making to their end, and the operations' work.
+
+    torch's own counter of work watches modules besides, by hooks that keep alive what is to be computed again.
+    """
 
     def __init__(self, known: Iterable[Tensor], shards: int) -> None:
         super().__init__()
@@ -86,10 +92,18 @@ class _Live(TorchDispatchMode):
         self._others = 0
         self.peak = (0, 0)
         """Of others, and of gradients, when their sum was largest."""
+        self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._count, made)
+        kind = func._overloadpacket
+        if kind in flop_registry:
+            self.flops += flop_registry[kind](*args, **(kwargs or {}), out_val=made)
+        elif kind is _ATTENTION:
+            self.flops += sdpa_flop_count(*(value.shape for value in args[:3]))
+        elif kind is _ATTENTION_BACKWARD:
+            self.flops += sdpa_backward_flop_count(*(value.shape for value in args[:4]))
         return made
 
     def _count(self, value: Tensor) -> None:
