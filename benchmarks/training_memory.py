@@ -115,8 +115,7 @@ def measured_peak(options: Options, sizes: dict[str, Any] = SMALL, clip: ClipSiz
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update(0.99)
-    result = profiler.profiler
-    assert result is not None
+    result: Any = profiler.profiler
     events = [event for event in result.kineto_results.events() if event.name() == "[memory]"]
     changes = np.array([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
     # Making the network takes more for a moment than training it; of the steps only the second is whole.

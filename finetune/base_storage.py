@@ -52,8 +52,11 @@ def store_base(network: nn.Module, storage: BaseStorage, device: torch.device | 
     lane = Lane(torch.device(device))
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) in _PRODUCTS and not child.weight.requires_grad:  # those derived from them compute otherwise
-                weight = child.weight.detach()
+            if type(child) not in _PRODUCTS:  # those derived from them compute otherwise
+                continue
+            parameter = child.get_parameter("weight")
+            if not parameter.requires_grad:
+                weight = parameter.detach()
                 kept = Float8Weight(weight.to(device)) if storage == "float8" else MainMemoryWeight(weight, lane)
                 setattr(parent, name, StoredProduct(child, kept))
 
