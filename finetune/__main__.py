@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,8 @@ class TrainVerb:
     """Train only this stage."""
     minutes: float = math.inf
     """Stop after so long, saved; run again to go on."""
+    resume_from: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Begin with another run's weights, optimizer and step: its folder, or a checkpoint such as RUN/diffusion/best."""
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = ()
     """Override a key of the config, e.g. volume.loop.steps=10; give it again for another."""
     dry_run: bool = False
@@ -95,6 +97,8 @@ def _run(options: TrainVerb) -> int:
     if options.stage and options.stage not in config.stages:
         known = ", ".join(config.stages)
         raise Mv3dError(f"{options.config} has no stage {options.stage}; it has {known}", argument="stage")
+    names = (options.stage,) if options.stage else config.stages
+    begins = _beginnings(options.resume_from, names)
     resolved = dataclasses.asdict(config)
     if options.dry_run:
         from finetune.dry_run import describe
@@ -112,7 +116,7 @@ def _run(options: TrainVerb) -> int:
             with whole_file(config.run / "config.json") as partial:
                 partial.write_text(json.dumps(resolved, indent=1, default=str) + "\n")
         processes.wait()  # until what killed processes left is gone
-        _train(config, (options.stage,) if options.stage else config.stages, deadline, processes)
+        _train(config, names, deadline, processes, begins)
         if processes.is_main:
             from finetune.export import export_model
 
@@ -122,7 +126,27 @@ def _run(options: TrainVerb) -> int:
     return 0
 
 
-def _train(config: RunConfig, names: Sequence[StageName], deadline: float, processes: Processes) -> None:
+def _beginnings(place: Path | None, names: Sequence[StageName]) -> dict[StageName, Path]:
+    """The checkpoint of another run that each stage begins with."""
+    from finetune.checkpoint import STATE, find_checkpoint
+
+    if place is None:
+        return {}
+    if len(names) > 1 and (place / STATE).is_file():
+        stages = ", ".join(names)
+        raise Mv3dError(
+            f"{place} is one stage's checkpoint, and this trains {stages}; name one by --stage", argument="resume_from"
+        )
+    return {name: find_checkpoint(place, name) for name in names}
+
+
+def _train(
+    config: RunConfig,
+    names: Sequence[StageName],
+    deadline: float,
+    processes: Processes,
+    begins: Mapping[StageName, Path],
+) -> None:
     """Train stage after stage until one is stopped; what was stopped is continued."""
     from finetune.data import RunOrbits, packed
 
@@ -136,11 +160,18 @@ def _train(config: RunConfig, names: Sequence[StageName], deadline: float, proce
             if processes.is_main and folder not in reported:
                 reported.add(folder)
                 _note(config.run, data, RunOrbits.of_pack(pack, config.validation_objects).used())
-        if not _train_stage(name, config, pack, deadline, processes):
+        if not _train_stage(name, config, pack, deadline, processes, begins.get(name)):
             break
 
 
-def _train_stage(name: StageName, config: RunConfig, pack: Pack | None, deadline: float, processes: Processes) -> bool:
+def _train_stage(
+    name: StageName,
+    config: RunConfig,
+    pack: Pack | None,
+    deadline: float,
+    processes: Processes,
+    begin: Path | None,
+) -> bool:
     from finetune.checkpoint import latest_checkpoint
     from finetune.loop import train
     from finetune.stages import DiffusionTraining, make_stage
@@ -149,12 +180,26 @@ def _train_stage(name: StageName, config: RunConfig, pack: Pack | None, deadline
     if isinstance(stage, DiffusionTraining) and pack is None and processes.is_main:
         _note(config.run, config.data, stage.clips.used)
         print(f"finetune: licence of {config.base}: {stage.model.facts.licence}", file=sys.stderr)
-    if config.start_from is not None and latest_checkpoint(config.run / name) is None:
+    own = latest_checkpoint(config.run / name)
+    if config.start_from is not None and own is None:
         stage.start_from(config.start_from)
+    if begin is not None and processes.is_main:
+        goes_on = f"begins with {begin}" if own is None else f"has {own.name} already and goes on from there"
+        print(f"finetune: {config.run / name} {goes_on}", file=sys.stderr)
     loop = getattr(config, name).loop
     log = _open_log(config, config.run / name, processes)
     try:
-        done = train(stage, loop, config.run / name, log, seed=config.seed, deadline=deadline, processes=processes)
+        done = train(
+            stage,
+            loop,
+            config.run / name,
+            log,
+            seed=config.seed,
+            deadline=deadline,
+            processes=processes,
+            begin=begin,
+            score_first=config.init == "base",
+        )
     finally:
         log.close()
         if isinstance(stage, DiffusionTraining):

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eval.metrics.lpips import Lpips
@@ -14,14 +10,9 @@ from finetune.config import RunConfig
 from finetune.decoded_loss import DecodedLoss
 from finetune.discriminator import PatchDiscriminator
 from finetune.networks import make_autoencoder, make_image_encoder
-from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import decode, is_view_conditioned
-from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import VIEW_CHANNELS, embed_image
 from mv3d.model.volume import CoarseVolume
-
-_SVD_BESIDE = 729_800_000
-"""Parameters of SVD's image encoder and autoencoder: 1.26 and 0.20 GB in half precision."""
 
 
 class Beside(nn.Module):
@@ -65,8 +56,8 @@ class BesideDiffusion(Beside):
         self._decoded_loss = DecodedLoss(config, vae, lpips, discriminator if config.discriminator_weight else None)
 
     def embedding(self, batch: int) -> Tensor:
-        """Of pictures on the meta device."""
-        return embed_image(self._encoder, torch.empty(batch, 3, self._picture_px, self._picture_px, device="meta"))
+        """Of pictures without numbers."""
+        return embed_image(self._encoder, torch.empty(batch, 3, self._picture_px, self._picture_px))
 
     def loss(self, denoised: Tensor) -> Tensor | float:
         """As the stage adds it to EDM's."""
@@ -77,29 +68,11 @@ class BesideDiffusion(Beside):
         size_px = self._picture_px * self._vae.config["upscale_factor"]
         views = None
         if is_view_conditioned(self._vae):
-            views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px, device="meta")
+            views = torch.empty(len(latents), VIEW_CHANNELS, size_px, size_px)
         output = decode(self._vae, latents, views).float() / 2 + 0.5
         seen = None if views is None else views[:, :4]
         found = self._decoded_loss.of_frames(output, torch.empty_like(output), seen)
         return found.frames if found.discriminator is None else found.frames + found.discriminator
-
-
-def parameters_beside(base: str) -> int:
-    """Of all networks of a base but its UNet, which lie on the device as well."""
-    place = None if base.count("/") == 1 and not Path(base).expanduser().exists() else resolve_model(base)
-    if place is None or place.is_file():
-        return _SVD_BESIDE
-    total = 0
-    for name in ("vae", "image_encoder", "volume"):
-        path = next(iter(sorted((place / name).glob("*.safetensors"))), None)
-        if path is None:
-            continue
-        try:
-            with safe_open(path, "pt") as file:
-                total += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
-    return total
 
 
 def count_parameters(network: nn.Module) -> int:

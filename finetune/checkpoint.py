@@ -2,7 +2,7 @@
 
 A folder that has the name is whole, unless the disk spoils it: its files' checksums are in state.json, and where one is
 not as it was, the checkpoint before counts. Only what is trained is in it: frozen weights are where the run got them
-from.
+from. Beside the last ones stays ``run/best``, of the step whose held-out loss was the least.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from finetune.checkpoint_tensors import fill, fill_optimizer, optimizer_tensors, trained_tensors
 from finetune.ema import Ema
-from finetune.processes import Processes, local, sliced_like, whole
+from finetune.processes import Processes, whole
 from mv3d.errors import Mv3dError
 from mv3d.files import read_json, whole_folder
-from mv3d.model.weights import check_fit, load_strict
+from mv3d.model.weights import load_strict
 
 Network = TypeVar("Network", bound=nn.Module)
 
 KEPT = 2
-"""So many checkpoints of a run stay."""
+"""So many checkpoints of a run stay, and the best one."""
+BEST = "best"
 
 _FILES = ("network", "ema", "optimizer")
-_STATE = "state.json"
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
-_LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "momentum"}
 _MIB = 2**20
 _CHUNK_BYTES = 2**22
 
@@ -50,6 +51,8 @@ class TrainingState:
     seconds: float = 0.0
     optimizer: str = ""
     """Whose moments these are; older checkpoints do not say."""
+    best_loss: float | None = None
+    """The least held-out loss so far, of the checkpoint that is kept for it or of the step before the first."""
     checksums: dict[str, int] = field(default_factory=dict)
     """CRC-32 of the files, by name."""
 
@@ -90,10 +93,43 @@ def save_checkpoint(
     Raises:
         Mv3dError: if it cannot be written, e.g. on a full disk; the older checkpoints are then as they were.
     """
+    target = checkpoint_folder(run, state.step)
+    if not _write(target, network, ema, optimizer, state, processes):
+        return
+    there = _checkpoints(run)
+    at = there.index(target)
+    for old in there[:at] + there[at + KEPT :]:  # later ones are damaged, or this one would not have been made again
+        shutil.rmtree(old)
+
+
+def save_best(
+    run: Path,
+    network: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    processes: Processes | None = None,
+) -> None:
+    """Write the checkpoint that stays until a better one comes, in place of the one before; else as `save_checkpoint`.
+
+    Processes that have all weights need not call it, but for the main one.
+    """
+    _write(run / BEST, network, ema, optimizer, state, processes)
+
+
+def _write(
+    target: Path,
+    network: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    processes: Processes | None,
+) -> bool:
+    """Whether this process is the one that writes."""
     files = {
-        "network": _trained(network),
-        "ema": _trained(network) | ema.values,
-        "optimizer": _optimizer_tensors(optimizer),
+        "network": trained_tensors(network),
+        "ema": trained_tensors(network) | ema.values,
+        "optimizer": optimizer_tensors(optimizer),
     }
     # Slices are put together one by one on every process, since that takes them all.
     tensors = {
@@ -101,26 +137,40 @@ def save_checkpoint(
         for name, content in files.items()
     }
     if processes is not None and not processes.is_main:
-        return
-    target = checkpoint_folder(run, state.step)
+        return False
     state.optimizer = type(optimizer).__name__
     try:
         with whole_folder(target, overwrite=True) as partial:
             for name, content in tensors.items():
                 save_file(content, partial / f"{name}.safetensors")
                 state.checksums[name] = _checksum(partial / f"{name}.safetensors")
-            (partial / _STATE).write_text(json.dumps(asdict(state)))
+            (partial / STATE).write_text(json.dumps(asdict(state)))
     except (OSError, SafetensorError) as error:
         needed = sum(value.nbytes for content in tensors.values() for value in content.values()) / _MIB
-        kept = latest_checkpoint(run)
+        kept = latest_checkpoint(target.parent)
         raise Mv3dError(
             f"{target} cannot be written ({error}); it takes {needed:.0f} MiB beside the older ones. Free space and run"
             f" again: it goes on from {kept.name if kept else 'the start'}"
         ) from error
-    there = _checkpoints(run)
-    at = there.index(target)
-    for old in there[:at] + there[at + KEPT :]:  # later ones are damaged, or this one would not have been made again
-        shutil.rmtree(old)
+    return True
+
+
+def find_checkpoint(place: Path, stage: str) -> Path:
+    """The checkpoint that a folder is, or holds: a run's newest one of a stage, or a stage's newest.
+
+    Raises:
+        Mv3dError: if there is none.
+    """
+    if (place / STATE).is_file():
+        return place
+    found = latest_checkpoint(place / stage) or latest_checkpoint(place)
+    if found is None:
+        raise Mv3dError(
+            f"{place} holds no checkpoint of the stage {stage}; name a run's folder, or a checkpoint in one, such as "
+            f"{Path('RUN') / stage / BEST}",
+            argument="resume_from",
+        )
+    return found
 
 
 def load_checkpoint(
@@ -129,10 +179,20 @@ def load_checkpoint(
     ema: Ema,
     optimizer: torch.optim.Optimizer,
     processes: Processes | None = None,
+    begin: Path | None = None,
 ) -> TrainingState | None:
     """Bring everything to the newest checkpoint that is whole; None if the run has none.
 
     With several processes all must call it, and all take the same one. A damaged one is told of, and passed over.
+
+    Args:
+        run: of one stage.
+        network: is filled, as far as it is trained.
+        ema: is filled.
+        optimizer: is filled.
+        processes: that train together.
+        begin: a checkpoint of another run, with which this one begins if it has none yet. What was best there does not
+            count here.
 
     Raises:
         Mv3dError: if all are damaged, or if one is of another shape than the config makes (the keys are listed), or of
@@ -151,17 +211,36 @@ def load_checkpoint(
             if processes.is_main:
                 _say_passed_over(folder, damage)
             continue
-        if state.optimizer not in ("", type(optimizer).__name__):
-            raise Mv3dError(
-                f"{folder} is {state.optimizer}'s, and the config's optimizer is {type(optimizer).__name__}; keep the "
-                "optimizer, or begin another run with start_from or base"
-            )
-        _fill(_trained(network), files["network"], folder)
-        _fill(_trained(network) | ema.values, files["ema"], folder, only=ema.values)
-        _fill_optimizer(optimizer, files["optimizer"], folder)
+        _fill_all(network, ema, optimizer, files, state, folder)
         return state
     _refuse_if_all_damaged(run, damage)
-    return None
+    if begin is None:
+        return None
+    try:
+        state = _read_state(begin)
+        files = {name: _read(begin, name, state) for name in _FILES}
+    except _Damaged as error:
+        raise Mv3dError(f"{begin} is damaged ({error}); name another checkpoint", argument="resume_from") from error
+    _fill_all(network, ema, optimizer, files, state, begin)
+    return TrainingState(state.step, state.seconds)
+
+
+def _fill_all(
+    network: nn.Module,
+    ema: Ema,
+    optimizer: torch.optim.Optimizer,
+    files: Mapping[str, Mapping[str, Tensor]],
+    state: TrainingState,
+    folder: Path,
+) -> None:
+    if state.optimizer not in ("", type(optimizer).__name__):
+        raise Mv3dError(
+            f"{folder} is {state.optimizer}'s, and the config's optimizer is {type(optimizer).__name__}; keep the "
+            "optimizer, or begin another run with start_from or base"
+        )
+    fill(trained_tensors(network), files["network"], folder)
+    fill(trained_tensors(network) | ema.values, files["ema"], folder, only=ema.values)
+    fill_optimizer(optimizer, files["optimizer"], folder)
 
 
 def load_ema(run: Path, network: Network) -> Network:
@@ -179,7 +258,7 @@ def load_ema(run: Path, network: Network) -> Network:
             _say_passed_over(folder, damage)
             continue
         if any(not parameter.requires_grad for parameter in network.parameters()):
-            _fill(_trained(network), given, folder)
+            fill(trained_tensors(network), given, folder)
         else:
             load_strict(network, given, str(folder))
         return network.eval().requires_grad_(False)
@@ -192,11 +271,12 @@ def load_ema(run: Path, network: Network) -> Network:
 
 
 def _read_state(folder: Path) -> TrainingState:
-    path = folder / _STATE
+    path = folder / STATE
     _check_is_file(path)
     try:
         state = TrainingState(**read_json(path))
-        known = isinstance(state.step, int) and checkpoint_folder(folder.parent, state.step) == folder
+        named = _NAME.fullmatch(folder.name) is None or checkpoint_folder(folder.parent, state.step) == folder
+        known = isinstance(state.step, int) and named
         if not (known and math.isfinite(state.seconds) and isinstance(state.checksums, dict)):
             raise ValueError("not of this step")
     except (OSError, ValueError, TypeError) as error:
@@ -236,54 +316,3 @@ def _say_passed_over(folder: Path, damage: list[str]) -> None:
 def _refuse_if_all_damaged(run: Path, damage: list[str]) -> None:
     if damage:
         raise Mv3dError(f"{run}: no checkpoint can be read ({damage[-1]}); delete {run} to train this stage anew")
-
-
-# -------------------------------------------------------------------------------------------------
-# Between files and networks.
-
-
-def _trained(network: nn.Module) -> dict[str, Tensor]:
-    """A network's state less its frozen parameters, sharing memory."""
-    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
-    return {key: value.detach() for key, value in network.state_dict().items() if key not in frozen}
-
-
-@torch.no_grad()
-def _fill(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], folder: Path, only: Mapping[str, Tensor] | None = None
-) -> None:
-    check_fit(own, given, str(folder))
-    for key in only if only is not None else own:
-        local(own[key]).copy_(local(sliced_like(given[key], own[key])))
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return optimizer.param_groups[0]["params"]
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    states = ((k, optimizer.state.get(p, {})) for k, p in enumerate(_parameters(optimizer)))
-    found = {f"{k}.{key}": value for k, state in states for key, value in state.items()}
-    counts = {key: torch.tensor(value) for key, value in found.items() if type(value) is int}  # bitsandbytes' steps
-    return {key: value for key, value in found.items() if isinstance(value, Tensor)} | counts
-
-
-def _placed(value: Tensor, parameter: nn.Parameter) -> Tensor | int:
-    """What `_optimizer_tensors` gave, as the parameter's optimizer had it."""
-    if value.shape == parameter.shape:  # and in its memory format, which fused optimizers take for granted
-        return torch.empty_like(parameter).copy_(value)
-    if value.ndim:
-        return sliced_like(value, parameter)
-    return value.to(parameter.device) if value.is_floating_point() else int(value)
-
-
-def _fill_optimizer(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor], folder: Path) -> None:
-    parameters = _parameters(optimizer)
-    for k, parameter in enumerate(parameters):
-        own = {key.removeprefix(f"{k}."): value for key, value in moments.items() if key.startswith(f"{k}.")}
-        if any(key in _LIKE_PARAMETER and value.shape != parameter.shape for key, value in own.items()):
-            raise Mv3dError(
-                f"{folder / 'optimizer.safetensors'} does not fit the network: parameter {k} is of another shape"
-            )
-        if own:
-            optimizer.state[parameter] = {key: _placed(value, parameter) for key, value in own.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -51,13 +51,14 @@ class Clips:
         be trained for less than an epoch.
         """
         self._config, self._model, self.orbits = config, model, orbits
+        self._held_out: list[ClipBatch] | None = None
         self._places = {entry.orbit: k for k, entry in enumerate(orbits.entries)}
-        encoder, stage = OrbitEncoder(model, config, orbits), config.diffusion
+        self._encoder, stage = OrbitEncoder(model, config, orbits), config.diffusion
         if config.base is None:
-            self._samples: _Samples = OnDemand(encoder, processes)
+            self._samples: _Samples = OnDemand(self._encoder, processes)
             self.used = orbits.used()
             return
-        shards = list_shards(encode_orbits(encoder, processes))
+        shards = list_shards(encode_orbits(self._encoder, processes))
         self._samples = ShardStream(shards, config.seed, stage.loop.batch_size, stage.cache.buffer_shards)
         self.used = orbits.used({orbit: why for shard in shards for orbit, why in shard.left_out.items()})
 
@@ -69,6 +70,16 @@ class Clips:
             starts = torch.randint(2**31, (size,), generator=generator).tolist()
         pairs = zip(self.samples(step, part), starts[part.slice], strict=True)
         return _joined([self.clip(sample, start) for sample, start in pairs])
+
+    def held_out(self) -> Sequence[ClipBatch]:
+        """The clips of the orbits that validate, encoded when they are first asked for; of frames only the pictures."""
+        if self._held_out is None:
+            samples = (self._encoder.sample(k, 0) for k in self.orbits.validation)
+            clips = (self.clip(sample, 0) for sample in samples)
+            self._held_out = [
+                replace(clip, frames=None if clip.frames is None else clip.frames[:, :1], views=None) for clip in clips
+            ]
+        return self._held_out
 
     def samples(self, step: int, part: MicroBatch = WHOLE) -> list[Sample]:
         """The encoded orbits that a part of a step's clips are of."""

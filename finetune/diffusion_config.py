@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
+from finetune.base_storage import BaseStorage
 from finetune.limits import (
     Count,
     EmbeddingWidth,
@@ -45,8 +46,9 @@ class Lora:
     rank: Annotated[int, Within(1, 4096)] = 16
     alpha: Positive = 16.0
     targets: LoraTargets = "temporal_attention"
-    base_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that the frozen products of the UNet are kept in; bfloat16 takes half the memory, and wants
+    base_storage: BaseStorage = "float32"
+    """How the UNet's frozen products are kept: bfloat16 takes half the memory, float8 a quarter (and rounds to 3 bits
+    of mantissa), cpu none on the device (bfloat16 in main memory, brought there for each product). All but float32 want
     ``loop.bfloat16``, which multiplies in it anyway."""
 
 
@@ -135,13 +137,14 @@ class DiffusionStage:
     def __post_init__(self) -> None:
         check_heads(self.channels, self.heads, "diffusion")
         check_sigmas(self.sigma_min, self.sigma_max, "diffusion")
-        if self.lora is not None and self.lora.base_dtype == "bfloat16" and not self.loop.bfloat16:
+        storage = "float32" if self.lora is None else self.lora.base_storage
+        if storage != "float32" and not self.loop.bfloat16:
             raise Mv3dError(
-                "diffusion.lora.base_dtype bfloat16 wants diffusion.loop.bfloat16: true; set it, or float32"
+                f"diffusion.lora.base_storage {storage} wants diffusion.loop.bfloat16: true; set it, or float32"
             )
-        if self.lora is not None and self.lora.base_dtype == "bfloat16" and self.loop.shard:
+        if storage != "float32" and self.loop.shard:
             raise Mv3dError(
-                "diffusion.lora.base_dtype bfloat16: shard wants one type of numbers; leave one of them out"
+                f"diffusion.lora.base_storage {storage}: shard wants one type of numbers; leave one of them out"
             )
         compared = self.lpips_weight or self.pixel_weight
         if self.train_decoder and not compared:

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from eval.metrics.lpips import Lpips
-from finetune.beside import Beside, BesideDiffusion, count_parameters, parameters_beside
+from finetune.base_storage import BaseStorage, store_base, stored_bytes
+from finetune.beside import Beside, BesideDiffusion, count_parameters
 from finetune.config import RunConfig
 from finetune.diffusion_config import DiffusionStage
 from finetune.loop_config import LoopConfig
 from finetune.networks import make_unet, new_unet_config
+from finetune.recompute import recompute_layers
+from finetune.step_memory import measure_step, norms_as_on_a_gpu, weightless, without_storage
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser, weighted_error
-from mv3d.model.lora import add_lora, keep_frozen_in_bfloat16
+from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.weights import load_json
@@ -52,8 +54,9 @@ class StepCost:
     trained: int
     weights: int
     beside: int
-    """Of networks that are only used: autoencoder, image encoder, LPIPS."""
+    """Of networks that are only used: LPIPS, and a new model's autoencoder and volume."""
     gradients: int
+    """Of those that are there when memory is at its peak: all, where a batch is taken in parts."""
     moments: int
     ema: int
     activations: int
@@ -61,14 +64,30 @@ class StepCost:
 
     @property
     def memory(self) -> int:
-        """All of it; moments and gradients stand beside the activations' peak."""
+        """All of it, at the moment of a step at which it is most."""
         return self.weights + self.beside + self.gradients + self.moments + self.ema + self.activations
 
 
 def estimate(
-    unet: OrbitUNet, clip: ClipSize, loop: LoopConfig, processes: int = 1, beside: Beside | None = None
+    unet: OrbitUNet,
+    clip: ClipSize,
+    loop: LoopConfig,
+    processes: int = 1,
+    beside: Beside | None = None,
+    *,
+    storage: BaseStorage = "float32",
+    on_gpu: bool = True,
 ) -> StepCost:
-    """Work out a step of a UNet on the meta device; parameters that require gradients are the trained ones.
+    """Work out a step of a UNet, which is left without numbers; parameters that require gradients are the trained ones.
+
+    Args:
+        unet: on any device, with its adapters.
+        clip: that it is trained on.
+        loop: of its stage.
+        processes: that divide a batch.
+        beside: what is trained or used along.
+        storage: of what is frozen.
+        on_gpu: a CPU keeps less on the way in bfloat16.
 
     Raises:
         Mv3dError: if a batch cannot be divided among so many processes.
@@ -76,21 +95,36 @@ def estimate(
     if processes < 1:
         raise Mv3dError(f"{processes} processes: give 1 or more", argument="processes")
     beside = beside or Beside()
-    parameters = [*unet.parameters(), *beside.trained.parameters()]
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    saved, flops = _measure(unet, clip, loop.part_size(processes), loop, beside)
-    shards = processes if loop.shard else 1
-    exchanged = 2 if processes > 1 and not loop.shard else 1  # DDP gathers gradients in buckets of its own
+    batch, shards = loop.part_size(processes), processes if loop.shard else 1
+    count = sum(p.numel() for network in (unet, beside.trained) for p in network.parameters())
+    with weightless():
+        for network in (unet, beside):
+            without_storage(network)
+            if loop.bfloat16 and on_gpu:
+                norms_as_on_a_gpu(network)
+        store_base(unet, storage, "cpu")
+        if loop.checkpointing:
+            recompute_layers(unet)
+        parameters = [*unet.parameters(), *beside.trained.parameters()]
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        step = measure_step(
+            lambda: _loss(unet, clip, batch, beside, bfloat16=loop.bfloat16),
+            [*unet.parameters(), *beside.parameters()],
+            adds=loop.accumulate > 1,
+            shards=shards,
+        )
+        weights = stored_bytes(unet) + stored_bytes(beside.trained)
+    exchanged = 4 * trained if processes > 1 and not loop.shard else 0  # DDP gathers gradients in buckets of its own
     return StepCost(
-        parameters=sum(p.numel() for p in parameters),
+        parameters=count,
         trained=trained,
-        weights=sum(p.numel() * p.element_size() for p in parameters) // shards,
+        weights=weights // shards,
         beside=4 * beside.frozen,
-        gradients=4 * trained * exchanged // shards,
+        gradients=step.gradients + exchanged,
         moments=_MOMENT_BYTES[loop.optimizer] * trained // shards,
         ema=4 * trained // shards,
-        activations=saved,
-        flops=flops * loop.accumulate,
+        activations=step.activations,
+        flops=step.flops * loop.accumulate,
     )
 
 
@@ -98,7 +132,9 @@ def describe(config: RunConfig, processes: int = 1) -> dict[str, Any]:
     """What ``--dry-run`` prints of a config besides itself."""
     loop = config.diffusion.loop
     unet, beside, clip, source = _new(config) if config.base is None else _based(config, config.base)
-    found = estimate(unet, clip, loop, processes, beside)
+    lora = config.diffusion.lora
+    storage = "float32" if lora is None else lora.base_storage
+    found = estimate(unet, clip, loop, processes, beside, storage=storage)
     if config.diffusion.distillation is not None:
         found = _with_teacher(found, config.diffusion)
     rate, device = _measured_rate(loop.bfloat16)
@@ -140,6 +176,7 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
     known, source, size_px = _base_config(base)
     if config.init == "random":
         known = new_unet_config(known, stage)
+    has_poses = bool(known.get("pose_embed_dim"))
     if not known.get("coarse_channels") and stage.distillation is None:
         width = known.get("addition_time_embed_dim", 256)
         known["pose_embed_dim"] = (known.get("pose_embed_dim") or 2 * width) if stage.conditions.poses else 0
@@ -151,9 +188,9 @@ def _based(config: RunConfig, base: str) -> tuple[OrbitUNet, Beside, ClipSize, s
         lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
     if stage.lora is not None:
         add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets)
-        if stage.lora.base_dtype == "bfloat16":
-            keep_frozen_in_bfloat16(unet)
-    beside = Beside(frozen=parameters_beside(base) + lpips)
+        if known.get("pose_embed_dim") and not has_poses:
+            train_pose_columns(unet)
+    beside = Beside(frozen=lpips)  # a base's encoders are away during a step
     return unet, beside, ClipSize(num_views, (config.resolution_px or size_px) // 8), source
 
 
@@ -176,76 +213,19 @@ def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
     return {k: v for k, v in config.items() if not k.startswith("_")}, str(base), facts.get("resolution_px", 576)
 
 
-def _measure(unet: OrbitUNet, clip: ClipSize, batch: int, loop: LoopConfig, beside: Beside) -> tuple[int, int]:
-    """Bytes kept for the way back at their peak, and operations there and back."""
-    nn.Module.to(unet, "meta")  # the class annotates its own `to` wrongly
-    layers = [
-        m for m in unet.modules() if type(m).__name__ in ("SpatioTemporalResBlock", "TransformerSpatioTemporalModel")
-    ]
-    within: dict[nn.Module, int] = dict.fromkeys(layers, 0)
-    open_layers: list[nn.Module] = []
-    handles = [layer.register_forward_pre_hook(lambda m, _: open_layers.append(m)) for layer in layers]
-    handles += [layer.register_forward_hook(lambda *_: open_layers.pop() and None) for layer in layers]
-    seen: set[int] = {p.untyped_storage()._cdata for p in (*unet.parameters(), *beside.parameters())}
-    kept: list[Tensor] = []  # or a storage's number would be given to another one
-    total = 0
-
-    def pack(value: Tensor) -> Tensor:
-        nonlocal total
-        number = value.untyped_storage()._cdata
-        if number not in seen:
-            seen.add(number)
-            kept.append(value)
-            size = value.untyped_storage().nbytes()
-            total += size
-            if open_layers:
-                within[open_layers[-1]] += size
-        return value
-
-    counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        loss = _loss(unet, clip, batch, beside, bfloat16=loop.bfloat16)
-    with counter:
-        loss.backward()
-    for handle in handles:
-        handle.remove()
-    flops = counter.get_total_flops()
-    if not loop.checkpointing:
-        return total, flops
-    # Between the layers stays what it was; within them their inputs, and once the largest layer's own.
-    between = total - sum(within.values())
-    frames = batch * clip.num_views
-    inputs = sum(_input_bytes(layer, frames, clip.latent_px, unet) for layer in layers)
-    return between + inputs + max(within.values()), round(flops * 4 / 3)
-
-
-def _input_bytes(layer: nn.Module, frames: int, latent_px: int, unet: OrbitUNet) -> int:
-    name = next(name for name, module in unet.named_modules() if module is layer)
-    levels, parts = len(unet.config["block_out_channels"]), name.split(".")
-    level = (
-        int(parts[1]) if parts[0] == "down_blocks" else levels - 1 - (int(parts[1]) if parts[0] == "up_blocks" else 0)
-    )
-    channels = next(m.num_channels for m in layer.modules() if isinstance(m, nn.GroupNorm))
-    return 4 * frames * channels * (latent_px // 2**level) ** 2
-
-
 def _loss(unet: OrbitUNet, clip: ClipSize, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
     config, size = unet.config, clip.latent_px
     channels = config["out_channels"]
-
-    def meta(*shape: int) -> Tensor:
-        return torch.empty(*shape, device="meta")
-
     conditions = Conditions(
-        image_latents=meta(batch, config["in_channels"] - channels, size, size),
-        image_embedding=meta(batch, 1, config["cross_attention_dim"]),
-        added_time_ids=meta(
+        image_latents=torch.empty(batch, config["in_channels"] - channels, size, size),
+        image_embedding=torch.empty(batch, 1, config["cross_attention_dim"]),
+        added_time_ids=torch.empty(
             batch, config["projection_class_embeddings_input_dim"] // config["addition_time_embed_dim"]
         ),
-        poses=meta(batch, clip.num_views, 2) if config["pose_embed_dim"] else None,
-        coarse_latents=meta(batch, clip.num_views, channels, size, size) if config["coarse_channels"] else None,
+        poses=torch.empty(batch, clip.num_views, 2) if config["pose_embed_dim"] else None,
+        coarse_latents=torch.empty(batch, clip.num_views, channels, size, size) if config["coarse_channels"] else None,
     )
-    latents, sigma = meta(batch, clip.num_views, channels, size, size), meta(batch)
+    latents, sigma = torch.empty(batch, clip.num_views, channels, size, size), torch.empty(batch)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         embedding = beside.embedding(batch)
         if embedding is not None:

@@ -34,7 +34,7 @@ from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
 
-_CHUNK = 8  # frames encoded together
+_CHUNK_PIXELS = 8 * 256**2  # encoded together; of SVD's pictures one
 _FORMAT = 3  # of what a sample tells
 
 
@@ -101,7 +101,8 @@ class OrbitEncoder:
         frames = self._changed(frames, variant, generator)
         rgba = shrunk(frames.rgba, model.facts.resolution_px)
         device, dtype = model.vae.device, model.vae.dtype
-        chunks = [chunk.to(device, dtype) for chunk in rgba.split(_CHUNK)]
+        together = max(1, _CHUNK_PIXELS // rgba.shape[-1] ** 2)
+        chunks = [chunk.to(device, dtype) for chunk in rgba.split(together)]
         arrays = {"latents": torch.cat([encode_frames(model.vae, chunk) for chunk in chunks])}
         if config.base is not None:
             arrays["embedding"] = torch.cat([embed_image(model.image_encoder, on_white(c))[:, 0] for c in chunks])
@@ -114,7 +115,7 @@ class OrbitEncoder:
             seen = to_autoencoder(rgba, model.vae.config["in_channels"])
             noise = torch.randn(seen.shape, generator=generator)
             noisy = (seen + torch.from_numpy(sigma)[:, None, None, None] * noise).to(device, dtype)
-            arrays["noisy"] = torch.cat([encode(model.vae, chunk).mode() for chunk in noisy.split(_CHUNK)])
+            arrays["noisy"] = torch.cat([encode(model.vae, chunk).mode() for chunk in noisy.split(together)])
             facts["cond_aug"] = sigma.tolist()
         if model.volume is not None:
             picture = frames.rgba[0].to(device)

@@ -24,6 +24,7 @@ from finetune.checkpoint import (
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
+    save_best,
     save_checkpoint,
 )
 from finetune.ema import Ema
@@ -31,6 +32,7 @@ from finetune.log import TrainingLog
 from finetune.loop_config import LoopConfig
 from finetune.muon import Muon
 from finetune.processes import WHOLE, MicroBatch, Processes, shard_parameters, whole
+from finetune.recompute import recompute_layers
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
 
@@ -54,7 +56,10 @@ class Stage(Protocol):
         ...
 
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """Score ``network`` (holding the averages) on the validation split and write a picture to ``sheet``."""
+        """Score ``network`` (holding the averages) on the validation split and write a picture to ``sheet``.
+
+        By a score that is called loss, where there is one, the best checkpoint is chosen.
+        """
         ...
 
 
@@ -67,8 +72,21 @@ def train(
     seed: int,
     deadline: float = math.inf,
     processes: Processes | None = None,
+    begin: Path | None = None,
+    score_first: bool = False,
 ) -> bool:
     """Train until ``loop.steps`` are done or ``time.monotonic()`` passes ``deadline``; returns whether all are done.
+
+    Args:
+        stage: what is trained.
+        loop: how.
+        run: the stage's folder.
+        log: of its figures.
+        seed: of all that is drawn.
+        deadline: of this process's clock.
+        processes: that train together.
+        begin: a checkpoint of another run, to go on from where this run has none.
+        score_first: validate before the first step too.
 
     Raises:
         Mv3dError: when loss or gradient is not finite (the batch's objects are named; the last checkpoint stays as it
@@ -81,12 +99,12 @@ def train(
     # ---- State: new, or where it was stopped.
     network = stage.network
     if loop.checkpointing:
-        _checkpoint_activations(network)
+        recompute_layers(network)
     if loop.shard and processes.count > 1:
         shard_parameters(network, processes)
     optimizer = make_optimizer(network, loop)
     ema = Ema(network)
-    state = load_checkpoint(run, network, ema, optimizer, processes) or TrainingState()
+    state = load_checkpoint(run, network, ema, optimizer, processes, begin) or TrainingState()
     saved = state.step  # counted by every process, which looking at the files would not be
     objective: nn.Module = _Objective(stage, seed, loop)
     if loop.compile:
@@ -95,6 +113,10 @@ def train(
                 module.compile()
     if processes.count > 1 and not loop.shard:
         objective = DistributedDataParallel(objective)
+
+    validates = processes.is_main or loop.shard
+    if score_first and state.step == 0 and validates:
+        state.best_loss = _validate(stage, ema, run, log, 0)
 
     # ---- Steps.
     started = time.monotonic() - state.seconds
@@ -140,12 +162,11 @@ def train(
                     **mean,
                 )
                 window, window_started = [], time.monotonic()
-            if state.step % loop.validate_every == 0 and (processes.is_main or loop.shard):
-                sheet = run / "sheets" / f"{state.step:07d}.jpg"
-                with ema.applied(network):
-                    scores = stage.validate(network, sheet)
-                log.write(step=state.step, **{f"val_{key}": value for key, value in scores.items()})
-                log.show(step=state.step, sheet=sheet)
+            if state.step % loop.validate_every == 0 and validates:
+                held_out = _validate(stage, ema, run, log, state.step)
+                if held_out is not None and (state.best_loss is None or held_out < state.best_loss):
+                    state.best_loss = held_out
+                    save_best(run, network, ema, optimizer, state, processes)
             if state.step % loop.save_every == 0:
                 save_checkpoint(run, network, ema, optimizer, state, processes)
                 saved = state.step
@@ -225,19 +246,23 @@ def _backward(
     return processes.mean(total), metrics
 
 
+def _validate(stage: Stage, ema: Ema, run: Path, log: TrainingLog, step: int) -> float | None:
+    """Score the averages of a step; returns their held-out loss, where the stage has one."""
+    sheet = run / "sheets" / f"{step:07d}.jpg"
+    with ema.applied(stage.network):
+        scores = stage.validate(stage.network, sheet)
+    if scores:
+        log.write(step=step, **{f"val_{key}": value for key, value in scores.items()})
+        log.show(step=step, sheet=sheet)
+    return scores.get("loss")
+
+
 def _not_finite(name: str, value: float, stage: Stage, step: int, run: Path) -> str:
     kept = latest_checkpoint(run)
     return (
         f"{run}: the {name} is {value} at step {step}, on {', '.join(stage.object_ids(step))}; lower the learning rate"
         f" or leave these objects out, and run again: it goes on from {kept.name if kept else 'the start'}"
     )
-
-
-def _checkpoint_activations(network: nn.Module) -> None:
-    """Keep only the blocks' inputs and compute the rest again on the way back: less memory, a third more time."""
-    for module in network.modules():
-        if hasattr(module, "enable_gradient_checkpointing"):
-            module.enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]
 
 
 def _bar(steps: int, done: int, name: str, processes: Processes) -> tqdm:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from finetune.base_storage import store_base
 from finetune.checkpoint import load_ema
 from finetune.config import AutoencoderStage, RunConfig
 from finetune.consistency import sampling_facts
@@ -20,7 +21,7 @@ from finetune.discriminator import PatchDiscriminator
 from finetune.pictures import shrunk, to_tensor
 from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
-from mv3d.model.lora import add_lora, keep_frozen_in_bfloat16, train_pose_columns
+from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.surgery import reconditioned
 from mv3d.model.unet import OrbitUNet
 from mv3d.model.volume import CoarseVolume
@@ -189,7 +190,8 @@ def new_unet_config(known: Mapping[str, Any], wanted: DiffusionStage) -> dict[st
 def _based(config: RunConfig, device: torch.device) -> Trainee:
     assert config.base is not None
     stage = config.diffusion
-    base = load_model(config.base, device)
+    # Beside a LoRA less of it may go to the device than it is.
+    base = load_model(config.base, device if stage.lora is None else "cpu")
     if config.init == "random":
         base = _with_new_unet(base, config, device)
     model = _adapted(base, config)
@@ -198,12 +200,15 @@ def _based(config: RunConfig, device: torch.device) -> Trainee:
     if stage.lora is not None:
         columns = unet.add_embedding.linear_1.weight[:, unet.config["projection_class_embeddings_input_dim"] :]
         if stage.distillation is None and columns.shape[1] > 0 and not bool(columns.any()):
-            pose_base = columns.detach().clone()
+            pose_base = columns.detach().clone().to(device)
         add_lora(unet, stage.lora.rank, stage.lora.alpha, stage.lora.targets, config.seed)
         if pose_base is not None:
             train_pose_columns(unet)
-        if stage.lora.base_dtype == "bfloat16":
-            keep_frozen_in_bfloat16(unet)
+        store_base(unet, stage.lora.base_storage, device)
+        nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
+        for network in (model.vae, model.image_encoder, model.volume):
+            if network is not None:
+                nn.Module.to(network, device)
     return Trainee(model, TrainedNetworks(unet), base.facts, pose_base)
 
 

@@ -6,6 +6,8 @@ config: which networks are trained (`finetune.networks`), and when orbits are en
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +59,8 @@ class DiffusionTraining:
             orbits = RunOrbits.of_pack(pack, config.validation_objects)
         self.clips = Clips(config, self.model, orbits, processes)
         self.images_per_sample = orbits.num_views
+        # A base's own encoders have done their work; on a small card they would be in the way.
+        self._put_encoders(torch.device("cpu"))
         decodes = bool(self._stage.lpips_weight or self._stage.pixel_weight)
         needed = decodes or self.clips.used.num_validation
         self._lpips = load_lpips("alex").to(self._device) if needed else None
@@ -113,14 +117,56 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """Sample held-out orbits with the averages, which ``network`` holds; the input view is not scored."""
+        """Sample held-out orbits with the averages, which ``network`` holds; the input view is not scored.
+
+        Scores of samples, and what EDM's loss, or that of distillation, is on these orbits at fixed noise levels, with
+        fixed noise: ``loss_2`` at sigma 2, and their mean, ``loss``.
+        """
         assert network is self.network
         if self._lpips is None or not self.clips.used.num_validation:
             return {}
-        lora = self._stage.lora
-        mixed = lora is not None and lora.base_dtype != "float32"  # products and norms would not fit together else
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-            return score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
+        lora, device = self._stage.lora, self._device.type
+        mixed = lora is not None and lora.base_storage != "float32"  # products and norms would not fit together else
+        self._put_encoders(self._device)
+        try:
+            with torch.autocast(device, torch.bfloat16, enabled=mixed):
+                scores = score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
+            clips = self.clips.held_out()
+        finally:
+            self._put_encoders(torch.device("cpu"))
+        with torch.autocast(device, torch.bfloat16, enabled=self._stage.loop.bfloat16):
+            losses = {f"loss_{name}": self._held_out_loss(clips, at) for name, at in self._fixed_levels().items()}
+        return scores | {"loss": sum(losses.values()) / len(losses)} | losses
+
+    def _fixed_levels(self) -> dict[str, Tensor]:
+        """Three of those that are drawn in training, by their sigma."""
+        if self._distiller is not None:
+            sigmas = self._distiller.sigmas
+            at = [round(share * (len(sigmas) - 2)) for share in (0.0, 0.5, 1.0)]
+            return {f"{sigmas[k].item():.2g}": torch.tensor([k]) for k in at}
+        drawn = (math.exp(self._stage.p_mean + away * self._stage.p_std) for away in (-1, 0, 1))
+        return {f"{sigma:.2g}": torch.tensor([sigma]) for sigma in drawn}
+
+    def _held_out_loss(self, clips: Sequence[ClipBatch], level: Tensor) -> float:
+        """The mean at one noise level, over clips one by one; the picture is never hidden."""
+        unet, scale, found = self.networks.unet, self.model.vae.config["scaling_factor"], []
+        level = level.to(self._device)
+        for k, clip in enumerate(clips):
+            latents = clip.latents.to(self._device) * scale
+            noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(k)).to(self._device)
+            conditions = self._conditions(clip)
+            if self._distiller is not None:
+                found.append(self._distiller.loss(unet, latents, noise, level, conditions).item())
+            else:
+                found.append(Denoiser(unet, scale).loss(latents, level, noise, conditions).item())
+        return sum(found) / len(found)
+
+    def _put_encoders(self, device: torch.device) -> None:
+        """Have what only encodes and decodes, of a base, on a device."""
+        if self._config.base is not None:
+            for network in (self.model.vae, self.model.image_encoder, self.model.volume):
+                if network is not None:
+                    nn.Module.to(network, device)
 
     def close(self) -> None:
         """Stop reading ahead."""

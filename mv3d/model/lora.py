@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import OrbitModel
@@ -80,18 +80,6 @@ def add_lora(unet: OrbitUNet, rank: int, alpha: float, targets: LoraTargets, see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet.add_adapter(_peft_config(rank, alpha, _TARGETS[targets], init="gaussian"), adapter_name="default")
-
-
-def keep_frozen_in_bfloat16(unet: OrbitUNet) -> None:
-    """Halve the memory of a frozen network's products; it is to be trained with products in bfloat16 then.
-
-    Norms keep float32, as does what is trained: adapters and pose columns.
-    """
-    for module in unet.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-            for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def train_pose_columns(unet: OrbitUNet) -> None:

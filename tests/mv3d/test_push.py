@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from mv3d.cli import main
 from mv3d.errors import Mv3dError
-from mv3d.model.checkpoints import load_model
+from mv3d.model.checkpoints import load_model, resolve_model
 from mv3d.model.publishing import push_folder
 from tests.mv3d.hub_double import TOKEN, HubDouble, hub_double
 
@@ -27,6 +28,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubDouble]:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", double.url)
+        template = f"{double.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of the endpoint at import
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield double
@@ -53,6 +56,23 @@ def test_a_model_goes_up_whole(hub, folder, tmp_path, capsys):
     assert all(there[name] == content for name, content in here.items() if name != "README.md")
     with pytest.raises(Mv3dError, match="is not on the hub, so it has no revision zero"):
         load_model(folder, revision="zero")
+
+
+def test_what_went_up_comes_down_by_its_name(hub, folder, tmp_path):
+    assert main(["push", str(folder), "me/chairs"]) == 0
+    kept = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.safetensors")}
+    ours, commit = load_model(folder), hub.commit("me/chairs", "main")
+    shutil.rmtree(folder)
+    theirs, again = load_model("me/chairs"), load_model("me/chairs", revision=commit)
+    assert theirs.facts == ours.facts
+    for name in ("unet", "vae", "image_encoder"):
+        state = getattr(ours, name).state_dict()
+        for model in (theirs, again):
+            found = getattr(model, name).state_dict()
+            assert found.keys() == state.keys()
+            assert all(torch.equal(value, found[key]) for key, value in state.items())
+    assert sorted(name for name in hub.downloads if name.endswith(".safetensors")) == sorted(kept)  # once, from the hub
+    assert all((resolve_model("me/chairs") / name).read_bytes() == content for name, content in kept.items())
 
 
 def test_who_may_not_write_and_what_is_no_model_is_one_line(hub, folder, tmp_path, capsys, monkeypatch):
