@@ -156,7 +156,7 @@ def _compiler(torch: Any) -> Finding:
     else:
         ready = shutil.which(os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")) is not None
         needed = "a C++ compiler (g++; on Windows MSVC)"
-    return Finding("--compile", "ready" if ready else "no compiler", None if ready else f"install {needed}")
+    return Finding("torch.compile", "ready" if ready else "no compiler", None if ready else f"install {needed}")
 
 
 # -------------------------------------------------------------------------------------------------

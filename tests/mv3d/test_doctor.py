@@ -46,7 +46,7 @@ def test_it_says_line_by_line_what_is_here_and_what_to_do(no_blender, cache, mon
     assert torch.__version__ in told["torch"]
     assert "GFLOP/s " in told["products"]
     assert " GiB, " in told["memory"]
-    assert told["--compile"] == "no compiler"
+    assert told["torch.compile"] == "no compiler"
     assert told["mv3d web"] == "gradio missing"
     assert told["python -m finetune"] == "ready"
     assert told["weights"].startswith("mini; the hub's cache is ")
