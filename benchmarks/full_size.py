@@ -1,200 +1,116 @@
 """SVD and SV3D at their full size, with random weights: what loading, an orbit, a LoRA's step and a lift take.
 
-    python benchmarks/full_size.py write /tmp/full                       # 4.5 and 9.2 GB; needs 0.5 GB of memory
+    python benchmarks/full_size.py write /tmp/full                       # 4.5 and 9.4 GB; needs 0.5 GB of memory
     python benchmarks/full_size.py measure /tmp/full --out full.jsonl    # hours on a CPU; less: --views 3 --steps 1
+    python benchmarks/full_size.py measure /tmp/full --parts pass-sv3d decode-svd
     python benchmarks/full_size.py write /tmp/narrow --narrow            # the same files at a thousandth of the size
 
-``svd-xt`` is a diffusers folder in half precision and ``sv3d_p.safetensors`` a single file in float32, with names and
-shapes of the published ones, whose weights cannot be had without accepting their licences. Random weights show noise:
-what is lifted are true views of the same size. Each part is a process of its own; a line of JSON says its command, its
-peak of resident memory (``ru_maxrss``), its wall-clock and its CPU seconds. A part that is in the file already is not
-measured again.
+Random weights show noise: what is lifted are true views of the same size. Each part is a process of its own, so parts
+can be measured one by one; a line of JSON says its command, its peak of resident memory (``ru_maxrss``), its wall-clock
+and its CPU seconds. A part that is in the file already, measured by the same command, is not measured again.
+
+``pass-…`` is one estimate of the UNet, of which a guided step takes two, and ``decode-…`` all frames of a clip: the two
+pieces that an orbit's time and peak are made of, for machines on which a whole one takes hours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_temporal_decoder import AutoencoderKLTemporalDecoder
-from diffusers.models.unets.unet_spatio_temporal_condition import UNetSpatioTemporalConditionModel
-from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from safetensors.torch import save_file
-from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.random_weights import SV3D, SVD, write_models  # noqa: E402
 from mv3d.cameras import static_orbit  # noqa: E402
+from mv3d.errors import Mv3dError  # noqa: E402
+from mv3d.model.conditioning import Conditions, poses_of  # noqa: E402
+from mv3d.model.decoding import decode_clip  # noqa: E402
+from mv3d.model.denoiser import Denoiser  # noqa: E402
+from mv3d.model.loading import load_ready_model  # noqa: E402
+from mv3d.model_options import ModelOptions  # noqa: E402
 from mv3d.orbit import Facts, Orbit, save_orbit  # noqa: E402
 from tests.mv3d.blocks import TABLE, view_boxes  # noqa: E402
-from tests.mv3d.sgm import SMALL, stability_shapes  # noqa: E402
-
-SVD, SV3D = "svd-xt", "sv3d_p.safetensors"
-_POOL = 2**24
-
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-}
-CLIP: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 16,
-}
-CLIP_OF_SVD: dict[str, Any] = {
-    **CLIP,
-    "projection_dim": 1024,
-    "image_size": 224,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-}
-TEXT = {"token_embedding.weight": (49408, 1024), "positional_embedding": (77, 1024)}
-"""Of SV3D's file, which no network here reads."""
-
-
-# -------------------------------------------------------------------------------------------------
-# Weights.
-
-
-def write_models(folder: Path, *, narrow: bool) -> None:
-    """Write both models into a folder."""
-    write_svd(folder / SVD, narrow=narrow)
-    shapes = stability_shapes("SV3D_p", **SMALL) if narrow else stability_shapes("SV3D_p")
-    if not narrow:
-        shapes |= {f"conditioner.embedders.0.open_clip.model.{key}": shape for key, shape in TEXT.items()}
-    write_weights(folder / SV3D, shapes, torch.float32)
-
-
-def write_svd(folder: Path, *, narrow: bool) -> None:
-    """Write SVD-xt's diffusers folder."""
-    unet: dict[str, Any] = {"num_attention_heads": (5, 10, 20, 20), "num_frames": 25}
-    vae: dict[str, Any] = VAE
-    clip: dict[str, Any] = CLIP_OF_SVD
-    if narrow:
-        unet |= {"block_out_channels": (32, 64, 64, 64), "num_attention_heads": (1, 2, 2, 2), "cross_attention_dim": 32}
-        vae = VAE | {"block_out_channels": (32,) * 4, "layers_per_block": 1}
-        clip = CLIP_OF_SVD | {
-            "hidden_size": 32,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "projection_dim": 32,
-        }
-    with torch.device("meta"):
-        networks: dict[str, Any] = {
-            "unet": UNetSpatioTemporalConditionModel(**unet),
-            "vae": AutoencoderKLTemporalDecoder(**vae),
-            "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**clip)),
-        }
-    for name, network in networks.items():
-        stem = "model" if name == "image_encoder" else "diffusion_pytorch_model"
-        shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-        write_weights(folder / name / f"{stem}.fp16.safetensors", shapes, torch.float16)
-        text = network.config.to_json_string() if name == "image_encoder" else network.to_json_string()
-        (folder / name / "config.json").write_text(text)
-    EulerDiscreteScheduler(sigma_min=0.002, sigma_max=700.0).save_pretrained(folder / "scheduler")
-    (folder / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}\n')
-
-
-def write_weights(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
-    """Write a safetensors file of random weights tensor by tensor, which the library would want all at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    empty = torch.empty((), dtype=dtype)
-    save_file({"x": empty}, path)  # for the type's name in the format
-    kind = json.loads(path.read_bytes()[8:].split(b"}")[0] + b"}}")["x"]["dtype"]
-    header, end = {}, 0
-    for key, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * empty.element_size()
-        header[key] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for value in random_weights(shapes):
-            file.write(value.to(dtype).numpy().tobytes())
-
-
-def random_weights(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Tensor]:
-    """Weights that keep activations about as large as they are: normal ones for products, 1 and 0 for norms."""
-    generator = torch.Generator().manual_seed(0)
-    pool = torch.randn(_POOL, generator=generator)
-    for key, shape in shapes.items():
-        if len(shape) < 2:
-            yield torch.full(shape, 0.0 if key.endswith("bias") else 1.0)
-            continue
-        count = math.prod(shape)
-        start = int(torch.randint(max(_POOL - count, 0) + 1, (), generator=generator))
-        values = pool[start : start + count] if count <= _POOL else pool.repeat(count // _POOL + 1)[:count]
-        yield values.view(shape) * (count / shape[0]) ** -0.5
-
-
-# -------------------------------------------------------------------------------------------------
-# Measurements.
 
 
 def measure(folder: Path, out: Path, *, views: int, size_px: int, steps: int, parts: list[str]) -> None:
-    """Measure the parts that ``out`` does not hold yet."""
+    """Measure the parts that ``out`` does not hold yet, each a line of it.
+
+    Raises:
+        Mv3dError: for a part that there is not.
+    """
     work = folder / "work"
-    orbits = work / "orbits"
+    orbits = work / f"orbits-{views}-{size_px}"
     if not orbits.exists():
         write_orbit(orbits, views, size_px)
-    commands = make_commands(folder, views=views, size_px=size_px, steps=steps)
-    done = {json.loads(line)["part"] for line in out.read_text().splitlines()} if out.exists() else set()
+    commands = make_commands(folder, orbits, views=views, size_px=size_px, steps=steps)
+    unknown = [part for part in parts if part not in commands]
+    if unknown:
+        raise Mv3dError(f"there is no part {unknown[0]}; there are {', '.join(commands)}", argument="parts")
+    lines = out.read_text().splitlines() if out.exists() else []
+    done = [(line["part"], line["command"]) for line in map(json.loads, lines) if not line["exit"]]
     for part in parts or commands:
-        if part in done:
+        command = " ".join(map(str, commands[part])).replace(f"{folder}/", "").replace(f"{ROOT}/", "")
+        if (part, command) in done:
             continue
-        print(part, *commands[part], flush=True)
-        found = {"part": part, "command": " ".join(map(str, commands[part])).replace(f"{folder}/", "")}
+        print(part, command, flush=True)
+        found = {"part": part, "command": command}
         found |= watch([sys.executable, *map(str, commands[part])], work / f"{part}.log")
         with out.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(found, flush=True)
 
 
-def make_commands(folder: Path, *, views: int, size_px: int, steps: int) -> dict[str, list[str | Path]]:
+def make_commands(folder: Path, orbits: Path, *, views: int, size_px: int, steps: int) -> dict[str, list[str | Path]]:
     """Of each part, the words behind ``python``."""
-    work = folder / "work"
-    picture = work / "orbits/box/table/0/frames/000.png"
+    work, orbit = folder / "work", orbits / "box/table/0"
+    picture = orbit / "frames/000.png"
     asked = ["--num-views", str(views), "--steps", str(steps), "--keep-framing", "--overwrite"]
     loop = {"steps": 1, "batch_size": 1, "accumulate": 1, "bfloat16": False, "save_every": 1, "validate_every": 9}
     changed = {
-        **{"base": folder / SVD, "data": work / "orbits", "run": work / "run", "validation_objects": 0},
+        **{"base": folder / SVD, "data": orbits, "run": work / f"run-{views}-{size_px}", "validation_objects": 0},
         **{"num_views": views, "resolution_px": size_px, "diffusion.cache.variants": 1},
+        **{"diffusion.lora.base_dtype": "float32"},  # bfloat16 wants products in it, for which a CPU may take tenfold
         **{f"diffusion.loop.{key}": value for key, value in loop.items()},
     }
     sets = [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
-    load = "import sys; from mv3d.model.loading import *; load_ready_model(sys.argv[1], 'cpu', ModelOptions())"
+    sized = ["--views", str(views), "--size", str(size_px)]
+    own = "benchmarks/full_size.py"
     return {
-        "load-svd": ["-c", load, folder / SVD],
-        "load-sv3d": ["-c", load, folder / SV3D],
-        "lift": ["-m", "mv3d.cli", "lift", work / "orbits/box/table/0", "-o", work / "mesh.glb", "--method", "hull"],
-        "orbit-sv3d": ["-m", "mv3d.cli", "orbit", picture, "-o", work / "orbit", "--model", folder / SV3D, *asked],
+        "load-svd": [own, "load", folder / SVD],
+        "load-sv3d": [own, "load", folder / SV3D],
+        "lift": ["-m", "mv3d.cli", "lift", orbit, "-o", work / "mesh.glb", "--method", "hull"],
+        "pass-sv3d": [own, "pass", folder / SV3D, *sized],
+        "pass-svd": [own, "pass", folder / SVD, *sized],
+        "decode-sv3d": [own, "decode", folder / SV3D, *sized],
+        "decode-svd": [own, "decode", folder / SVD, *sized],
         "lora": ["-m", "finetune", ROOT / "configs/svd_mv_lora.yaml", *sets],
+        "orbit-sv3d": ["-m", "mv3d.cli", "orbit", picture, "-o", work / "orbit", "--model", folder / SV3D, *asked],
         "clip-svd": ["-m", "mv3d.cli", "orbit", picture, "-o", work / "clip", "--model", folder / SVD, *asked],
     }
 
 
 def watch(command: list[str], log: Path) -> dict[str, Any]:
-    """Run a command; its exit code, peak memory, wall-clock and CPU seconds."""
+    """Run a command; its exit code, peak memory, wall-clock and CPU seconds.
+
+    The peak counts from what this process has itself, half a GiB.
+    """
     started = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
         _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
     return {
-        "exit": os.waitstatus_to_exitcode(status),
+        "exit": process.returncode,
         "peak_gib": round(usage.ru_maxrss / 2**20, 2),
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
@@ -211,23 +127,55 @@ def write_orbit(folder: Path, views: int, size_px: int) -> None:
     (folder / "manifest.jsonl").write_text(json.dumps(line) + "\n")
 
 
+# -------------------------------------------------------------------------------------------------
+# Pieces of an orbit.
+
+
+@torch.no_grad()
+def work_piece(piece: str, name: Path, views: int, size_px: int) -> None:
+    """Load a model, and estimate a clip once, or decode one; raises `Mv3dError` for frames that are not finite."""
+    model = load_ready_model(str(name), "cpu", ModelOptions())
+    generator = torch.Generator().manual_seed(0)
+    side = size_px // 2 ** (len(model.vae.config["block_out_channels"]) - 1)
+    clip = torch.randn(1, views, model.vae.config["latent_channels"], side, side, generator=generator)
+    if piece == "pass":
+        conditions = Conditions(
+            image_latents=clip[:, 0],
+            image_embedding=torch.randn(1, 1, model.unet.config["cross_attention_dim"], generator=generator),
+            added_time_ids=torch.tensor([model.facts.added_time_ids]),
+            poses=poses_of(static_orbit(views, 15, size_px=size_px))[None]
+            if model.unet.config["pose_embed_dim"]
+            else None,
+        )
+        sigma = model.facts.sigma_max
+        estimate = Denoiser(model.unet)(sigma * clip, torch.tensor([sigma]), conditions)
+        if not bool(estimate.isfinite().all()):
+            raise Mv3dError(f"the UNet of {name} overflows")
+    if piece == "decode":
+        decode_clip(model.vae, clip[0])
+
+
 def main() -> None:
-    """Write or measure."""
+    """Write, measure, or do one of the pieces that are measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["write", "measure"])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("work", choices=["write", "measure", "load", "pass", "decode"])
+    parser.add_argument("folder", type=Path, help="of both models; load, pass and decode: a model")
     parser.add_argument("--narrow", action="store_true")
+    parser.add_argument("--models", nargs="*", default=[SVD, SV3D], choices=[SVD, SV3D], help="that are written")
     parser.add_argument("--out", type=Path, default=Path("full_size.jsonl"))
     parser.add_argument("--views", type=int, default=21)
-    parser.add_argument("--size", type=int, default=576, help="pixels, of LoRA training and lifting")
+    parser.add_argument("--size", type=int, default=576, help="pixels; of whole orbits and clips it is the model's own")
     parser.add_argument("--steps", type=int, default=2, help="of sampling")
-    parser.add_argument("--parts", nargs="*", default=[])
+    parser.add_argument("--parts", nargs="*", default=[], help="that are measured; all if none is named")
     options = parser.parse_args()
     folder = options.folder.resolve()
     if options.work == "write":
-        write_models(folder, narrow=options.narrow)
-        return
-    measure(folder, options.out, views=options.views, size_px=options.size, steps=options.steps, parts=options.parts)
+        write_models(folder, options.models, narrow=options.narrow)
+    elif options.work == "measure":
+        chosen = {"parts": options.parts, "views": options.views, "size_px": options.size, "steps": options.steps}
+        measure(folder, options.out, **chosen)
+    else:
+        work_piece(options.work, folder, options.views, options.size)
 
 
 if __name__ == "__main__":

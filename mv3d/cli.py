@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from mv3d.command_line import run_program
+from mv3d.verbs.doctor import DoctorVerb
 from mv3d.verbs.export import ExportVerb
 from mv3d.verbs.lift import LiftVerb
 from mv3d.verbs.lora import LoraVerb
@@ -22,6 +23,7 @@ Verb = (
     | Annotated[LoraVerb, tyro.conf.subcommand("lora")]
     | Annotated[PushVerb, tyro.conf.subcommand("push")]
     | Annotated[WebVerb, tyro.conf.subcommand("web")]
+    | Annotated[DoctorVerb, tyro.conf.subcommand("doctor")]
 )
 
 

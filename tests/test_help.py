@@ -10,7 +10,7 @@ import pytest
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 PROGRAMS = {
-    "mv3d": ("mv3d.cli", ("", "orbit", "lift", "export", "lora", "push", "web")),
+    "mv3d": ("mv3d.cli", ("", "orbit", "lift", "export", "lora", "push", "web", "doctor")),
     "render": ("render.__main__", ("", "list", "orbits", "depth", "sheet", "pack", "curate")),
     "finetune": ("finetune.__main__", ("",)),
     "eval": ("eval.__main__", ("", "weights", "protocols", "run", "score", "table", "gallery", "geometry")),

@@ -43,16 +43,17 @@ def decode_clip(
         Mv3dError: if anything in the latents or frames is NaN or infinite, or the device's memory does not suffice.
     """
     check_finite(latents, "latents")
+    count = _count_at_once(vae, latents, frames_at_once)
     try:
-        decoded = _decode(vae, latents, views, frames_at_once)
+        decoded = _decode(vae, latents, views, count)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        count = frames_at_once or len(latents)
+        advice = f"try {count // 2}, or the CPU" if count > 1 else "use the CPU"
         raise Mv3dError(
-            f"there is not enough memory on {latents.device} to decode {count} frames of a clip at once; "
-            f"try {max(1, count // 2)}, or the CPU",
-            argument="decode_chunk",
+            f"there is not enough memory on {latents.device} to decode {count} frame{'s' * (count > 1)} of a clip at "
+            f"once; {advice}",
+            argument="decode_chunk" if count > 1 else "device",
         ) from error
     check_finite(decoded, "decoded frames")
     return from_decoder(decoded)
@@ -69,18 +70,22 @@ def check_finite(clip: Tensor, what: str) -> None:
         )
 
 
-def _decode(vae: Autoencoder, latents: Tensor, views: Tensor | None, frames_at_once: int | None) -> Tensor:
+def _count_at_once(vae: Autoencoder, latents: Tensor, asked: int | None) -> int:
+    """How many frames are decoded at a time, of those that there are."""
+    if asked is None:
+        mixes = isinstance(vae, AutoencoderKLTemporalDecoder)
+        is_long = latents.device.type == "cpu" and latents.numel() > _CLIP_NUMBERS
+        asked = len(latents) if mixes and not is_long else _FRAMES_AT_ONCE
+    return min(asked, len(latents))
+
+
+def _decode(vae: Autoencoder, latents: Tensor, views: Tensor | None, count: int) -> Tensor:
     if isinstance(vae, AutoencoderKLTemporalDecoder):
-        if frames_at_once is None and latents.device.type == "cpu" and latents.numel() > _CLIP_NUMBERS:
-            frames_at_once = _FRAMES_AT_ONCE
-        if frames_at_once is None or frames_at_once >= len(latents):
-            return decode(vae, latents)
-        return _decode_by_layers(vae.decoder, latents, frames_at_once)
-    chunks = latents.split(frames_at_once or _FRAMES_AT_ONCE)
+        return decode(vae, latents) if count == len(latents) else _decode_by_layers(vae.decoder, latents, count)
+    chunks = latents.split(count)
     if views is None:
         return torch.cat([decode(vae, chunk) for chunk in chunks])
-    seen = views.split(frames_at_once or _FRAMES_AT_ONCE)
-    return torch.cat([decode(vae, *both) for both in zip(chunks, seen, strict=True)])
+    return torch.cat([decode(vae, *both) for both in zip(chunks, views.split(count), strict=True)])
 
 
 def _decode_by_layers(decoder: TemporalDecoder, latents: Tensor, count: int) -> Tensor:
@@ -134,7 +139,7 @@ def _normed(norm: nn.GroupNorm, frames: Frames, device: torch.device) -> Callabl
     scale = (variance + norm.eps).rsqrt().float().repeat_interleave(norm.num_channels // norm.num_groups)
     offset = -mean.float().repeat_interleave(norm.num_channels // norm.num_groups) * scale
     gain, shift = (scale * norm.weight)[:, None, None], (offset * norm.weight + norm.bias)[:, None, None]
-    return lambda part: F.silu((part * gain + shift).to(part.dtype))
+    return lambda part: F.silu((part * gain).add_(shift).to(part.dtype), inplace=True)
 
 
 def _convolve_time(
@@ -144,15 +149,21 @@ def _convolve_time(
     device: torch.device,
     before: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> Frames:
-    """A convolution over three successive frames of what ``before`` makes of each, zeros beyond the clip's ends."""
+    """A convolution over three successive frames of what ``before`` makes of each, zeros beyond the clip's ends.
+
+    Takes the place of ``frames``, as `_each` does.
+    """
     assert convolution.kernel_size == (3, 1, 1), "one frame before, one after, and no space"
-    out: Frames = []
+    assert convolution.bias is not None
+    left: Frames = []  # the frame before, as it was
     for start in range(0, len(frames), count):
         stop = min(start + count, len(frames))
-        part = before(torch.cat(frames[max(start - 1, 0) : stop + 1]).to(device))
+        part = before(torch.cat([*left, *frames[start : stop + 1]]).to(device))
         ends = (int(start == 0), int(stop == len(frames)))
-        padded = F.pad(part.transpose(0, 1)[None], (0, 0, 0, 0, *ends))
-        assert convolution.bias is not None
+        padded = part.transpose(0, 1)[None]
+        if any(ends):
+            padded = F.pad(padded, (0, 0, 0, 0, *ends))
         convolved = F.conv3d(padded, convolution.weight.to(padded), convolution.bias.to(padded))
-        out += convolved[0].transpose(0, 1).cpu().split(1)
-    return out
+        left = frames[stop - 1 : stop]
+        frames[start:stop] = convolved[0].transpose(0, 1).cpu().split(1)
+    return frames

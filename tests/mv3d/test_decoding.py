@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -76,6 +77,18 @@ def test_no_more_frames_than_asked_for_are_computed_at_a_time(temporal, latents)
     assert max(seen) == 3
 
 
+@torch.no_grad()
+def test_frames_that_wait_lie_in_memory_twice_at_most(temporal):
+    """The clip, and what is added to it; each layer's result takes the place of what it was made of."""
+    clip = torch.randn(24, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.profiler.profile(profile_memory=True) as profiler:
+        decode_clip(temporal, clip, frames_at_once=1)
+    reported = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    peak = np.cumsum([event.nbytes() for event in sorted(reported, key=lambda event: event.start_ns())]).max()
+    largest = len(clip) * 32 * 16 * 16 * 4  # of any layer's results: 32 channels at full size
+    assert largest < peak < 2.7 * largest
+
+
 @pytest.mark.parametrize("frames_at_once", [None, 1, 3])
 @torch.no_grad()
 def test_a_decoder_without_time_is_the_same_in_any_chunks(latents, frames_at_once):
@@ -126,3 +139,24 @@ def test_memory_that_does_not_suffice_is_one_line_with_the_option(temporal, late
         decode_clip(temporal, latents)
     assert "\n" not in str(caught.value)
     assert caught.value.argument == "decode_chunk"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "argument"),
+    [
+        (None, "decode 2 frames of a clip at once; try 1, or the CPU", "decode_chunk"),
+        (1, "decode 1 frame of a clip at once; use the CPU", "device"),
+        (100, "decode 7 frames of a clip at once; try 3, or the CPU", "decode_chunk"),
+    ],
+)
+def test_what_helps_is_less_than_what_was_tried(latents, monkeypatch, asked, said, argument):
+    """A decoder without time takes two frames at a time by itself; more of them would not help."""
+    vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8).eval()
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(vae, "decode", fail)
+    with pytest.raises(Mv3dError, match=said) as caught:
+        decode_clip(vae, latents, frames_at_once=asked)
+    assert caught.value.argument == argument
