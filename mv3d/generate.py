@@ -22,7 +22,7 @@ from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import CoarseObject, find_object
 from mv3d.model.decoding import check_finite
 from mv3d.model.pipeline import is_camera_conditioned, make_conditions, sample_views
-from mv3d.model.posed_picture import PosedPicture
+from mv3d.model.posed_picture import PosedPicture, panes_closed
 from mv3d.model.relief import make_relief
 from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
@@ -136,6 +136,8 @@ def generate(
     size_px = settings.size_px or model.output_px
     shown = [(picture, 0.0, settings.elevation_deg), *((one.frame, one.azimuth_deg, one.elevation_deg) for one in more)]
     given = [PosedPicture(_given(frame, model, size_px), *pose) for frame, *pose in shown]
+    if model.volume is not None:
+        given = [replace(one, rgba=panes_closed(one.rgba)) for one in given]
     _check_settings(model, settings, len(given))
     cameras = settings.cameras(size_px)
     started = time.perf_counter()

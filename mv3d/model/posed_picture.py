@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import radians
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from mv3d.cameras import Camera
 from mv3d.pixels import resize
+
+_OPAQUE = 0.5  # alpha from which there is a surface
+_CLEAR = 0.1  # alpha of nothing at all, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,3 +54,17 @@ def resized(picture: Tensor, size_px: int) -> Tensor:
         return picture
     small = resize(picture.permute(1, 2, 0).cpu().numpy(), size_px, size_px)
     return torch.from_numpy(small).permute(2, 0, 1).contiguous().to(picture.device)
+
+
+def panes_closed(picture: Tensor) -> Tensor:
+    """A picture (4, S, S) whose glass, half transparent and with the object around it, is opaque: it is a surface, too.
+
+    Gaps, of which the picture shows nothing, stay, and so do the soft edges around them.
+    """
+    alpha = picture[3].cpu().numpy()
+    around = ndimage.binary_fill_holes(alpha > _OPAQUE)
+    glass = ndimage.binary_opening(around & (alpha > _CLEAR) & (alpha <= _OPAQUE), np.ones((3, 3)))
+    glass = ndimage.binary_dilation(glass) & around
+    closed = picture.clone()
+    closed[3][torch.from_numpy(glass).to(picture.device)] = 1
+    return closed
