@@ -17,5 +17,7 @@ class ModelOptions:
     """Numbers that weights are kept in; auto: 16 bits for models of SVD's size, as they are published, else fp32."""
     offload: Offload = "none"
     """On a small GPU: only the network at work is there (model), or only its layer at work (sequential: slow)."""
+    compile: bool = False
+    """Let torch compile the UNet at its first use: minutes once, then less time a step; needs a compiler."""
     revision: str | None = None
     """Of a model on the hub: a branch, tag or commit."""

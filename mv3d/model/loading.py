@@ -16,6 +16,7 @@ from mv3d.model.checkpoints import OrbitModel, resolve_model
 from mv3d.model.lora import LoraUse, with_loras
 from mv3d.model.placement import (
     Placement,
+    compile_network,
     compute_in_float32,
     explained_memory,
     place_by_layers,
@@ -49,11 +50,20 @@ def load_ready_model(
             argument="offload",
         )
     dtype = weights_dtype(options.dtype, _unet_parameters(resolve_model(name, options.revision)))
+    if options.compile and placement.device.type == "cpu" and dtype != torch.float32:
+        raise Mv3dError(
+            "on a CPU weights of 16 bits are multiplied in float32 layer by layer, and compile wants whole networks; "
+            "take dtype fp32, or leave compile out",
+            argument="dtype",
+        )
     with explained_memory(placement, "load the model"):
         model = checkpoints.load_model(name, "cpu", dtype, options.revision)
         if loras:
             model = with_loras(model, loras, fuse=fuse)
-        return place_model(model, placement)
+        model = place_model(model, placement)
+    if options.compile:
+        compile_network(model.unet, placement)
+    return model
 
 
 def place_model(model: OrbitModel, placement: Placement) -> OrbitModel:

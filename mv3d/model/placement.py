@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,40 @@ def compute_in_float32(network: nn.Module, stored: torch.dtype) -> None:
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_floating_point():
                     setattr(module, name, buffer.float())
+
+
+# -------------------------------------------------------------------------------------------------
+# Compiled.
+
+
+def compile_network(network: nn.Module, placement: Placement) -> None:
+    """Have torch compile a network when it is first used; here, something small is compiled, to see that it can.
+
+    Raises:
+        Mv3dError: if it cannot be: the compiler is missing, or the network's layers come one by one.
+    """
+    if placement.offload == "sequential":
+        raise Mv3dError(
+            "compile wants the whole network on the device, and offload sequential brings it layer by layer; take "
+            "offload model, or leave compile out",
+            argument="offload",
+        )
+    size = 1000 + time.time_ns() % 10**6  # not one that has been compiled before: that would be taken from a cache
+    try:
+        torch.compile(torch.nn.functional.silu)(torch.zeros(size, device=placement.device))
+    except Exception as error:  # what compilers' absence looks like differs by device and system
+        needed = "a C++ compiler, such as g++," if placement.device.type == "cpu" else "Triton and a C compiler"
+        reason = next((line for line in reversed(str(error).splitlines()) if _says_what(line)), type(error).__name__)
+        raise Mv3dError(
+            f"torch cannot compile for {placement.device} here ({reason.strip()}); install {needed} or leave it out",
+            argument="compile",
+        ) from error
+    network.compile()
+
+
+def _says_what(line: str) -> bool:
+    """Whether a line of a compiler's error is more than advice on how to see more of it."""
+    return bool(line.strip()) and "TORCH" not in line
 
 
 # -------------------------------------------------------------------------------------------------
