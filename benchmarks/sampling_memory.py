@@ -157,7 +157,7 @@ def _peak_of(
         _place(made.unet, products, device)
         _place(made.vae, torch.float32 if name == "encode" else products, device)
         work = stages_of(made, views, size_px, apart, decode_chunk, device)[name]
-        with _Live(device, [made.unet, made.vae]) as live:
+        with _LiveByPart(device, [made.unet, made.vae]) as live:
             work()
     return live.peak
 
@@ -214,7 +214,7 @@ class _FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Live(TorchDispatchMode):
+class _LiveByPart(TorchDispatchMode):
     """Counts the bytes of storages on a device that are there at once, of those that are made while it is active.
 
     Convolutions across time count with what they read laid out anew, and unfolded by their kernel, as one of a CPU's

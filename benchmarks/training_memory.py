@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class MemoryOptions:
     """How memory is saved; the defaults save none."""
 
     storage: BaseStorage = "float32"
@@ -65,16 +65,16 @@ class Options:
         )
 
 
-ROWS: dict[str, Options] = {
-    "all weights trained": Options(lora=False),
-    "all weights trained, `checkpointing`": Options(lora=False, checkpointing=True),
-    "LoRA": Options(),
-    "LoRA, `base_storage: bfloat16`": Options("bfloat16"),
-    "LoRA, `bfloat16`, two clips": Options("bfloat16", batch_size=2),
-    "LoRA, `bfloat16`, two clips, `accumulate: 2`": Options("bfloat16", batch_size=2, accumulate=2),
-    "LoRA, `bfloat16`, `checkpointing`": Options("bfloat16", checkpointing=True),
-    "LoRA, `float8`, `checkpointing`": Options("float8", checkpointing=True),
-    "LoRA, `cpu`, `checkpointing`": Options("cpu", checkpointing=True),
+ROWS: dict[str, MemoryOptions] = {
+    "all weights trained": MemoryOptions(lora=False),
+    "all weights trained, `checkpointing`": MemoryOptions(lora=False, checkpointing=True),
+    "LoRA": MemoryOptions(),
+    "LoRA, `base_storage: bfloat16`": MemoryOptions("bfloat16"),
+    "LoRA, `bfloat16`, two clips": MemoryOptions("bfloat16", batch_size=2),
+    "LoRA, `bfloat16`, two clips, `accumulate: 2`": MemoryOptions("bfloat16", batch_size=2, accumulate=2),
+    "LoRA, `bfloat16`, `checkpointing`": MemoryOptions("bfloat16", checkpointing=True),
+    "LoRA, `float8`, `checkpointing`": MemoryOptions("float8", checkpointing=True),
+    "LoRA, `cpu`, `checkpointing`": MemoryOptions("cpu", checkpointing=True),
 }
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         print(f"| {name} | {numbers} |", flush=True)
 
 
-def make_network(options: Options, sizes: dict[str, Any] = SMALL) -> OrbitUNet:
+def make_network(options: MemoryOptions, sizes: dict[str, Any] = SMALL) -> OrbitUNet:
     """The network of some options, without what is done to its frozen weights."""
     unet = OrbitUNet(**sizes)
     if options.lora:
@@ -100,7 +100,7 @@ def make_network(options: Options, sizes: dict[str, Any] = SMALL) -> OrbitUNet:
     return unet
 
 
-def measured_peak(options: Options, sizes: dict[str, Any] = SMALL, clip: ClipSize = CLIP) -> int:
+def measured_peak(options: MemoryOptions, sizes: dict[str, Any] = SMALL, clip: ClipSize = CLIP) -> int:
     """Bytes at the peak of two real steps on the CPU, less what is in main memory where a GPU computes."""
     loop = options.loop
     with torch.profiler.profile(profile_memory=True) as profiler:
@@ -124,13 +124,13 @@ def measured_peak(options: Options, sizes: dict[str, Any] = SMALL, clip: ClipSiz
     return peak - sum(weight.values.nbytes for weight in kept if isinstance(weight, MainMemoryWeight))
 
 
-def computed_peak(options: Options, sizes: dict[str, Any] = SMALL, clip: ClipSize = CLIP) -> int:
+def computed_peak(options: MemoryOptions, sizes: dict[str, Any] = SMALL, clip: ClipSize = CLIP) -> int:
     """Bytes that a dry run says of the same steps."""
     unet = make_network(options, sizes)
     return estimate(unet, clip, options.loop, storage=options.storage, on_gpu=False).memory
 
 
-def full_width(options: Options) -> float:
+def full_width(options: MemoryOptions) -> float:
     """GiB that a dry run says of SVD with these options."""
     config = load_config(Path("configs/svd_mv_lora.yaml"))
     lora = config.diffusion.lora

@@ -135,7 +135,8 @@ def _beginnings(place: Path | None, names: Sequence[StageName]) -> dict[StageNam
     if len(names) > 1 and (place / STATE).is_file():
         stages = ", ".join(names)
         raise Mv3dError(
-            f"{place} is one stage's checkpoint, and this trains {stages}; name one by --stage", argument="resume_from"
+            f"{place} is one stage's checkpoint, and this trains {stages}; train that stage alone",
+            argument="resume_from",
         )
     return {name: find_checkpoint(place, name) for name in names}
 

@@ -85,10 +85,10 @@ class StoredProduct(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """As the product does under autocast in bfloat16."""
-        return _Multiply.apply(value.to(torch.bfloat16), self.bias, self.kept, self._settings)  # pyright: ignore
+        return _MultiplyFetched.apply(value.to(torch.bfloat16), self.bias, self.kept, self._settings)  # pyright: ignore
 
 
-class _Multiply(torch.autograd.Function):
+class _MultiplyFetched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, bias: Tensor | None, kept: KeptWeight, settings: Any) -> Tensor:
         ctx.kept, ctx.settings, ctx.shape = kept, settings, value.shape

@@ -33,7 +33,7 @@ def score_sampled(
         truth = orbit.rgba
         conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
         # SVD's decoder takes 14 GiB for a clip of its size at once, and layer by layer makes the same frames.
-        settings = SampleSettings(num_views=len(truth), decode_chunk=None if device.type == "cpu" else 2)
+        settings = SampleSettings(num_views=len(truth), decode_chunk=None if torch.device(device).type == "cpu" else 2)
         output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
         a, b = (on_white(x[1:]) for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))

@@ -58,8 +58,8 @@ class PictureNet(nn.Module):
         self.ray_out = nn.Linear(_RAY_WIDTH, num_bins + _GEOMETRY)
         self.elevation_head = nn.Sequential(nn.Linear(2 * FEATURE_CHANNELS[-1], 64), nn.SiLU(), nn.Linear(64, 1))
         nn.init.constant_(self.ray_out.bias, -1.0)
-        for told in (self.tilt, self.ray_place):  # begin without what is told of the camera
-            for parameter in told.parameters():
+        for added in (self.tilt, self.ray_place):  # begin without what is known of the camera
+            for parameter in added.parameters():
                 nn.init.zeros_(parameter)
 
     def levels(self, rgba: Tensor) -> list[Tensor]:
@@ -96,7 +96,7 @@ class PictureNet(nn.Module):
         size = (self._rays_px, self._rays_px)
         broad = F.interpolate(seen.levels[0], size, mode="bilinear").movedim(1, -1)[picture, row, column]
         found = torch.cat([broad, seen.fine.movedim(1, -1)[picture, row, column]], dim=-1)
-        told = torch.stack([elevation_rad.sin(), elevation_rad.cos()], dim=-1)[picture]
-        place = torch.cat([pixel_uv(self._rays_px, row.device)[row, column], told], dim=-1).to(found)
+        looking = torch.stack([elevation_rad.sin(), elevation_rad.cos()], dim=-1)[picture]
+        place = torch.cat([pixel_uv(self._rays_px, row.device)[row, column], looking], dim=-1).to(found)
         out = self.ray_out(F.silu(self.ray_hidden(found) + self.ray_place(place))).float()
         return out[:, : self._num_bins], out[:, self._num_bins :]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.training_memory import Options, computed_peak, measured_peak
+from benchmarks.training_memory import MemoryOptions, computed_peak, measured_peak
 from finetune.__main__ import main
 from finetune.dry_run import ClipSize, describe, estimate
 from finetune.loop_config import LoopConfig
@@ -28,11 +28,11 @@ def make_unet(width: int) -> OrbitUNet:
 @pytest.mark.parametrize(
     "options",
     [
-        Options(lora=False, batch_size=2, accumulate=2),
-        Options(lora=False, checkpointing=True),
-        Options("bfloat16"),
-        Options("float8", checkpointing=True),
-        Options("cpu", checkpointing=True),
+        MemoryOptions(lora=False, batch_size=2, accumulate=2),
+        MemoryOptions(lora=False, checkpointing=True),
+        MemoryOptions("bfloat16"),
+        MemoryOptions("float8", checkpointing=True),
+        MemoryOptions("cpu", checkpointing=True),
     ],
     ids=str,
 )

@@ -88,7 +88,7 @@ def test_a_resumed_run_is_one_run_with_metrics_and_videos_beside_truth(write_rec
     assert logged == [{k: v for k, v in line.items() if k != "time"} for line in lines]
     assert [line["step"] for line in logged if "loss" in line] == [1, 2, 3, 4]
     shown = [line for line in metrics if "orbits.path" in line]
-    assert [line["step"] for line in shown] == [2, 4]
+    assert [line["step"] for line in shown] == [0, 2, 4]
 
     # The video has the truth at the left of the model's views.
     truth = composite(load_orbit(rendered / "toy/ball-3/0").frames)
