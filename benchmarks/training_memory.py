@@ -10,6 +10,7 @@ loss; computed is what a dry run says, first of the same steps, then of ``config
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from dataclasses import dataclass, replace
@@ -103,6 +104,8 @@ def make_network(options: MemoryOptions, sizes: dict[str, Any] = SMALL) -> Orbit
 def measured_peak(options: MemoryOptions, sizes: dict[str, Any] = SMALL, clip: ClipSize = CLIP) -> int:
     """Bytes at the peak of two real steps on the CPU, less what is in main memory where a GPU computes."""
     loop = options.loop
+    gc.collect()
+    gc.freeze()  # what was made before must not be freed meanwhile: it would be taken off
     with torch.profiler.profile(profile_memory=True) as profiler:
         unet = make_network(options, sizes)
         store_base(unet, options.storage, "cpu")
@@ -115,6 +118,7 @@ def measured_peak(options: MemoryOptions, sizes: dict[str, Any] = SMALL, clip: C
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             ema.update(0.99)
+    gc.unfreeze()
     result: Any = profiler.profiler
     events = [event for event in result.kineto_results.events() if event.name() == "[memory]"]
     changes = np.array([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])

@@ -42,6 +42,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(value, b[key]) for key, value in a.items())
 
 
+@pytest.mark.slow
 def test_svd_becomes_a_model_that_makes_orbits(write_recipe, tmp_path, svd_folder, capsys):
     once = write_recipe("once", validation_objects=1)
     assert main([str(once)]) == 0
@@ -157,6 +158,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path, fork, how):
     assert torch.isfinite(model.unet.conv_in.weight).all()
 
 
+@pytest.mark.slow
 def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_folder):
     assert main([str(write_recipe(more=LORA))]) == 0
     path = tmp_path / "run/lora/pytorch_lora_weights.safetensors"
@@ -226,6 +228,7 @@ def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):
     assert message in last
 
 
+@pytest.mark.slow
 def test_trained_poses_are_not_thrown_away(write_recipe, tmp_path):
     assert main([str(write_recipe())]) == 0
     with pytest.raises(Mv3dError, match="its trained poses"):

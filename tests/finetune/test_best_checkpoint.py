@@ -111,6 +111,7 @@ def test_a_damaged_beginning_is_one_line(tmp_path):
         fit(Line(), tmp_path / "second", begin=tmp_path / "first" / BEST)
 
 
+@pytest.mark.slow
 def test_a_base_is_scored_before_the_first_step_and_at_the_same_noise_each_time(write_recipe, tmp_path, monkeypatch):
     sheets: list[str] = []
     monkeypatch.setattr(  # that samples are made is tested with whole runs
@@ -133,6 +134,7 @@ def test_a_base_is_scored_before_the_first_step_and_at_the_same_noise_each_time(
     assert "| psnr | " in (tmp_path / "run/lora/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_resume_from_as_a_command(write_recipe, tmp_path, capsys):
     first, second = (str(write_recipe(name, LORA)) for name in ("first", "second"))
     two = ["--set", "diffusion.loop.steps=2"]

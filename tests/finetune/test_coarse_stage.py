@@ -117,6 +117,7 @@ def test_a_mirrored_object_is_a_true_one(balls: Path, tmp_path: Path):
         assert min(errors) < 0.08, (seed, errors)
 
 
+@pytest.mark.slow
 def test_two_steps_and_a_resume_to_four_equal_four_steps(config: Path, tmp_path: Path):
     def train(run: str, *more: str) -> int:
         return main([str(config), "--stage", "coarse", "--set", f"run={tmp_path / run}", *more])

@@ -111,6 +111,7 @@ def test_the_teacher_stays_as_it_was_and_only_the_student_learns(write_recipe, m
     stage.close()
 
 
+@pytest.mark.slow
 def test_a_distilled_model_says_how_it_is_sampled(write_recipe, tmp_path):
     once = write_recipe("once", more=DISTILL)
     assert main([str(once)]) == 0
@@ -126,6 +127,7 @@ def test_a_distilled_model_says_how_it_is_sampled(write_recipe, tmp_path):
     assert sampled(model, steps=6) == [6, 6]
 
 
+@pytest.mark.slow
 def test_a_distilled_lora_brings_its_steps_unless_it_is_switched_off(write_recipe, tmp_path, svd_folder):
     assert main([str(write_recipe(more=LORA + DISTILL))]) == 0
     path = tmp_path / "run/lora" / LORA_FILE
@@ -152,6 +154,7 @@ def test_a_mistake_is_one_line(write_recipe, capsys, more, message):
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_student_cannot_teach_nor_take_more_steps_than_its_teacher(write_recipe, tmp_path, capsys):
     assert main([str(write_recipe(more=DISTILL))]) == 0
     again = write_recipe("again", more=DISTILL)

@@ -83,6 +83,7 @@ def test_a_new_models_orbits_are_encoded_at_their_first_use_and_once(clips):
     assert clips.made == []
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_as_it_was_made_whatever_training_rounds_to(clips):
     """Clips begin at an input view, whose latents are those of its frame, and nothing of autocast is kept."""
     with torch.autocast("cpu", torch.bfloat16):

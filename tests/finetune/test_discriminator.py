@@ -77,6 +77,7 @@ def test_adaptively_weighted_both_pull_equally_hard(discriminator: PatchDiscrimi
     torch.testing.assert_close(gradients[0].norm(), gradients[1].norm())
 
 
+@pytest.mark.slow
 def test_it_is_trained_along_and_stays_out_of_the_model(config_file: Path, tmp_path: Path, rendered: Path):
     def train(run: str, steps: int) -> None:
         given = [f"run={tmp_path / run}", f"data={rendered}", "autoencoder.loop.steps=1", "volume.loop.steps=1"]

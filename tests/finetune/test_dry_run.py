@@ -25,6 +25,7 @@ def make_unet(width: int) -> OrbitUNet:
     return OrbitUNet(**(TINY_UNET | sizes), pose_embed_dim=16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -42,6 +43,7 @@ def test_the_memory_is_the_peak_of_real_steps(options):
     assert computed_peak(options, SIZES, ClipSize(4, 12)) == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.slow
 def test_less_memory_where_it_is_saved():
     plain = estimate(make_unet(32), ClipSize(5, 8), LOOP)
     checkpointed = estimate(make_unet(32), ClipSize(5, 8), LoopConfig(1, 2, 1e-3, checkpointing=True))

@@ -58,6 +58,7 @@ def _never_shown(vae: Autoencoder) -> RgbaAutoencoder:
     return blind.eval()
 
 
+@pytest.mark.slow
 def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     config_file: Path, tmp_path: Path, rendered: Path, large: Path
 ):

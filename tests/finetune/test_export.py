@@ -43,6 +43,7 @@ def check_card(card: str, made: str) -> None:
     assert "StableVideoDiffusionPipeline" not in card  # it has poses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "made"), [("", "model"), (LORA, "lora")])
 def test_neither_data_nor_cache_is_needed_to_export_what_is_made_of_a_base(write_recipe, tmp_path, more, made):
     recipe = write_recipe(more=more)

@@ -82,6 +82,7 @@ def test_killed_twenty_times_it_ends_bit_for_bit_as_if_it_had_not_been(write_rec
     assert not list((run / "diffusion").glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(write_recipe, tmp_path, fork, capfd):
     recipe = str(write_recipe())
     assert main([recipe, "--set", "diffusion.loop.steps=2"]) == 0
@@ -105,6 +106,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(write_recipe, tmp_pat
     assert step_of(tmp_path / "run") == 4
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_objects_and_keeps_the_checkpoint(write_recipe, tmp_path, capsys):
     recipe = str(write_recipe())
     assert main([recipe, "--set", "diffusion.loop.steps=2"]) == 0
@@ -117,6 +119,7 @@ def test_a_loss_that_is_no_number_names_the_objects_and_keeps_the_checkpoint(wri
     assert all(torch.equal(value, before[key]) for key, value in weights(tmp_path / "run").items())
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_stops_the_run_saved_and_is_made_again(write_recipe, tmp_path, capsys):
     calm, damaged = str(write_recipe("calm")), str(write_recipe("damaged"))
     steps = ["--set", "diffusion.loop.steps=9", "--set", "diffusion.loop.save_every=100"]

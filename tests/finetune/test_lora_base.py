@@ -17,6 +17,7 @@ LORA = "lora: {{rank: 2, alpha: 2, targets: temporal_attention, base_storage: {}
 MIXED = ["diffusion.loop.bfloat16=true"]
 
 
+@pytest.mark.slow
 def test_a_base_in_bfloat16_takes_half_the_memory_and_gives_the_same_gradients(write_recipe, tmp_path):
     gradients, sizes, losses = [], [], []
     for name in ("float32", "bfloat16"):
@@ -56,6 +57,7 @@ def step(recipe: Path, rounded: bool = False) -> tuple[float, torch.Tensor, int]
     return loss.item(), torch.cat([p.grad.flatten() for p in unet.parameters() if p.requires_grad]), frozen
 
 
+@pytest.mark.slow
 def test_a_base_in_main_memory_gives_the_gradients_of_bfloat16_bit_for_bit(write_recipe):
     (loss, gradient, size), (other_loss, other_gradient, other_size) = (
         step(write_recipe(name, LORA.format(name))) for name in ("bfloat16", "cpu")

@@ -25,6 +25,7 @@ CLIPS = "turns: false\n"
 SIZE_PX = 32
 
 
+@pytest.mark.slow
 def test_a_new_network_learns_clips_and_becomes_the_base_of_a_lora(write_recipe, tmp_path):
     base = write_recipe("base", more=NEW_UNET, conditions="{poses: false}", top=CLIPS + "init: random\n")
     assert main([str(base)]) == 0
@@ -77,6 +78,7 @@ def ball(camera: Camera) -> torch.Tensor:
     return torch.from_numpy(rgba).permute(2, 0, 1).float()
 
 
+@pytest.mark.slow
 def test_the_motion_of_a_traced_clip_is_found():
     first = Camera.looking_at_origin(0, 12, 2.2, size_px=SIZE_PX)
     around = [Motion(azimuth_deg=FARTHEST.azimuth_deg * k / 7).moved(first, 1.0) for k in range(-7, 8)]

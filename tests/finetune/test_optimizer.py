@@ -37,6 +37,7 @@ class EightBits(torch.optim.Optimizer):
                 p -= group["lr"] / state["step"] * (state["state1"].float() - 127)
 
 
+@pytest.mark.slow
 def test_moments_in_eight_bits_and_the_count_of_steps_go_on(write_recipe, tmp_path, monkeypatch):
     module = ModuleType("bitsandbytes")
     module.optim = SimpleNamespace(AdamW8bit=EightBits)
@@ -47,6 +48,7 @@ def test_moments_in_eight_bits_and_the_count_of_steps_go_on(write_recipe, tmp_pa
     assert once["optimizer.0.state1"].dtype == torch.uint8
 
 
+@pytest.mark.slow
 def test_muon_goes_on_bit_for_bit(write_recipe, tmp_path):
     once = _trained_at_once_and_in_two_legs("muon", write_recipe, tmp_path)
     kept = {key.rsplit(".", 1)[1] for key in once if key.startswith("optimizer.")}

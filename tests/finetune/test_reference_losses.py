@@ -62,6 +62,7 @@ MINI = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MINI))
 def test_the_small_model_is_trained_as_ever(config_file: Path, tmp_path: Path, rendered: Path, large: Path, name: str):
     settings = [f"diffusion.{setting}" for setting in MINI[name]]
@@ -88,6 +89,7 @@ ADAPTED: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ADAPTED))
 def test_a_base_is_adapted_as_ever(write_recipe: Callable[..., Path], svd_folder: Path, tmp_path: Path, name: str):
     conditions, more, *top = ADAPTED[name]
@@ -103,6 +105,7 @@ def test_a_base_is_adapted_as_ever(write_recipe: Callable[..., Path], svd_folder
     check_pixels(model, name)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_is_adapted_as_ever(write_recipe: Callable[..., Path], tmp_path: Path):
     """A base with coarse views, whose clips begin where these were made from."""
     settings = [

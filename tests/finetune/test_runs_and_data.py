@@ -52,6 +52,7 @@ def objects_in(run: Path) -> set[str]:
     return {name for shard in list_shards(folder) for name in shard.object_ids}
 
 
+@pytest.mark.slow
 def test_an_orbit_is_left_out_with_its_reason_until_it_is_repaired(adapt, orbits: Path, tmp_path: Path):
     frame = orbits / "toy/ball-1/0/frames/002.png"
     good = frame.read_bytes()
@@ -75,6 +76,7 @@ def test_an_orbit_is_left_out_with_its_reason_until_it_is_repaired(adapt, orbits
     assert set(changed) == set(held) < set(kept)  # what does not hold it is not encoded again
 
 
+@pytest.mark.slow
 def test_new_objects_are_trained_on_and_removed_ones_are_not(adapt, orbits: Path, tmp_path: Path):
     adapt(1)
     add_object(orbits, "toy/new", "train")
@@ -98,6 +100,7 @@ def test_a_damaged_list_of_what_was_trained_on_is_not_begun_anew(orbits: Path, t
         note_objects(tmp_path, [orbits], UsedOrbits([], 0, {}))
 
 
+@pytest.mark.slow
 def test_other_data_are_noticed(adapt, orbits: Path, tmp_path: Path):
     adapt(1)
     (folder,) = (tmp_path / "run").glob("latents-*")

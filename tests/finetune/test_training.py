@@ -91,6 +91,7 @@ def test_a_stage_of_another_shape_is_refused_with_its_keys(
     assert "grid_net.stem.weight" in message
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_one_batch(config_file: Path, tmp_path: Path):
     run = tmp_path / "run"
     overrides = [

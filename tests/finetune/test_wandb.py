@@ -58,6 +58,7 @@ def decoded(video: Path, width: int, height: int) -> np.ndarray:
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3) / 255
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_one_run_with_metrics_and_videos_beside_truth(write_recipe, tmp_path, monkeypatch, rendered):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

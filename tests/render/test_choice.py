@@ -70,6 +70,7 @@ def test_own_objects_are_given_a_licence_and_others_keep_theirs(many: Path, libr
     assert {entry.licence for entry in read_manifest(tmp_path / "shop").values()} == {"CC0 © nobody"}
 
 
+@pytest.mark.slow
 def test_meshes_without_colour_are_grey_where_that_is_asked_for(many: Path, tmp_path: Path, capsys) -> None:
     bare = "\n".join(line for line in (many / "cube.obj").read_text().splitlines() if line[0] in "vf")
     (many / "bare.obj").write_text(bare + "\n")

@@ -115,6 +115,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_rule_drops_what_it_is_for_and_says_so(place: Path, capsys) -> None:
     assert main(["curate", str(place), "--rules", str(RULES)]) == 0
     printed = capsys.readouterr().out
@@ -166,6 +167,7 @@ def test_an_outline_that_looks_like_letters_is_no_text(monkeypatch) -> None:
     assert any("HUNT" in word.text for word in reader.words(make_orbit(rail)))
 
 
+@pytest.mark.slow
 def test_other_thresholds_measure_and_read_nothing_again(place: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     assert main(["curate", str(place), "--rules", str(RULES)]) == 0
     first = (place / "curation.jsonl").read_text()
@@ -187,6 +189,7 @@ def test_other_thresholds_measure_and_read_nothing_again(place: Path, tmp_path: 
     assert "labelled" in (place / "broad.txt").read_text()
 
 
+@pytest.mark.slow
 def test_an_object_that_was_rendered_again_is_measured_again(place: Path, capsys) -> None:
     assert main(["curate", str(place), "--rules", str(RULES)]) == 0
     shutil.rmtree(place / "good" / "0")

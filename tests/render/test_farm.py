@@ -73,6 +73,7 @@ def test_good_objects_are_rendered_and_bad_ones_recorded(meshes: Path, tmp_path:
     assert orbit.facts.extra["object_yaw_deg"] != load_orbit(out / "cube" / "0").facts.extra["object_yaw_deg"]
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_what_is_there_and_makes_the_rest_the_same(meshes: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(meshes, out, "--num-orbits", "2") == 0
@@ -153,6 +154,7 @@ def test_list(library: Path, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[0] == "small-shop/box-1\tCafé box\tBoxes\tCC0 © nobody"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_nothing_half_written_and_goes_on(meshes: Path, tmp_path: Path, cube_obj) -> None:
     for k in range(20):
         (meshes / f"more-{k}.obj").write_text(cube_obj((1, 1, 1 + k)))
