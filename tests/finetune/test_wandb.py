@@ -93,7 +93,7 @@ def test_a_resumed_run_is_one_run_with_metrics_and_videos_beside_truth(write_rec
 
     # The video has the truth at the left of the model's views.
     truth = composite(load_orbit(rendered / "toy/ball-3/0").frames)
-    for line, folder in zip(shown, (first, second), strict=True):
+    for line, folder in zip(shown, (first, first, second), strict=True):
         assert (folder / "files" / line["sheet.path"]).is_file()
         frames = decoded(folder / "files" / line["orbits.path"], width=64, height=32)
         assert frames.shape[0] == len(truth)
