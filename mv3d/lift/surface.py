@@ -14,7 +14,8 @@ from mv3d.errors import Mv3dError
 from mv3d.lift.grid import Grid
 from mv3d.mesh import Mesh
 
-_SMALLEST_PART = 0.005  # of the largest part's volume; hollows inside have negative volume and go as well
+SMALLEST_PART = 0.005
+"""Of the largest part's volume: smaller ones are left out, and hollows inside, whose volume is negative, as well."""
 _TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
 _FINEST = 5e-4  # of a surface's size: the tolerance at which simplifying begins where there is no grid
 _MOST_DOUBLINGS = 16  # of the square of the tolerance
@@ -40,7 +41,7 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int | No
     assert body.status() == manifold3d.Error.NoError, body.status()
     parts = body.decompose()
     volumes = np.array([part.volume() for part in parts])
-    kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > _SMALLEST_PART * volumes.max()]
+    kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > SMALLEST_PART * volumes.max()]
     mesh = mesh_of(_simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces))
     return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
 

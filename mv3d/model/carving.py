@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mv3d.lift.silhouettes import outline_distance
 from mv3d.model.frustum import Frustum
+from mv3d.model.picture_rays import Solid, ask_rays
 from mv3d.model.posed_picture import PosedPicture
-from mv3d.model.surface import Solid, ask_rays
 
 _OUTLINE_PX = 128
 _RAYS_PX = 96

@@ -149,6 +149,33 @@ def test_thin_parts_that_the_picture_shows_stay_whole():
     assert not _alpha(extract_field(solid, None, picture[3], radians(ELEVATION_DEG)))[shaft].any()
 
 
+def test_no_ray_through_the_outline_meets_nothing_where_the_field_is_torn():
+    """On the right, it knows fine upright stripes alone, near and far by turns, which are lost in smoothing."""
+
+    class Torn(Ellipsoid):
+        def occupancy_logits(self, field: object, points: Tensor) -> Tensor:
+            at = self.frustum.project(points, torch.tensor([[0.0, radians(ELEVATION_DEG)]]))
+            place = (2 * ((at[..., 0] * 48).floor() % 2) - 1) * 9 / 64  # the middle of a ray's bin
+            leaves = torch.where((at[..., 2] - place).abs() < 0.006, self.sure, self.unsure)
+            return torch.where(at[..., 0] < 0.1, super().occupancy_logits(field, points), leaves)
+
+    inside = _picture_of(Ellipsoid())[3].numpy() > 0.5
+    covered = _alpha(extract_field(Torn(), None, torch.from_numpy(inside).float(), radians(ELEVATION_DEG)))
+    assert (covered & inside).sum() > 0.99 * inside.sum()
+
+
+def test_a_spike_ends_where_the_picture_says():
+    """From twelve pixels of 512 at its root to one at its tip: less than the grid's cells, which are of four."""
+    solid = Ellipsoid(axes=(0.3, 0.3, 0.2))
+    picture = torch.nn.functional.interpolate(_picture_of(solid)[None], (512, 512))[0]
+    root, tip = 320, 440
+    for row in range(root, tip):
+        half = round(6 * (tip - row) / (tip - root))
+        picture[3, row, 256 - half : 257 + half] = 1
+    mesh = extract_field(solid, None, picture[3], radians(ELEVATION_DEG))
+    assert abs(int(np.argwhere(_alpha(mesh, size_px=512).any(axis=1)).max()) - tip) < 12
+
+
 def test_specks_are_removed():
     class WithSpeck(Ellipsoid):
         def occupancy_logits(self, field: object, points: Tensor) -> Tensor:
