@@ -60,6 +60,8 @@ class TrainVerb:
         """
         try:
             return _run(self)
+        except BrokenPipeError:  # nobody reads what is printed any more
+            raise
         except OSError as error:  # a full disk, a folder that is not the user's
             where = f"{error.filename}: " if error.filename else ""
             raise Mv3dError(
