@@ -76,7 +76,7 @@ def make_commands(folder: Path, orbits: Path, *, views: int, size_px: int, steps
     changed = {
         **{"base": folder / SVD, "data": orbits, "run": work / f"run-{views}-{size_px}", "validation_objects": 0},
         **{"num_views": views, "resolution_px": size_px, "diffusion.cache.variants": 1},
-        **{"diffusion.lora.base_dtype": "float32"},  # bfloat16 wants products in it, for which a CPU may take tenfold
+        **{"diffusion.lora.base_storage": "float32"},  # others multiply in bfloat16, for which a CPU may take tenfold
         **{f"diffusion.loop.{key}": value for key, value in loop.items()},
     }
     sets = [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]

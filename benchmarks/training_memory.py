@@ -4,7 +4,8 @@
     python -m benchmarks.training_memory --small  # without SVD's width
 
 Measured is the peak of all that torch allocates for network, optimizer, averages and a step of the trainer's loss, one
-that is not the first; computed is what a dry run says, first of the same steps, then of ``configs/svd_mv_lora.yaml`` on a GPU.
+that is not the first; computed is what a dry run says, first of the same step, then of ``configs/svd_mv_lora.yaml`` on
+a GPU.
 """
 
 from __future__ import annotations

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.full_size import measure, work_piece
+from benchmarks.full_size import make_commands, measure, work_piece
 from benchmarks.random_weights import SV3D, SVD, write_models
 from benchmarks.usage import watch
+from finetune.read_config import load_config
 from mv3d.errors import Mv3dError
 
 
@@ -37,6 +39,17 @@ def test_a_part_is_measured_once(tmp_path, monkeypatch, capsys):
     assert lines[0]["command"] == "benchmarks/full_size.py load svd-xt"  # nothing of this machine's folders
     with pytest.raises(Mv3dError, match="there is no part fly; there are load-svd, "):
         measure(tmp_path, tmp_path / "found.jsonl", **sizes, parts=["fly"])
+
+
+def test_the_lora_that_is_measured_is_one_that_the_trainer_takes(tmp_path):
+    module, program, recipe, *sets = make_commands(tmp_path, tmp_path / "orbits", views=3, size_px=128, steps=1)["lora"]
+    assert (module, program, sets[::2]) == ("-m", "finetune", ["--set"] * (len(sets) // 2))
+    config = load_config(Path(recipe), [str(word) for word in sets[1::2]])
+    assert config.base == str(tmp_path / SVD)
+    assert (config.num_views, config.resolution_px, config.diffusion.loop.steps) == (3, 128, 1)
+    assert config.diffusion.lora is not None
+    assert config.diffusion.lora.base_storage == "float32"  # all others multiply in bfloat16
+    assert not config.diffusion.loop.bfloat16
 
 
 def test_the_peak_is_that_of_the_command_and_not_of_who_starts_it(tmp_path):
