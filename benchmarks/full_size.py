@@ -6,8 +6,8 @@
     python benchmarks/full_size.py write /tmp/narrow --narrow            # the same files at a thousandth of the size
 
 Random weights show noise: what is lifted are true views of the same size. Each part is a process of its own, so parts
-can be measured one by one; a line of JSON says its command, its peak of resident memory (``ru_maxrss``), its wall-clock
-and its CPU seconds. A part that is in the file already, measured by the same command, is not measured again.
+can be measured one by one; a line of JSON says its command, its peak of resident memory, its wall-clock and its CPU
+seconds. A part that is in the file already, measured by the same command, is not measured again.
 
 ``pass-…`` is one estimate of the UNet, of which a guided step takes two, and ``decode-…`` all frames of a clip: the two
 pieces that an orbit's time and peak are made of, for machines on which a whole one takes hours.
@@ -17,12 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.random_weights import SV3D, SVD, write_models  # noqa: E402
+from benchmarks.usage import watch  # noqa: E402
 from mv3d.cameras import static_orbit  # noqa: E402
 from mv3d.errors import Mv3dError  # noqa: E402
 from mv3d.model.conditioning import Conditions, poses_of  # noqa: E402
@@ -64,7 +61,7 @@ def measure(folder: Path, out: Path, *, views: int, size_px: int, steps: int, pa
             continue
         print(part, command, flush=True)
         found = {"part": part, "command": command}
-        found |= watch([sys.executable, *map(str, commands[part])], work / f"{part}.log")
+        found |= watch([sys.executable, *map(str, commands[part])], work / f"{part}.log", ROOT)
         with out.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(found, flush=True)
@@ -79,7 +76,7 @@ def make_commands(folder: Path, orbits: Path, *, views: int, size_px: int, steps
     changed = {
         **{"base": folder / SVD, "data": orbits, "run": work / f"run-{views}-{size_px}", "validation_objects": 0},
         **{"num_views": views, "resolution_px": size_px, "diffusion.cache.variants": 1},
-        **{"diffusion.lora.base_dtype": "float32"},  # bfloat16 wants products in it, for which a CPU may take tenfold
+        **{"diffusion.lora.base_storage": "float32"},  # others multiply in bfloat16, for which a CPU may take tenfold
         **{f"diffusion.loop.{key}": value for key, value in loop.items()},
     }
     sets = [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
@@ -96,24 +93,6 @@ def make_commands(folder: Path, orbits: Path, *, views: int, size_px: int, steps
         "lora": ["-m", "finetune", ROOT / "configs/svd_mv_lora.yaml", *sets],
         "orbit-sv3d": ["-m", "mv3d.cli", "orbit", picture, "-o", work / "orbit", "--model", folder / SV3D, *asked],
         "clip-svd": ["-m", "mv3d.cli", "orbit", picture, "-o", work / "clip", "--model", folder / SVD, *asked],
-    }
-
-
-def watch(command: list[str], log: Path) -> dict[str, Any]:
-    """Run a command; its exit code, peak memory, wall-clock and CPU seconds.
-
-    The peak counts from what this process has itself, half a GiB.
-    """
-    started = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # it has been waited for
-    return {
-        "exit": process.returncode,
-        "peak_gib": round(usage.ru_maxrss / 2**20, 2),
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
     }
 
 

@@ -39,6 +39,7 @@ from mv3d.model.autoencoder import Autoencoder, encode  # noqa: E402
 from mv3d.model.conditioning import Conditions  # noqa: E402
 from mv3d.model.decoding import decode_clip  # noqa: E402
 from mv3d.model.denoiser import Denoiser  # noqa: E402
+from mv3d.model.placement import compute_in_float32  # noqa: E402
 from mv3d.model.unet import OrbitUNet  # noqa: E402
 
 GIB = 2**30
@@ -305,6 +306,17 @@ def print_measured(views: int, size_px: int) -> None:
             found = measured(make_networks(kind, NARROW), views, size_px, apart=apart, decode_chunk=chunk)
             for name, size in found.items():
                 print(f"{kind} apart {apart} chunk {chunk} {name}: {known.stages[name] / 2**20:.1f} {size / 2**20:.1f}")
+    for dtype in (torch.float32, torch.float16):
+        known = work_out(
+            "svd", views=views, size_px=size_px, dtype=dtype, apart=True, width=NARROW, device=torch.device("cpu")
+        )
+        made = make_networks("svd", NARROW)
+        if dtype == torch.float16:
+            compute_in_float32(made.unet.requires_grad_(False), dtype)
+        weights = sum(parameter.nbytes for parameter in made.unet.parameters())
+        found = measured(made, views, size_px, apart=True, decode_chunk=2)["sample"]
+        of_unet = f"weights {known.weights['unet'] / 2**20:.1f} {weights / 2**20:.1f}"
+        print(f"svd {dtype} {of_unet}; sample {known.stages['sample'] / 2**20:.1f} {found / 2**20:.1f}")
 
 
 def main() -> None:

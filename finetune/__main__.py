@@ -60,6 +60,8 @@ class TrainVerb:
         """
         try:
             return _run(self)
+        except BrokenPipeError:  # nobody reads what is printed any more
+            raise
         except OSError as error:  # a full disk, a folder that is not the user's
             where = f"{error.filename}: " if error.filename else ""
             raise Mv3dError(
@@ -99,6 +101,10 @@ def _run(options: TrainVerb) -> int:
         raise Mv3dError(f"{options.config} has no stage {options.stage}; it has {known}", argument="stage")
     names = (options.stage,) if options.stage else config.stages
     begins = _beginnings(options.resume_from, names)
+    if config.pictures:
+        from finetune.photographs import read_photographs
+
+        read_photographs(config.pictures)  # one that cannot be is told before hours of other work
     resolved = dataclasses.asdict(config)
     if options.dry_run:
         from finetune.dry_run import describe

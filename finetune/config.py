@@ -129,6 +129,9 @@ class RunConfig:
     """A model folder whose weights the stages of a new model begin with instead of random ones."""
     validation_split: Literal["train", "val", "test"] = "val"
     validation_objects: CountOrNone = 8
+    pictures: tuple[Path, ...] = ()
+    """Of one's own, photographs or cut-outs, seen from 10 degrees above: the diffusion stage draws their orbits below
+    those of held-out objects."""
     model_name: str = "mini"
     licence: str = "CC-BY-4.0"
     """Of a new model; what is made of a base has the base's."""

@@ -253,6 +253,7 @@ def _validate(stage: Stage, ema: Ema, run: Path, log: TrainingLog, step: int) ->
         scores = stage.validate(stage.network, sheet)
     if scores:
         log.write(step=step, **{f"val_{key}": value for key, value in scores.items()})
+    if scores or sheet.is_file():  # pictures of one's own are drawn, and nothing is known to score them by
         log.show(step=step, sheet=sheet)
     return scores.get("loss")
 

@@ -1,8 +1,8 @@
-"""Sampling validation orbits from a model in training, and scoring them with eval's metrics."""
+"""Sampling orbits from a model in training: of held-out objects, scored with eval's metrics, and of own pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +12,68 @@ from torch import Tensor
 from eval.metrics.images import psnr, ssim
 from finetune.data import OrbitFrames
 from finetune.pictures import save_rows, save_rows_video, shrunk
+from mv3d.cameras import Camera, static_orbit
+from mv3d.generate_settings import DEFAULT_ELEVATION_DEG
 from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
 
+Lpips = Callable[[Tensor, Tensor], Tensor]
+
 
 @torch.no_grad()
 def score_sampled(
-    model: OrbitModel, orbits: Iterable[OrbitFrames], lpips: Callable[[Tensor, Tensor], Tensor], sheet: Path
+    model: OrbitModel,
+    orbits: Iterable[OrbitFrames],
+    lpips: Lpips | None,
+    sheet: Path,
+    photographs: Sequence[Tensor] = (),
+    num_views: int = 0,
 ) -> dict[str, float]:
     """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
 
-    Larger views than the truth's are averaged to its size. ``lpips`` gets pictures on the model's device. A sheet of
-    truth and model's views goes to ``sheet``, a video of them beside it; without orbits, nothing does.
+    Larger views than the truth's are averaged to its size. A sheet of truth and model's views goes to ``sheet``, a
+    video of them beside it; with neither orbits nor photographs, nothing does.
+
+    Args:
+        model: in training.
+        orbits: held-out ones.
+        lpips: gets pictures on the model's device; None without orbits.
+        sheet: a picture file.
+        photographs: frames (4, S, S), S the truth's size, of which there is no truth: below the orbits, each beside the
+            model's orbit of it.
+        num_views: of such an orbit.
+
+    Returns:
+        Means over all views; nothing without orbits.
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
     device = model.unet.device
     for orbit in orbits:
+        assert lpips is not None, "there is something to score"
         truth = orbit.rgba
-        conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
-        # SVD's decoder takes 14 GiB for a clip of its size at once, and layer by layer makes the same frames.
-        settings = SampleSettings(num_views=len(truth), decode_chunk=None if torch.device(device).type == "cpu" else 2)
-        output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
+        output = _sampled(model, truth[0], orbit.cameras)
         a, b = (on_white(x[1:]) for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
         scores["psnr"] += psnr(shown, wanted).tolist()
         scores["ssim"] += ssim(shown, wanted).tolist()
         scores["lpips"] += lpips(a.to(device), b.to(device)).flatten().tolist()
         rows += [truth, output]
+    for photograph in photographs:
+        cameras = static_orbit(num_views, DEFAULT_ELEVATION_DEG, size_px=photograph.shape[-1])
+        rows += [photograph.expand(num_views, -1, -1, -1), _sampled(model, photograph, cameras)]
     if not rows:
         return {}
     save_rows([row[::2] for row in rows], sheet)
     save_rows_video(rows, sheet.with_suffix(".mp4"))
-    return {name: float(np.mean(values)) for name, values in scores.items()}
+    return {name: float(np.mean(values)) for name, values in scores.items() if values}
+
+
+def _sampled(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+    """The views (F, 4, S, S) that a model makes of a picture (4, S, S), on the CPU."""
+    device = model.unet.device
+    conditions = make_conditions(model, picture.to(device), cameras)
+    # SVD's decoder takes 14 GiB for a clip of its size at once, and layer by layer makes the same frames.
+    settings = SampleSettings(num_views=len(cameras), decode_chunk=None if torch.device(device).type == "cpu" else 2)
+    return shrunk(sample_views(model, conditions, settings).float().cpu(), picture.shape[-1])

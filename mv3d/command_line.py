@@ -1,22 +1,28 @@
 """What the four programs' command lines share: parsing, and what becomes of errors.
 
 A verb is a frozen dataclass: its fields are options, its docstrings their help, and ``run`` does it. A mistake of the
-user's is one line, ``PROGRAM: what is wrong``, and exit code 2; ``--verbose`` shows the traceback before.
+user's is one line, ``PROGRAM: what is wrong``, and exit code 2; ``--verbose`` shows the traceback before. Where nobody
+reads what is printed any more (``| head -1``), a program ends without a word, as others do.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import select
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TextIO
 
 import tyro
 
 from mv3d.errors import Mv3dError
+
+_OF_SIGPIPE = 128 + 13
+"""The exit code that shells give programs whose output nobody reads any more."""
 
 Verbose = Annotated[bool, tyro.conf.arg(help="Show the traceback of errors.")]
 
@@ -55,14 +61,25 @@ def run_program(
     """
     verb: Verb | None = None
     try:
-        verb = _parse(verbs, description, arguments, prog or name)
-        return verb.run()
-    except (Mv3dError, OSError) as error:
-        print_error(error, verb, program=name)
+        try:
+            verb = _parse(verbs, description, arguments, prog or name)
+            code = verb.run()
+        except (SystemExit, BrokenPipeError):
+            raise
+        except (Mv3dError, OSError) as error:
+            print_error(error, verb, program=name)
+            code = 2
+        except KeyboardInterrupt:
+            print(f"{name}: {stopped}", file=sys.stderr)
+            code = 130
+        finally:
+            _flush()
+    except BrokenPipeError as error:
+        if _silence():
+            return _OF_SIGPIPE
+        print_error(error, verb, program=name)  # another pipe, such as a video encoder's
         return 2
-    except KeyboardInterrupt:
-        print(f"{name}: {stopped}", file=sys.stderr)
-        return 130
+    return code
 
 
 def print_error(error: Exception, verb: Verb | None = None, *, program: str = "mv3d") -> None:
@@ -74,6 +91,37 @@ def print_error(error: Exception, verb: Verb | None = None, *, program: str = "m
     if argument is not None and argument in _options_of(verb):
         line += f" (--{argument.replace('_', '-')})"
     print(f"{program}: {line}", file=sys.stderr)
+
+
+def _flush() -> None:
+    """Write what is still to be written now, and not at the end of the process, where nothing can be done about it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _silence() -> bool:
+    """Whether nobody reads what is printed any more; what is printed from now on goes nowhere then."""
+    gone = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream is not None and _is_unread(stream)]
+    if gone:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for place in gone:
+            os.dup2(nowhere, place)
+        os.close(nowhere)
+    return bool(gone)
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more; asked, since an error may be another pipe's."""
+    try:
+        stream.flush()
+        asked = select.poll()
+        asked.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in asked.poll(0))
+    except BrokenPipeError:
+        return True
+    except (AttributeError, OSError):  # Windows has no poll, and a stream in memory no number
+        return False
 
 
 def _parse(verbs: Any, description: str | None, arguments: list[str] | None, prog: str) -> Verb:

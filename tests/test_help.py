@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from mv3d.command_line import run_program
+
+ROOT = Path(__file__).parents[1]
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 PROGRAMS = {
     "mv3d": ("mv3d.cli", ("", "orbit", "lift", "export", "lora", "push", "web", "doctor")),
@@ -15,6 +21,18 @@ PROGRAMS = {
     "finetune": ("finetune.__main__", ("",)),
     "eval": ("eval.__main__", ("", "weights", "protocols", "run", "score", "table", "gallery", "geometry")),
 }
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A verb that writes to a program which has died."""
+
+    verbose: bool = False
+
+    def run(self) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 COMMANDS = [(program, verb) for program, (_, verbs) in PROGRAMS.items() for verb in verbs]
 
 
@@ -54,3 +72,29 @@ def test_verbose_shows_where_a_mistake_was_found(program, words, capsys, tmp_pat
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert lines[-1].startswith(f"{program}: nowhere does not exist")
+
+
+@pytest.mark.parametrize(
+    ("words", "buffered"),
+    [
+        ("mv3d.cli lift --help", True),
+        ("render list cube.obj", False),
+        ("finetune --help", False),
+        ("eval protocols", True),
+    ],
+)
+def test_nobody_reads_what_is_printed(words, buffered, tmp_path):
+    """``COMMAND | head -1``: no traceback, and none of the interpreter's own complaints at its end."""
+    (tmp_path / "cube.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", *words.split()]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "" if buffered else "1"}
+    with os.fdopen(writer, "w") as gone:
+        done = subprocess.run(command, cwd=tmp_path, env=env, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_is_an_error_that_is_told(capsys):
+    assert run_program("mv3d", Broken, None, []) == 2
+    assert capsys.readouterr().err == "mv3d: [Errno 32] Broken pipe\n"

@@ -21,6 +21,7 @@ from finetune.consistency import Distiller
 from finetune.data import RunOrbits
 from finetune.decoded_loss import DecodedLoss
 from finetune.networks import make_trainee
+from finetune.photographs import framed_photographs
 from finetune.pictures import shrunk
 from finetune.processes import WHOLE, MicroBatch, Processes
 from finetune.validation import score_sampled
@@ -54,9 +55,12 @@ class DiffusionTraining:
         if config.diffusion.distillation is not None:
             self._distiller = Distiller(trainee.model, trainee.base_facts, config)
         if pack is None:
-            orbits = RunOrbits.of_folders(config, self.model.facts.resolution_px)
+            size_px = self.model.facts.resolution_px
+            orbits = RunOrbits.of_folders(config, size_px)
         else:
+            size_px = pack.frames.shape[2]
             orbits = RunOrbits.of_pack(pack, config.validation_objects)
+        self._photographs = framed_photographs(config.pictures, size_px)
         self.clips = Clips(config, self.model, orbits, processes)
         self.images_per_sample = orbits.num_views
         # A base's own encoders have done their work; on a small card they would be in the way.
@@ -117,23 +121,28 @@ class DiffusionTraining:
 
     @torch.no_grad()
     def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
-        """Sample held-out orbits with the averages, which ``network`` holds; the input view is not scored.
+        """Sample held-out orbits, and those of the config's pictures, with the averages, which ``network`` holds.
 
-        Scores of samples, and what EDM's loss, or that of distillation, is on these orbits at fixed noise levels, with
-        fixed noise: ``loss_2`` at sigma 2, and their mean, ``loss``.
+        Of held-out orbits: scores of samples, of all views but the input's, and what EDM's loss, or that of
+        distillation, is on them at fixed noise levels, with fixed noise: ``loss_2`` at sigma 2, and the mean, ``loss``.
         """
         assert network is self.network
-        if self._lpips is None or not self.clips.used.num_validation:
+        orbits = self.clips.orbits
+        has_truth = bool(self.clips.used.num_validation)
+        if not (has_truth or self._photographs):
             return {}
         lora, device = self._stage.lora, self._device.type
         mixed = lora is not None and lora.base_storage != "float32"  # products and norms would not fit together else
         self._put_encoders(self._device)
         try:
             with torch.autocast(device, torch.bfloat16, enabled=mixed):
-                scores = score_sampled(self.model, self.clips.orbits.held_out(), self._lpips, sheet)
-            clips = self.clips.held_out()
+                pictures = self._photographs
+                scores = score_sampled(self.model, orbits.held_out(), self._lpips, sheet, pictures, orbits.num_views)
+            clips = self.clips.held_out() if has_truth else ()
         finally:
             self._put_encoders(torch.device("cpu"))
+        if not has_truth:
+            return {}
         with torch.autocast(device, torch.bfloat16, enabled=self._stage.loop.bfloat16):
             losses = {f"loss_{name}": self._held_out_loss(clips, at) for name, at in self._fixed_levels().items()}
         return scores | {"loss": sum(losses.values()) / len(losses)} | losses

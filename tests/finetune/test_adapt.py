@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from finetune.__main__ import main
@@ -226,6 +227,41 @@ def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):
     assert main([str(write_recipe()), *arguments]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in last
+
+
+@pytest.mark.slow
+def test_own_pictures_are_drawn_at_every_validation(write_recipe, tmp_path):
+    """Without held-out objects: from the picture as `mv3d orbit` frames it, at the size of the training frames."""
+    picture = np.full((60, 80, 3), 255, dtype=np.uint8)
+    picture[20:40, 30:60] = (200, 0, 0)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    recipe = write_recipe(top=f"pictures: {tmp_path / 'photo.png'}\n")
+    stage = DiffusionTraining(load_config(recipe))
+    assert stage.validate(stage.network, tmp_path / "sheets/0000000.png") == {}
+    stage.close()
+    sheet = np.asarray(Image.open(tmp_path / "sheets/0000000.png")).astype(int)
+    assert sheet.shape == (2 * 32, 2 * 32, 3)  # 4 views of 32 px, of which every second is shown
+    shown = sheet[:32, :32]
+    red = np.abs(shown - (200, 0, 0)).max(axis=-1) < 20
+    assert 22 <= np.ptp(np.nonzero(red.any(axis=0))) <= 25  # 30 x 20 px in a circle of .92 of the frame
+    assert 14 <= np.ptp(np.nonzero(red.any(axis=1))) <= 17
+    assert (shown[~red].min(axis=-1) > 90).all()  # white, or its edge
+    assert (sheet[:32, 32:] == shown).all()
+    assert sheet[32:].std() > 1  # what a model of random weights makes of it
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty"])
+def test_an_own_picture_that_is_none_is_told_before_anything_is_done(write_recipe, tmp_path, capsys, kind):
+    path = tmp_path / "photo.png"
+    if kind == "text":
+        path.write_text("no picture")
+    if kind == "empty":
+        Image.new("RGBA", (32, 32)).save(path)
+    assert main([str(write_recipe()), "--set", f"pictures=[{path}]"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("finetune: pictures: ")
+    assert str(path) in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from mv3d.options import PromptOptions
 from mv3d.orbit import load_orbit
 from mv3d.prompt import Prompt
 from tests.mv3d.hub_double import hub_double
-from tests.mv3d.text_models import make_sd, make_sdxl
+from tests.mv3d.text_models import make_sd, make_sd3, make_sdxl
 
 TEAPOT = "A red teapot!"
 
@@ -96,6 +96,23 @@ def test_sdxl_draws_too_and_a_model_of_clips_sets_it_in_motion(here, words, tiny
     assert main([*words, "--text-model", str(sdxl), "--model", str(tiny_clip_model), "-o", "clip"]) == 0
     np.testing.assert_array_equal(drawn("clip"), drawn("xl"))
     assert json.loads(Path("clip/clip.json").read_text())["mv3d"]["extra"]["prompt"] == TEAPOT
+
+
+@pytest.mark.slow
+def test_sd3_draws_too(tmp_path):
+    prompt = Prompt(TEAPOT, PromptOptions(str(make_sd3(tmp_path / "tiny-sd3")), text_steps=2), seed=7)
+    steps = []
+    picture = np.asarray(make_picture(prompt, "cpu", ModelOptions(), lambda *step: steps.append(step)))
+    assert picture.shape == (32, 32, 3)
+    assert picture.std() > 10
+    assert steps == [(1, 2), (2, 2)]
+    np.testing.assert_array_equal(make_picture(prompt, "cpu", ModelOptions()), picture)
+    for other in (
+        replace(prompt, seed=8),
+        replace(prompt, text="a blue cup"),
+        replace(prompt, options=replace(prompt.options, text_guidance=1.5)),
+    ):
+        assert not np.array_equal(np.asarray(make_picture(other, "cpu", ModelOptions())), picture), other
 
 
 @pytest.mark.slow

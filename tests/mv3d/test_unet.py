@@ -8,6 +8,8 @@ from diffusers import UNetSpatioTemporalConditionModel
 from peft import LoraConfig
 
 from mv3d.errors import Mv3dError
+from mv3d.model.conditioning import Conditions
+from mv3d.model.denoiser import Denoiser
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
 
@@ -119,6 +121,27 @@ def test_new_columns_learn_from_the_first_step(stock):
     unet(torch.cat([sample, torch.randn(1, 3, 4, 4, 4)], dim=2), *rest, torch.rand(1, 3, 2)).square().mean().backward()
     assert unet.add_embedding.linear_1.weight.grad[:, 24:].abs().max() > 0
     assert unet.conv_in.weight.grad[:, 8:].abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_a_tenth_of_a_degree_is_seen_in_half_precision(dtype):
+    """An angle of half precision would not hold it: bfloat16 at 180 degrees goes in steps of 0.9."""
+    torch.manual_seed(0)
+    unet = OrbitUNet(**TINY, pose_embed_dim=POSE_DIM).to(dtype)
+    seen = []
+    unet.add_embedding.register_forward_hook(lambda module, args, output: seen.append((args[0][0], output[0])))
+    azimuths = torch.deg2rad(torch.tensor([90.0, 90.1, 180.0, 180.1, 270.0, 270.1]))
+    poses = torch.stack([torch.full((6,), math.pi / 2), azimuths], dim=-1)[None]
+    conditions = Conditions(torch.zeros(1, 4, 4, 4), torch.zeros(1, 1, 16), torch.zeros(1, 3), poses)
+    Denoiser(unet)(torch.zeros(1, 6, 4, 4, 4), torch.ones(1), conditions)
+    ((sinusoids, embedding),) = seen
+    assert sinusoids.dtype == embedding.dtype == dtype
+    exact = torch.cat([azimuths.cos()[:, None], azimuths.sin()[:, None]], dim=1)
+    of_azimuth = sinusoids[:, -POSE_DIM:]  # cosines, then sines, by frequencies that begin with 1
+    torch.testing.assert_close(of_azimuth[:, :: POSE_DIM // 2].float(), exact, rtol=2**-8, atol=1e-6)
+    for k in (0, 2, 4):
+        assert not torch.equal(embedding[k], embedding[k + 1]), azimuths[k]
 
 
 @torch.no_grad()

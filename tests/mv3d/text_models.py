@@ -1,4 +1,4 @@
-"""Text-to-image models of diffusers' layout, tiny and of random weights: Stable Diffusion's kind, and SDXL's."""
+"""Text-to-image models of diffusers' layout, tiny and of random weights: Stable Diffusion's, SDXL's and SD3's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,25 @@ import torch
 from diffusers import (
     AutoencoderKL,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 _WIDTH = 16
+_LETTERS = "abcdefghijklmnopqrstuvwxyz,."
 
 
 def make_sd(folder: Path, variant: str | None = None) -> Path:
@@ -55,13 +67,49 @@ def make_sdxl(folder: Path) -> Path:
     return folder
 
 
-def _vae() -> AutoencoderKL:
+def make_sd3(folder: Path) -> Path:
+    """With all three text encoders, as it is published."""
+    torch.manual_seed(0)
+    pipeline = StableDiffusion3Pipeline(
+        transformer=SD3Transformer2DModel(
+            sample_size=16,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=3 * _WIDTH,
+            caption_projection_dim=_WIDTH,
+            pooled_projection_dim=2 * _WIDTH,
+            pos_embed_max_size=16,
+        ),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609),
+        text_encoder=CLIPTextModelWithProjection(_text_config()),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config()),
+        text_encoder_3=T5EncoderModel(
+            T5Config(vocab_size=40, d_model=3 * _WIDTH, d_kv=8, d_ff=_WIDTH, num_layers=1, num_heads=2)
+        ),
+        tokenizer=_tokenizer(folder.parent),
+        tokenizer_2=_tokenizer(folder.parent),
+        tokenizer_3=T5Tokenizer(
+            vocab=[(piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")] + [(letter, -1.0) for letter in _LETTERS],
+            extra_ids=0,
+        ),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _vae(**config: Any) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8),
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         mid_block_add_attention=False,
+        **config,
     )
 
 
@@ -94,9 +142,8 @@ def _text_config() -> CLIPTextConfig:
 
 def _tokenizer(place: Path) -> CLIPTokenizer:
     """Every letter is a word of its own."""
-    letters = "abcdefghijklmnopqrstuvwxyz,."
-    vocabulary = {letter: k for k, letter in enumerate(letters)}
-    vocabulary |= {f"{letter}</w>": len(letters) + k for k, letter in enumerate(letters)}
+    vocabulary = {letter: k for k, letter in enumerate(_LETTERS)}
+    vocabulary |= {f"{letter}</w>": len(_LETTERS) + k for k, letter in enumerate(_LETTERS)}
     vocabulary |= {"<|startoftext|>": 256, "<|endoftext|>": 257}
     folder = place / "letters"
     folder.mkdir(exist_ok=True)
