@@ -19,7 +19,7 @@ _SURE_LOGIT = 2.0  # of a ray's fullest bin; what has less is lifted to it
 _SHARPNESS = 2.0  # of the choice of the likeliest place: between two equally likely ones there is nothing
 _UPRIGHT = 0.078  # of the picture, up and down, over which the choice is averaged within slices: posts become straight
 _SUREST = 8.0  # logits of single rays, when they are averaged
-_LEAST_MET = (0.8, 0.5)  # of a ray's distance to the outline, and cells: with less inside it, smoothing loses it
+_LEAST_MET = (0.3, 0.25)  # of a ray's distance to the outline, and cells: with less inside it, smoothing loses it
 _POINTS_AT_ONCE = 1 << 18
 
 

@@ -28,7 +28,7 @@ _THINNEST = 0.75  # from its outline to its middle, in cells
 _ROUNDING = 0.5  # of the edge between what is seen and the outline, in cells: there the grid's steps show
 _SNAPPED = 1.5  # cells from the outline within which the rim is drawn to it: smoothing has moved it
 _EDGE_ON = (0.2, 0.4)  # cosines between surface and ray up to which it is the rim wholly, and not at all
-_SMOOTHING_PASSES = (10, 2)  # after each move of the rim, which leaves it rough
+_SMOOTHING_PASSES = (10, 6)  # after each move of the rim, which leaves it rough
 _REACH = 3  # cells around the silhouette where the field is asked too, so that smoothing does not eat the rim
 
 
