@@ -14,12 +14,13 @@ from finetune.data import OrbitFrames
 from finetune.pictures import save_rows, save_rows_video, shrunk
 from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel
-from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
+from mv3d.model.models import AnyModel, sample_clip
+from mv3d.model.pipeline import SampleSettings
 
 
 @torch.no_grad()
 def score_sampled(
-    model: OrbitModel, orbits: Iterable[OrbitFrames], lpips: Callable[[Tensor, Tensor], Tensor], sheet: Path
+    model: AnyModel, orbits: Iterable[OrbitFrames], lpips: Callable[[Tensor, Tensor], Tensor], sheet: Path
 ) -> dict[str, float]:
     """PSNR, SSIM and LPIPS on white of whole orbits from their first view, which itself is not scored.
 
@@ -28,13 +29,14 @@ def score_sampled(
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
-    device = model.unet.device
+    device = model.device
     for orbit in orbits:
         truth = orbit.rgba
-        conditions = make_conditions(model, truth[0].to(device), orbit.cameras)
         # SVD's decoder takes 14 GiB for a clip of its size at once, and layer by layer makes the same frames.
-        settings = SampleSettings(num_views=len(truth), decode_chunk=None if torch.device(device).type == "cpu" else 2)
-        output = shrunk(sample_views(model, conditions, settings).float().cpu(), truth.shape[-1])
+        in_parts = isinstance(model, OrbitModel) and torch.device(device).type != "cpu"
+        settings = SampleSettings(num_views=len(truth), decode_chunk=2 if in_parts else None)
+        output = sample_clip(model, truth[0].to(device), orbit.cameras, settings).float().cpu()
+        output = shrunk(output, truth.shape[-1])
         a, b = (on_white(x[1:]) for x in (output, truth))
         shown, wanted = (x.permute(0, 2, 3, 1).numpy() for x in (a, b))
         scores["psnr"] += psnr(shown, wanted).tolist()
