@@ -158,10 +158,11 @@ def _by_names_of_diffusers(tensors: dict[str, Tensor], path: Path) -> dict[str, 
     from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin  # imports much
 
     try:
-        return dict(WanLoraLoaderMixin.lora_state_dict(tensors))
+        converted: Any = WanLoraLoaderMixin.lora_state_dict(tensors)
     except Exception as error:  # what its many branches stumble over is of all kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Mv3dError(f"{path} is no LoRA of Wan that diffusers can convert: {reason}") from error
+    return converted
 
 
 def _read_facts(text: str | None, path: Path) -> LoraFacts | None:

@@ -19,9 +19,10 @@ from mv3d.cameras import static_orbit
 from mv3d.conventions import to_plucker
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_clip, generate_orbit
-from mv3d.model.loading import load_ready_model
+from mv3d.model.loading import load_ready_model, place_model
 from mv3d.model.models import load_any_model, sample_clip
 from mv3d.model.pipeline import SampleSettings
+from mv3d.model.placement import Placement
 from mv3d.model.wan_checkpoints import WanModel, load_wan
 from mv3d.model.wan_prompt import NEGATIVE_PROMPT, PROMPT, PROMPT_FILE
 from mv3d.model.wan_transformer import OrbitTransformer, posed, with_pose_columns
@@ -190,6 +191,14 @@ def test_16_bits_on_a_cpu_are_multiplied_in_32(wan_folder):
     assert torch.equal(*frames)
     assert kept.transformer.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
     assert kept.transformer.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_layers_that_come_one_by_one_make_the_same_views(wan_folder, wan):
+    layers = place_model(small(load_wan(wan_folder, "x")), Placement(torch.device("cpu"), "sequential"))
+    assert all(parameter.is_meta for parameter in layers.transformer.parameters())
+    found, expected = (sample_clip(model, PICTURE, CAMERAS, SampleSettings(5)) for model in (layers, wan))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------
