@@ -30,6 +30,7 @@ from benchmarks.random_weights import SV3D, SVD, write_models  # noqa: E402
 from benchmarks.usage import watch  # noqa: E402
 from mv3d.cameras import static_orbit  # noqa: E402
 from mv3d.errors import Mv3dError  # noqa: E402
+from mv3d.model.checkpoints import OrbitModel  # noqa: E402
 from mv3d.model.conditioning import Conditions, poses_of  # noqa: E402
 from mv3d.model.decoding import decode_clip  # noqa: E402
 from mv3d.model.denoiser import Denoiser  # noqa: E402
@@ -114,6 +115,7 @@ def write_orbit(folder: Path, views: int, size_px: int) -> None:
 def work_piece(piece: str, name: Path, views: int, size_px: int) -> None:
     """Load a model, and estimate a clip once, or decode one; raises `Mv3dError` for frames that are not finite."""
     model = load_ready_model(str(name), "cpu", ModelOptions())
+    assert isinstance(model, OrbitModel), "SVD or SV3D"
     generator = torch.Generator().manual_seed(0)
     side = size_px // 2 ** (len(model.vae.config["block_out_channels"]) - 1)
     clip = torch.randn(1, views, model.vae.config["latent_channels"], side, side, generator=generator)

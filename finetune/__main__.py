@@ -181,14 +181,14 @@ def _train_stage(
 ) -> bool:
     from finetune.checkpoint import latest_checkpoint
     from finetune.loop import train
-    from finetune.stages import DiffusionTraining, make_stage
+    from finetune.stages import DiffusionTraining, FlowTraining, make_stage
 
     stage = make_stage(name, config, pack, processes)
-    if isinstance(stage, DiffusionTraining) and pack is None and processes.is_main:
+    if isinstance(stage, DiffusionTraining | FlowTraining) and pack is None and processes.is_main:
         _note(config.run, config.data, stage.clips.used)
         print(f"finetune: licence of {config.base}: {stage.model.facts.licence}", file=sys.stderr)
     own = latest_checkpoint(config.run / name)
-    if config.start_from is not None and own is None:
+    if config.start_from is not None and own is None and not isinstance(stage, FlowTraining):
         stage.start_from(config.start_from)
     if begin is not None and processes.is_main:
         goes_on = f"begins with {begin}" if own is None else f"has {own.name} already and goes on from there"
@@ -209,7 +209,7 @@ def _train_stage(
         )
     finally:
         log.close()
-        if isinstance(stage, DiffusionTraining):
+        if isinstance(stage, DiffusionTraining | FlowTraining):
             stage.close()
     if not done and processes.is_main:
         print(f"finetune: {name} stopped before step {loop.steps}; the same command continues it", file=sys.stderr)

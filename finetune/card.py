@@ -32,6 +32,9 @@ _LORA_USE = """
 `mv3d lora convert pytorch_lora_weights.safetensors -o lora_kohya.safetensors --to kohya` writes it for ComfyUI, `--to
 peft` for `PeftModel.from_pretrained`.
 """
+_WAN_LORA_USE = """
+`load_lora_weights` of diffusers' `WanImageToVideoPipeline` reads it too, without its cameras.
+"""
 
 
 def model_card(
@@ -43,6 +46,7 @@ def model_card(
     scores: Mapping[str, float],
     licence_file: str | None,
     is_stock: bool,
+    of_wan: bool,
 ) -> str:
     """Markdown with the hub's facts at its head.
 
@@ -53,7 +57,8 @@ def model_card(
         steps: that the diffusion stage has been trained.
         scores: of its last validation.
         licence_file: of the base, that lies beside.
-        is_stock: whether diffusers' own pipeline loads it.
+        is_stock: whether diffusers' own pipeline for SVD loads it.
+        of_wan: whether it is Wan's kind, and not SVD's.
     """
     lora = config.diffusion.lora is not None
     use = f"--model {_base_name(config)} --lora FOLDER" if lora else f"--model {PLACE}"
@@ -62,7 +67,7 @@ def model_card(
         f"# {config.model_name}",
         _what(config, facts),
         f"## Use\n\n```bash\nmv3d orbit photo.jpg {use}\n```",
-        _LORA_USE.strip() if lora else _STOCK_USE.strip() if is_stock else "",
+        (_WAN_LORA_USE if of_wan else _LORA_USE).strip() if lora else _STOCK_USE.strip() if is_stock else "",
         "## Training\n\n" + _table(_training(config, steps)),
         _scores(scores),
         _data(attributions),

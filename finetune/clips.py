@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from finetune.config import RunConfig
-from finetune.data import RunOrbits, begun_at
-from finetune.encode import OnDemand, OrbitEncoder, encode_orbits
+from finetune.data import RunOrbits, UsedOrbits, begun_at
+from finetune.encode import OnDemand, OrbitEncoder, SampleEncoder, encode_orbits
 from finetune.processes import WHOLE, MicroBatch, Processes
 from finetune.shards import Sample, ShardStream, list_shards
 from mv3d.conventions import from_nerfstudio
@@ -41,6 +41,13 @@ class _Samples(Protocol):
     def close(self) -> None: ...
 
 
+def encoded_beforehand(encoder: SampleEncoder, processes: Processes) -> tuple[ShardStream, UsedOrbits]:
+    """Encode all orbits of a run, those that are not yet, and read their samples; and which orbits those are of."""
+    shards, config = list_shards(encode_orbits(encoder, processes)), encoder.config
+    stream = ShardStream(shards, config.seed, config.diffusion.loop.batch_size, config.diffusion.cache.buffer_shards)
+    return stream, encoder.orbits.used({orbit: why for shard in shards for orbit, why in shard.left_out.items()})
+
+
 class Clips:
     """The batches of a run; what a step is given depends on seed and step alone, wherever the run was stopped."""
 
@@ -53,14 +60,12 @@ class Clips:
         self._config, self._model, self.orbits = config, model, orbits
         self._held_out: list[ClipBatch] | None = None
         self._places = {entry.orbit: k for k, entry in enumerate(orbits.entries)}
-        self._encoder, stage = OrbitEncoder(model, config, orbits), config.diffusion
+        self._encoder = OrbitEncoder(model, config, orbits)
         if config.base is None:
             self._samples: _Samples = OnDemand(self._encoder, processes)
             self.used = orbits.used()
             return
-        shards = list_shards(encode_orbits(self._encoder, processes))
-        self._samples = ShardStream(shards, config.seed, stage.loop.batch_size, stage.cache.buffer_shards)
-        self.used = orbits.used({orbit: why for shard in shards for orbit, why in shard.left_out.items()})
+        self._samples, self.used = encoded_beforehand(self._encoder, processes)
 
     def batch(self, step: int, generator: torch.Generator, part: MicroBatch = WHOLE) -> ClipBatch:
         """A part of a step's clips; of ``generator`` come the views that a base's begin at."""

@@ -108,8 +108,8 @@ class RunConfig:
     """Caches, checkpoints, logs and the model; a run that was stopped continues here."""
     diffusion: DiffusionStage
     base: str | None = None
-    """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub. All but its UNet stay as
-    they are; without one, autoencoder and volume are the run's own stages."""
+    """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub. All but its UNet, or
+    Wan's transformer, stay as they are; without one, autoencoder and volume are the run's own stages."""
     init: Literal["random", "base"] = "random"
     """What the UNet begins with: weights of the base, which is understood where there is one, or random ones."""
     autoencoder: AutoencoderStage | None = None

@@ -85,7 +85,10 @@ class Cache:
 
 @dataclass(frozen=True)
 class DiffusionStage:
-    """The video diffusion model on cached latents (EDM, Karras et al. 2022; SVD and SV3D for the conditions)."""
+    """The video diffusion model on cached latents (EDM, Karras et al. 2022; SVD and SV3D for the conditions).
+
+    A base of Wan is trained by flow matching, `finetune.stages.flow`, which a few of these are not for.
+    """
 
     loop: LoopConfig
 
@@ -105,10 +108,10 @@ class DiffusionStage:
 
     # One noise level per clip: ln sigma is drawn from N(p_mean, p_std^2) (EDM, section 5).
     p_mean: LogSigma = 0.7
-    """Mean of ln sigma (SVD, appendix D.2)."""
+    """Mean of ln sigma (SVD, appendix D.2); of Wan, of ln of noise to signal, which is the same."""
     p_std: Spread = 1.6
     condition_dropout: Share = 0.1
-    """How often a clip's picture is hidden, for classifier-free guidance."""
+    """How often a clip's picture is hidden, or Wan's words, for classifier-free guidance."""
     cond_noise_mean: LogSigma | None = None
     """Mean of ln of the noise added to the input picture (SVD, appendix D); None: the base's own fixed, small value."""
     cond_noise_std: Spread = 0.0

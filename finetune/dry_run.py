@@ -19,13 +19,15 @@ from finetune.loop_config import LoopConfig
 from finetune.networks import make_unet, new_unet_config
 from finetune.recompute import recompute_layers
 from finetune.step_memory import measure_step, norms_as_on_a_gpu, weightless, without_storage
+from finetune.wan_dry_run import looks_like_wan, make_wan_network, wan_loss
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser, weighted_error
-from mv3d.model.lora import add_lora, train_pose_columns
+from mv3d.model.lora import OrbitNetwork, add_lora, train_pose_columns
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
+from mv3d.model.wan_transformer import OrbitTransformer
 from mv3d.model.weights import load_json
 
 _GIB = 2**30
@@ -69,7 +71,7 @@ class StepCost:
 
 
 def estimate(
-    unet: OrbitUNet,
+    network: OrbitNetwork,
     clip: ClipSize,
     loop: LoopConfig,
     processes: int = 1,
@@ -78,10 +80,10 @@ def estimate(
     storage: BaseStorage = "float32",
     on_gpu: bool = True,
 ) -> StepCost:
-    """Work out a step of a UNet, which is left without numbers; parameters that require gradients are the trained ones.
+    """Work out a step of a network, which is left without numbers; parameters that require gradients are trained.
 
     Args:
-        unet: on any device, with its adapters.
+        network: on any device, with its adapters.
         clip: that it is trained on.
         loop: of its stage.
         processes: that divide a batch.
@@ -96,24 +98,24 @@ def estimate(
         raise Mv3dError(f"{processes} processes: give 1 or more", argument="processes")
     beside = beside or Beside()
     batch, shards = loop.part_size(processes), processes if loop.shard else 1
-    count = sum(p.numel() for network in (unet, beside.trained) for p in network.parameters())
+    count = sum(p.numel() for part in (network, beside.trained) for p in part.parameters())
     with weightless():
-        for network in (unet, beside):
-            without_storage(network)
+        for part in (network, beside):
+            without_storage(part)
             if loop.bfloat16 and on_gpu:
-                norms_as_on_a_gpu(network)
-        store_base(unet, storage, "cpu")
+                norms_as_on_a_gpu(part)
+        store_base(network, storage, "cpu")
         if loop.checkpointing:
-            recompute_layers(unet)
-        parameters = [*unet.parameters(), *beside.trained.parameters()]
+            recompute_layers(network)
+        parameters = [*network.parameters(), *beside.trained.parameters()]
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         step = measure_step(
-            lambda: _loss(unet, clip, batch, beside, bfloat16=loop.bfloat16),
-            [*unet.parameters(), *beside.parameters()],
+            lambda: _loss(network, clip, batch, beside, bfloat16=loop.bfloat16),
+            [*network.parameters(), *beside.parameters()],
             adds=loop.accumulate > 1,
             shards=shards,
         )
-        weights = stored_bytes(unet) + stored_bytes(beside.trained)
+        weights = stored_bytes(network) + stored_bytes(beside.trained)
     exchanged = 4 * trained if processes > 1 and not loop.shard else 0  # DDP gathers gradients in buckets of its own
     return StepCost(
         parameters=count,
@@ -131,10 +133,10 @@ def estimate(
 def describe(config: RunConfig, processes: int = 1) -> dict[str, Any]:
     """What ``--dry-run`` prints of a config besides itself."""
     loop = config.diffusion.loop
-    unet, beside, clip, source = _new(config) if config.base is None else _based(config, config.base)
+    network, beside, clip, source = _parts(config)
     lora = config.diffusion.lora
     storage = "float32" if lora is None else lora.base_storage
-    found = estimate(unet, clip, loop, processes, beside, storage=storage)
+    found = estimate(network, clip, loop, processes, beside, storage=storage)
     if config.diffusion.distillation is not None:
         found = _with_teacher(found, config.diffusion)
     rate, device = _measured_rate(loop.bfloat16)
@@ -162,6 +164,20 @@ def _card(memory: int, processes: int) -> str:
     if enough is None:
         return f"none suffices{each}, {needed:.0f} GiB are needed: raise loop.accumulate, or shard among more processes"
     return f"{enough} GB suffice{each}, {needed:.1f} GiB are needed with some to spare"
+
+
+def _parts(config: RunConfig) -> tuple[OrbitNetwork, Beside, ClipSize, str]:
+    if config.base is None:
+        return _new(config)
+    return _of_wan(config, config.base) if looks_like_wan(config.base) else _based(config, config.base)
+
+
+def _of_wan(config: RunConfig, base: str) -> tuple[OrbitTransformer, Beside, ClipSize, str]:
+    assert config.num_views is not None
+    network, latent_size, source = make_wan_network(config, base)
+    with torch.device("meta"):
+        lpips = count_parameters(Lpips("alex")) if config.validation_objects else 0
+    return network, Beside(frozen=lpips), ClipSize(config.num_views, latent_size), source
 
 
 def _new(config: RunConfig) -> tuple[OrbitUNet, Beside, ClipSize, str]:
@@ -213,7 +229,13 @@ def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
     return {k: v for k, v in config.items() if not k.startswith("_")}, str(base), facts.get("resolution_px", 576)
 
 
-def _loss(unet: OrbitUNet, clip: ClipSize, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
+def _loss(network: OrbitNetwork, clip: ClipSize, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
+    if isinstance(network, OrbitTransformer):
+        return wan_loss(network, clip.num_views, clip.latent_px, batch, bfloat16=bfloat16)
+    return _denoising_loss(network, clip, batch, beside, bfloat16=bfloat16)
+
+
+def _denoising_loss(unet: OrbitUNet, clip: ClipSize, batch: int, beside: Beside, *, bfloat16: bool) -> Tensor:
     config, size = unet.config, clip.latent_px
     channels = config["out_channels"]
     conditions = Conditions(

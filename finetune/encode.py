@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,16 +34,17 @@ from mv3d.model.autoencoder import encode, encode_frames, is_view_conditioned, t
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
+from mv3d.model.models import AnyModel
 
 _CHUNK_PIXELS = 8 * 256**2  # encoded together; of SVD's pictures one
 _FORMAT = 3  # of what a sample tells
 
 
 @dataclass(frozen=True, eq=False)
-class OrbitEncoder:
+class SampleEncoder(ABC):
     """A run's orbits, and what makes samples of them."""
 
-    model: OrbitModel
+    model: AnyModel
     config: RunConfig
     orbits: RunOrbits
 
@@ -60,10 +62,8 @@ class OrbitEncoder:
         settings = asdict(stage.cache) | {"buffer_shards": 0, "seed": self.config.seed, "views": self.config.num_views}
         settings |= {"px": [model.facts.resolution_px, model.output_px]}
         settings |= {"cond": [stage.cond_noise_mean, stage.cond_noise_std]}
-        made_with = json.dumps([_FORMAT, settings, is_view_conditioned(model.vae)], sort_keys=True)
-        image_encoder = None if self.config.base is None else model.image_encoder
-        networks = (model.vae.encoder, model.vae.quant_conv, model.volume, image_encoder)
-        digest = weights_digest(*(network for network in networks if network is not None))
+        made_with = json.dumps([_FORMAT, settings, self.kind], sort_keys=True)
+        digest = weights_digest(*(network for network in self.encoders if network is not None))
         return self.config.run / f"latents-{digest}-{hashlib.sha256(made_with.encode()).hexdigest()[:8]}"
 
     def key(self, chosen: Sequence[tuple[int, int]]) -> str:
@@ -79,6 +79,16 @@ class OrbitEncoder:
             except Mv3dError as error:
                 yield LeftOut(self.orbits.entries[k].orbit, str(error))
 
+    @property
+    @abstractmethod
+    def kind(self) -> str | bool:
+        """Samples of different kinds do not lie in one folder."""
+
+    @property
+    @abstractmethod
+    def encoders(self) -> Sequence[nn.Module | None]:
+        """What the samples are made by."""
+
     @torch.no_grad()
     def sample(self, k: int, variant: int) -> Sample:
         """Encode one variant of an entry; equal arguments give equal arrays, whatever training rounds to.
@@ -88,6 +98,40 @@ class OrbitEncoder:
         """
         with torch.autocast(self.model.vae.device.type, enabled=False):
             return self._sample(k, variant)
+
+    @abstractmethod
+    def _sample(self, k: int, variant: int) -> Sample: ...
+
+    def _changed(self, frames: OrbitFrames, variant: int, generator: torch.Generator) -> OrbitFrames:
+        """What a variant shows: the first one the frames as they are."""
+        cache, rgba, cameras = self.config.diffusion.cache, frames.rgba, frames.cameras
+        if variant and cache.recolour:
+            rgba = recoloured(rgba, generator)
+        if variant % 2 and cache.flip:
+            rgba, cameras = hflip(rgba), tuple(camera.mirrored() for camera in cameras)
+        if variant and cache.backgrounds and not self.model.has_alpha:
+            colour = torch.rand(3, 1, 1, generator=generator)
+            rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])
+            rgba = torch.cat([rgb, torch.ones_like(rgba[:, 3:])], dim=1)
+        return OrbitFrames(rgba, cameras)
+
+
+@dataclass(frozen=True, eq=False)
+class OrbitEncoder(SampleEncoder):
+    """Frame by frame, for SVD's kind."""
+
+    model: OrbitModel
+
+    @property
+    def kind(self) -> bool:
+        """Whether the decoder sees views."""
+        return is_view_conditioned(self.model.vae)
+
+    @property
+    def encoders(self) -> Sequence[nn.Module | None]:
+        """A new model's image encoder is trained along."""
+        image_encoder = None if self.config.base is None else self.model.image_encoder
+        return self.model.vae.encoder, self.model.vae.quant_conv, self.model.volume, image_encoder
 
     def _sample(self, k: int, variant: int) -> Sample:
         model, config, stage, entry = self.model, self.config, self.config.diffusion, self.orbits.entries[k]
@@ -123,23 +167,10 @@ class OrbitEncoder:
             arrays["coarse"] = coarse.latents(model.vae, model.facts.resolution_px)
             if config.base is None and is_view_conditioned(model.vae):
                 arrays["views"] = coarse.views
-        return Sample(facts, {name: _half(value) for name, value in arrays.items()})
-
-    def _changed(self, frames: OrbitFrames, variant: int, generator: torch.Generator) -> OrbitFrames:
-        """What a variant shows: the first one the frames as they are."""
-        cache, rgba, cameras = self.config.diffusion.cache, frames.rgba, frames.cameras
-        if variant and cache.recolour:
-            rgba = recoloured(rgba, generator)
-        if variant % 2 and cache.flip:
-            rgba, cameras = hflip(rgba), tuple(camera.mirrored() for camera in cameras)
-        if variant and cache.backgrounds and self.model.vae.config["in_channels"] == 3:
-            colour = torch.rand(3, 1, 1, generator=generator)
-            rgb = rgba[:, :3] * rgba[:, 3:] + colour * (1 - rgba[:, 3:])
-            rgba = torch.cat([rgb, torch.ones_like(rgba[:, 3:])], dim=1)
-        return OrbitFrames(rgba, cameras)
+        return Sample(facts, {name: half(value) for name, value in arrays.items()})
 
 
-def encode_orbits(encoder: OrbitEncoder, processes: Processes) -> Path:
+def encode_orbits(encoder: SampleEncoder, processes: Processes) -> Path:
     """Write all shards of a run, those that are missing or of other orbits, mixed; returns where they are."""
     config, folder, variants = encoder.config, encoder.folder, encoder.variants
     mixed = np.random.default_rng([config.seed, len(variants)]).permutation(len(variants))
@@ -161,7 +192,7 @@ class OnDemand:
     One that was made of something else, was changed, or is damaged is made again.
     """
 
-    def __init__(self, encoder: OrbitEncoder, processes: Processes) -> None:
+    def __init__(self, encoder: SampleEncoder, processes: Processes) -> None:
         self._encoder, self._folder, self._variants = encoder, encoder.folder, encoder.variants
         if processes.is_main:
             remove_shards(self._folder, len(self._variants))
@@ -205,5 +236,6 @@ def weights_digest(*modules: nn.Module) -> str:
     return digest.hexdigest()[:8]
 
 
-def _half(value: Tensor) -> np.ndarray:
+def half(value: Tensor) -> np.ndarray:
+    """Numbers as samples keep them, in 16 bits."""
     return value.float().cpu().numpy().astype(np.float16)

@@ -13,11 +13,13 @@ from finetune.config import RunConfig
 from finetune.consistency import sampling_facts
 from finetune.data import attribution, noted_objects
 from finetune.networks import Trainee, make_trainee
+from finetune.wan_networks import WanTrainee, is_wan, make_wan_trainee
 from mv3d.model.checkpoints import licence_files, resolve_model, save_model
 from mv3d.model.lora import save_lora, targets_pattern
 from mv3d.model.lora_file import LORA_FILE, LoraFacts
 from mv3d.model.publishing import CARD
 from mv3d.model.stock import is_stock
+from mv3d.model.wan_checkpoints import save_wan
 from mv3d.pack import pack_orbits
 
 
@@ -38,15 +40,18 @@ def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path 
     if config.base is None:
         size_px = config.frames_px("diffusion")
         pack = pack_orbits(config.data, config.run / f"pack-{size_px}", size_px)
-    trainee = make_trainee(config, pack, device)
+    trainee = make_wan_trainee(config, device) if is_wan(config) else make_trainee(config, pack, device)
     load_ema(config.run / "diffusion", trainee.networks)
     if config.diffusion.lora is None:
         made = folder = config.run / "model"
-        save_model(trainee.model, folder, overwrite=True)
+        if isinstance(trainee, WanTrainee):
+            save_wan(trainee.model, folder, overwrite=True)
+        else:
+            save_model(trainee.model, folder, overwrite=True)
     else:
         folder = config.run / "lora"
         made = folder / LORA_FILE
-        save_lora(trainee.model.unet, made, _lora_facts(config, trainee), pose_base=trainee.pose_base)
+        save_lora(trainee.model.network, made, _lora_facts(config, trainee), pose_base=trainee.pose_base)
     licences = [] if config.base is None else licence_files(resolve_model(config.base))
     for path in licences:
         shutil.copyfile(path, folder / path.name)
@@ -58,7 +63,8 @@ def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path 
         steps=_steps_done(config.run / "diffusion"),
         scores=last_scores(config.run / "diffusion"),
         licence_file=licences[0].name if licences else None,
-        is_stock=is_stock(trainee.model.unet),
+        is_stock=not isinstance(trainee, WanTrainee) and is_stock(trainee.model.unet),
+        of_wan=isinstance(trainee, WanTrainee),
     )
     (folder / CARD).write_text(card, encoding="utf-8")
     return made
@@ -69,7 +75,7 @@ def _steps_done(run: Path) -> int:
     return 0 if folder is None else int(folder.name.split("-")[-1])
 
 
-def _lora_facts(config: RunConfig, trainee: Trainee) -> LoraFacts:
+def _lora_facts(config: RunConfig, trainee: Trainee | WanTrainee) -> LoraFacts:
     assert config.base is not None
     base, lora = resolve_model(config.base), config.diffusion.lora
     assert lora is not None

@@ -44,7 +44,7 @@ def without_storage(network: nn.Module) -> None:
 def norms_as_on_a_gpu(network: nn.Module) -> None:
     """Have norms copy 16 bits to 32 under autocast, which a GPU's do and a CPU's do not: what they keep is larger."""
     for module in network.modules():
-        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
             module.register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
 
 

@@ -16,14 +16,15 @@ from mv3d.cameras import Camera, static_orbit
 from mv3d.generate_settings import DEFAULT_ELEVATION_DEG
 from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel
-from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
+from mv3d.model.models import AnyModel, sample_clip
+from mv3d.model.pipeline import SampleSettings
 
 Lpips = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
 def score_sampled(
-    model: OrbitModel,
+    model: AnyModel,
     orbits: Iterable[OrbitFrames],
     lpips: Lpips | None,
     sheet: Path,
@@ -49,7 +50,7 @@ def score_sampled(
     """
     rows: list[Tensor] = []
     scores: dict[str, list[float]] = {"psnr": [], "ssim": [], "lpips": []}
-    device = model.unet.device
+    device = model.device
     for orbit in orbits:
         assert lpips is not None, "there is something to score"
         truth = orbit.rgba
@@ -70,10 +71,10 @@ def score_sampled(
     return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 
-def _sampled(model: OrbitModel, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
+def _sampled(model: AnyModel, picture: Tensor, cameras: Sequence[Camera]) -> Tensor:
     """The views (F, 4, S, S) that a model makes of a picture (4, S, S), on the CPU."""
-    device = model.unet.device
-    conditions = make_conditions(model, picture.to(device), cameras)
     # SVD's decoder takes 14 GiB for a clip of its size at once, and layer by layer makes the same frames.
-    settings = SampleSettings(num_views=len(cameras), decode_chunk=None if torch.device(device).type == "cpu" else 2)
-    return shrunk(sample_views(model, conditions, settings).float().cpu(), picture.shape[-1])
+    in_parts = isinstance(model, OrbitModel) and model.device.type != "cpu"
+    settings = SampleSettings(num_views=len(cameras), decode_chunk=2 if in_parts else None)
+    views = sample_clip(model, picture.to(model.device), cameras, settings)
+    return shrunk(views.float().cpu(), picture.shape[-1])

@@ -18,10 +18,9 @@ from mv3d.errors import Mv3dError
 from mv3d.generate_settings import DEFAULT_ELEVATION_DEG, MAX_ELEVATION_DEG, MAX_VIEWS, GenerateSettings
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
-from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import CoarseObject, find_object
 from mv3d.model.decoding import check_finite
-from mv3d.model.pipeline import is_camera_conditioned, make_conditions, sample_views
+from mv3d.model.models import AnyModel, sample_clip
 from mv3d.model.posed_picture import PosedPicture, panes_closed
 from mv3d.model.relief import make_relief
 from mv3d.orbit import Facts, Frames, Orbit
@@ -95,7 +94,7 @@ class Generated:
 
 def generate_orbit(
     picture: Frames,
-    model: OrbitModel,
+    model: AnyModel,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
 ) -> Orbit:
@@ -106,7 +105,7 @@ def generate_orbit(
 @torch.no_grad()
 def generate(
     picture: Frames,
-    model: OrbitModel,
+    model: AnyModel,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
     more: Sequence[PosedFrame] = (),
@@ -117,7 +116,7 @@ def generate(
     Args:
         picture: (S, S, 4) RGBA of the model's ``output_px``, framed by `mv3d.image.frame_picture`; or of the size that
             is asked for, if that is larger.
-        model: from `mv3d.model.checkpoints.load_model`.
+        model: from `mv3d.model.models.load_any_model`.
         settings: what is wanted.
         on_step: called with the stage, coarse or views, its steps done and in all.
         more: pictures of the object from other sides, of the same size.
@@ -176,14 +175,14 @@ def generate(
     return Generated(orbit, thing, settings)
 
 
-def _check_settings(model: OrbitModel, settings: GenerateSettings, num_pictures: int) -> None:
+def _check_settings(model: AnyModel, settings: GenerateSettings, num_pictures: int) -> None:
     name = model.facts.name
     if not model.facts.turns:
         raise Mv3dError(
             f"{name} makes clips of a moving camera, not orbits: it is told no cameras, so nobody knows where its "
             "frames are seen from; ask it for a clip"
         )
-    if not (settings.is_level_turn or settings.preview or is_camera_conditioned(model)):
+    if not (settings.is_level_turn or settings.preview or model.is_camera_conditioned):
         raise Mv3dError(f"{name} is not told cameras and makes level, even turns only; ask it for one", argument="path")
     if model.volume is None and settings.preview:
         raise Mv3dError(f"{name} has no coarse stage, so it has no preview", argument="preview")
@@ -196,7 +195,7 @@ def _check_settings(model: OrbitModel, settings: GenerateSettings, num_pictures:
 @torch.no_grad()
 def generate_clip(
     picture: Frames,
-    model: OrbitModel,
+    model: AnyModel,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
 ) -> Clip:
@@ -216,16 +215,15 @@ def generate_clip(
         raise Mv3dError(f"{model.facts.name} makes orbits, not clips; ask it for one")
     started = time.perf_counter()
     report = begin_stage(on_step, "views")
-    conditions = make_conditions(model, given, settings.cameras(model.output_px), settings.seed)
-    frames = sample_views(model, conditions, settings.sampling, report).float().cpu()
-    frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), model.vae.config["in_channels"]))[0]
+    frames = sample_clip(model, given, settings.cameras(model.output_px), settings.sampling, report).float().cpu()
+    frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), 4 if model.has_alpha else 3))[0]
     facts = _facts(
         model, "diffusion: a clip of no known cameras", 0, settings.seed, {"all": time.perf_counter() - started}
     )
     return Clip(np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy()), facts)
 
 
-def _given(picture: Frames, model: OrbitModel, frame_px: int) -> Tensor:
+def _given(picture: Frames, model: AnyModel, frame_px: int) -> Tensor:
     """The picture as (4, S, S) on the model's device, if it has the model's size, or that of larger frames."""
     size_px = model.output_px
     if picture.shape not in [(side, side, 4) for side in {size_px, max(size_px, frame_px)}]:
@@ -238,7 +236,7 @@ def _as_frames(views: Tensor) -> Frames:
     return views.float().cpu().permute(0, 2, 3, 1).numpy().copy(order="C")
 
 
-def _facts(model: OrbitModel, stages: str, input_index: int | None, seed: int, seconds: dict[str, float]) -> Facts:
+def _facts(model: AnyModel, stages: str, input_index: int | None, seed: int, seconds: dict[str, float]) -> Facts:
     return Facts(
         input_index=input_index,
         made_by=f"mv3d {mv3d.__version__}, model {model.facts.name} ({stages})",

@@ -18,7 +18,7 @@ from mv3d.progress import OnStep
 
 if TYPE_CHECKING:
     from mv3d.generate import Generated
-    from mv3d.model.checkpoints import OrbitModel
+    from mv3d.model.models import AnyModel
 
 _LARGEST_PICTURE_PX = 2048  # that is kept beside the views
 
@@ -26,7 +26,7 @@ _LARGEST_PICTURE_PX = 2048  # that is kept beside the views
 class OrbitGenerator:
     """Makes orbits as options ask for them, by a model that is loaded when it is first needed."""
 
-    def __init__(self, options: OrbitOptions, load: Callable[[OrbitOptions], OrbitModel]) -> None:
+    def __init__(self, options: OrbitOptions, load: Callable[[OrbitOptions], AnyModel]) -> None:
         from mv3d.generate import DEFAULT_ELEVATION_DEG
 
         self.options = options
@@ -38,7 +38,7 @@ class OrbitGenerator:
         self._load = load
 
     @cached_property
-    def model(self) -> OrbitModel:
+    def model(self) -> AnyModel:
         """The model that the options name; raises `Mv3dError` if it cannot be had, or what is asked of it."""
         model = self._load(self.options)
         asked = {"mesh": self.options.mesh, "swing": self.options.swing != 0, "preview": self.options.preview}

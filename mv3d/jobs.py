@@ -25,7 +25,8 @@ from mv3d.transforms import CLIP_FILE
 
 if TYPE_CHECKING:
     from mv3d.mesh import Mesh
-    from mv3d.model.checkpoints import ModelFacts, OrbitModel
+    from mv3d.model.facts import ModelFacts
+    from mv3d.model.models import AnyModel
 
 __all__ = [
     "Job",
@@ -61,7 +62,7 @@ def make_orbits(
     on_step: Callable[[Job, str, int, int], None] | None = None,
     on_model: Callable[[ModelFacts], None] | None = None,
     on_surface: Callable[[Job, Orbit], None] | None = None,
-    load: Callable[[OrbitOptions], OrbitModel] | None = None,
+    load: Callable[[OrbitOptions], AnyModel] | None = None,
 ) -> Iterator[Result]:
     """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
 
@@ -144,7 +145,7 @@ def make_job_picture(job: Job, options: OrbitOptions, on_step: OnStep | None = N
         picture.save(partial_path)
 
 
-def load_asked(options: OrbitOptions) -> OrbitModel:
+def load_asked(options: OrbitOptions) -> AnyModel:
     """Load the model that is asked for, with its LoRAs; raises `Mv3dError` where one of them cannot be had."""
     from mv3d.model.loading import load_ready_model
     from mv3d.model.lora import parse_lora
@@ -154,7 +155,7 @@ def load_asked(options: OrbitOptions) -> OrbitModel:
     return load_ready_model(options.model, device, options.kept, uses, fuse=not options.unfused)
 
 
-def _checked(options: OrbitOptions, load: Callable[[OrbitOptions], OrbitModel] | None) -> OrbitGenerator:
+def _checked(options: OrbitOptions, load: Callable[[OrbitOptions], AnyModel] | None) -> OrbitGenerator:
     """What makes the orbit, asked before a picture is made of words, which takes its time: is all of it to be had?"""
     from mv3d.model.hub import resolve_model
     from mv3d.model.lora import parse_lora

@@ -8,7 +8,7 @@ wanted cameras: those have the sharpness, at any size and through any lens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +20,8 @@ from mv3d.errors import Mv3dError
 from mv3d.generate_settings import GenerateSettings
 from mv3d.model.alpha import premultiplied, straight
 from mv3d.model.autoencoder import from_autoencoder
-from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import CoarseObject, CoarseOrbit
-from mv3d.model.long_clips import divide_views
-from mv3d.model.pipeline import is_camera_conditioned, make_conditions, sample_views
+from mv3d.model.models import AnyModel, sample_clip
 from mv3d.model.posed_picture import PosedPicture
 from mv3d.reframing import framing_camera, is_alike, middle_of, reframed, squared
 
@@ -34,7 +32,7 @@ _SAME_PLACE = 1e-6  # world units
 class ObjectViews:
     """What makes views of one object."""
 
-    model: OrbitModel
+    model: AnyModel
     picture: PosedPicture
     thing: CoarseObject | None
     settings: GenerateSettings
@@ -69,10 +67,7 @@ class ObjectViews:
         if self.thing is not None:
             is_drawn = len(asked) == len(cameras) and all(map(_is_same, asked, cameras))
             coarse = drawing if drawing is not None and is_drawn else self._draw(asked)
-        conditions = make_conditions(self.model, self._small(), asked, self.settings.seed, coarse)
-        long = divide_views(len(asked), self.model.facts.num_views) if is_camera_conditioned(self.model) else None
-        sampling = replace(self.settings.sampling, num_views=len(asked))
-        views = sample_views(self.model, conditions, sampling, on_step, long)[at]
+        views = sample_clip(self.model, self._small(), asked, self.settings.sampling, on_step, coarse)[at]
         if size_px == own_px and all(map(is_alike, cameras, known)):
             return views
         if coarse is None:

@@ -50,3 +50,11 @@ def svd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import make_svd
 
     return make_svd(tmp_path_factory.mktemp("svd") / "tiny-svd")
+
+
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Wan 2.2 TI2V-5B as it is on the hub, but tiny, see `tests.wan.make_wan`."""
+    from tests.wan import make_wan
+
+    return make_wan(tmp_path_factory.mktemp("wan") / "tiny-wan")

@@ -21,14 +21,14 @@ from mv3d.orbit import load_orbit, save_orbit
 
 if TYPE_CHECKING:
     from mv3d.generate import GenerateSettings
-    from mv3d.model.checkpoints import OrbitModel
+    from mv3d.model.models import AnyModel
 
 
 @dataclass(frozen=True)
 class Predictor:
     """A model and how it is asked."""
 
-    model: OrbitModel
+    model: AnyModel
     settings: GenerateSettings
     fingerprint: str
     """Of the weights, the settings and `versions.PREDICTION`: predictions of another one are never reused."""
@@ -45,11 +45,11 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
     Raises:
         Mv3dError: if there is no such model.
     """
-    from mv3d.model.checkpoints import load_model
+    from mv3d.model.models import load_any_model
 
-    model = load_model(name_or_folder, device)
+    model = load_any_model(name_or_folder, device)
     digest = hashlib.sha256(json.dumps([versions.PREDICTION, asdict(settings)], sort_keys=True).encode())
-    for network in (model.unet, model.vae, model.image_encoder, model.volume):
+    for network in (*model.large_networks, model.volume):
         for name, tensor in network.state_dict().items() if network is not None else ():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
@@ -58,11 +58,9 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
 
 def check_asked(predictor: Predictor, protocol: Protocol) -> None:
     """Raise `Mv3dError` if the protocol asks for views that the model does not make."""
-    from mv3d.model.pipeline import is_camera_conditioned
-
     if not predictor.model.facts.turns:
         raise Mv3dError(f"{predictor.name} makes clips of no known cameras, not orbits: there is nothing to score")
-    if not (_is_level_turn(protocol) or predictor.settings.preview or is_camera_conditioned(predictor.model)):
+    if not (_is_level_turn(protocol) or predictor.settings.preview or predictor.model.is_camera_conditioned):
         raise Mv3dError(
             f"{predictor.name} is not conditioned on cameras and makes level, even turns; {protocol.name} wants "
             f"{_path_of(protocol)}: score views made elsewhere with python -m eval score"
@@ -87,8 +85,8 @@ def predict_all(
         "resolution_px": size_px,
         "fingerprint": predictor.fingerprint,
         "seconds_median": round(float(np.median(seconds)), 2),
-        "peak_memory_gb": round(_peak_memory_gb(predictor.model.unet.device.type), 2),
-        "device": predictor.model.unet.device.type,
+        "peak_memory_gb": round(_peak_memory_gb(predictor.model.device.type), 2),
+        "device": predictor.model.device.type,
     }
     if not level:
         about["asked"] = f"{_path_of(protocol)}, as poses; its card says which cameras it was trained on"

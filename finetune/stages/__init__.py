@@ -14,7 +14,9 @@ from finetune.processes import Processes
 from finetune.stages.autoencoder import AutoencoderTraining
 from finetune.stages.coarse import CoarseTraining
 from finetune.stages.diffusion import DiffusionTraining
+from finetune.stages.flow import FlowTraining
 from finetune.stages.volume import VolumeTraining
+from finetune.wan_networks import is_wan
 from mv3d.pack import Pack
 
 
@@ -33,9 +35,9 @@ _OF_FRAMES: dict[StageName, Callable[[RunConfig, Pack, torch.device], NewStage]]
 }
 
 
-def make_stage(name: StageName, config: RunConfig, pack: Pack | None, processes: Processes) -> NewStage:
-    """Make a stage; a new model's are given the pack of their orbits."""
+def make_stage(name: StageName, config: RunConfig, pack: Pack | None, processes: Processes) -> NewStage | FlowTraining:
+    """Make a stage; a new model's are given the pack of their orbits. What a base is says how it is trained."""
     if name == "diffusion":
-        return DiffusionTraining(config, pack, processes)
+        return FlowTraining(config, processes) if is_wan(config) else DiffusionTraining(config, pack, processes)
     assert pack is not None
     return _OF_FRAMES[name](config, pack, processes.device)

@@ -10,7 +10,8 @@ from mv3d.errors import Mv3dError
 from mv3d.model.hub import resolve_model
 from mv3d.model.lora import parse_lora
 from mv3d.model.lora_file import LORA_FILE, PEFT_FILE, find_lora, read_lora
-from mv3d.model.weights import find_weights, read_shapes
+from mv3d.model.wan_checkpoints import network_folder
+from mv3d.model.weights import shapes_in
 
 
 def find_loras(given: Sequence[str]) -> tuple[str, ...]:
@@ -28,7 +29,7 @@ def unfit_pairs(models: Sequence[str], loras: Sequence[str]) -> frozenset[tuple[
     Raises:
         Mv3dError: if a LoRA is damaged, or goes with none of the models.
     """
-    shapes = {model: _unet_shapes(model) for model in models}
+    shapes = {model: _network_shapes(model) for model in models}
     pairs = {(model, lora) for lora in loras for model, known in shapes.items() if not _fits(lora, known)}
     for lora in loras:
         if all((model, lora) in pairs for model in models):
@@ -48,10 +49,10 @@ def _below(text: str) -> list[str]:
     return [str(path) for path in inside]
 
 
-def _unet_shapes(model: str) -> dict[str, tuple[int, ...]] | None:
+def _network_shapes(model: str) -> dict[str, tuple[int, ...]] | None:
     """Of the weights in a model folder; None of a single file of others, whose names are not these: it is of SVD."""
     place = resolve_model(model)
-    return None if place.is_file() else read_shapes(find_weights(place / "unet"))
+    return None if place.is_file() else shapes_in(network_folder(place))
 
 
 def _fits(lora: str, shapes: dict[str, tuple[int, ...]] | None) -> bool:

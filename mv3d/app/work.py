@@ -19,7 +19,7 @@ from mv3d.pixels import Frames
 from mv3d.progress import OnStep
 
 if TYPE_CHECKING:
-    from mv3d.model.checkpoints import OrbitModel
+    from mv3d.model.models import AnyModel
 
 # Of two cores, with the bundled model, loaded.
 ORBIT_SECONDS: Mapping[str, float] = {"loading": 0.2, "coarse": 3.0, "views": 5.0, "surface": 0.5, "texture": 6.0}
@@ -32,9 +32,9 @@ class LoadedModel:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked: tuple[object, ...] | None = None
-        self._model: OrbitModel | None = None
+        self._model: AnyModel | None = None
 
-    def __call__(self, options: OrbitOptions) -> OrbitModel:
+    def __call__(self, options: OrbitOptions) -> AnyModel:
         """Load what the options ask for, unless it is there; raises `Mv3dError` as `mv3d.jobs.load_asked`."""
         asked = (options.model, options.lora, options.unfused, options.device)
         with self._lock:

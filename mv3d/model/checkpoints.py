@@ -64,6 +64,26 @@ class OrbitModel:
     """Where networks compute, if they are not to stay where they are; see `mv3d.model.loading`."""
 
     @property
+    def network(self) -> OrbitUNet:
+        """What is sampled, trained and changed by LoRAs."""
+        return self.unet
+
+    @property
+    def large_networks(self) -> list[nn.Module]:
+        """Those that are worth being away while they do not work."""
+        return [self.unet, self.vae, self.image_encoder]
+
+    @property
+    def is_camera_conditioned(self) -> bool:
+        """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
+        return bool(self.unet.config["pose_embed_dim"] or self.unet.config["coarse_channels"])
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether its frames say where the object is; else it stands before white."""
+        return self.vae.config["in_channels"] == 4
+
+    @property
     def placed(self) -> Placement:
         """Where the networks compute."""
         return self.placement or Placement(self.unet.device)
@@ -127,8 +147,7 @@ def load_model(
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
     model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
     _check_parts(model, str(place))
-    networks: list[nn.Module | None] = [model.unet, model.vae, model.image_encoder, model.volume, model.coarse]
-    for network in networks:
+    for network in (*model.large_networks, model.volume, model.coarse):
         if network is not None:
             network.to(device)
     return model

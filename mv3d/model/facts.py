@@ -48,8 +48,11 @@ def licence_files(place: Path) -> list[Path]:
     return sorted(path for path in folder.glob("LICENSE*") if path.is_file())
 
 
-def licence_of(folder: Path, name: str) -> str:
-    """What a model card's head says of the licence; the name of the file that says it where there is no card."""
+def licence_of(folder: Path, name: str, usual: str | None = None) -> str:
+    """What a model card's head says of the licence; the name of the file that says it where there is no card.
+
+    ``usual`` is that of models of this kind, where neither is there; Stability AI has one for each of its own.
+    """
     card = folder / "README.md"
     if card.is_file():
         head = card.read_text(errors="replace").split("---")[1:2]
@@ -58,7 +61,9 @@ def licence_of(folder: Path, name: str) -> str:
         if licence:
             return f"{licence}, {card_entries['license_link']}" if "license_link" in card_entries else licence
     files = licence_files(folder)
-    return f"see {files[0].name} of {name}" if files else f"Stability AI's for {name}: see where its weights came from"
+    if files:
+        return f"see {files[0].name} of {name}"
+    return usual or f"Stability AI's for {name}: see where its weights came from"
 
 
 def load_facts(index: dict[str, Any], folder: Path, name: str) -> ModelFacts:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from mv3d.errors import Mv3dError
-from mv3d.model import checkpoints
-from mv3d.model.checkpoints import OrbitModel, resolve_model
+from mv3d.model.hub import resolve_model
 from mv3d.model.lora import LoraUse, with_loras
+from mv3d.model.models import AnyModel, Model, load_any_model
 from mv3d.model.placement import (
     Placement,
     compile_network,
@@ -23,14 +23,15 @@ from mv3d.model.placement import (
     weights_dtype,
 )
 from mv3d.model.stability import UNET
-from mv3d.model.weights import find_weights, read_shapes
+from mv3d.model.wan_checkpoints import is_wan_folder, network_folder
+from mv3d.model.weights import read_shapes, shapes_in
 from mv3d.model_options import ModelOptions
 
 
 def load_ready_model(
     name: str, device: str, options: ModelOptions, loras: Sequence[LoraUse] = (), *, fuse: bool = True
-) -> OrbitModel:
-    """Load a model as `mv3d.model.checkpoints.load_model` does, and place it as ``options`` say.
+) -> AnyModel:
+    """Load a model as `mv3d.model.models.load_any_model` does, and place it as ``options`` say.
 
     Args:
         name: of the model.
@@ -49,7 +50,9 @@ def load_ready_model(
             "already; leave it out, or choose another device",
             argument="offload",
         )
-    dtype = weights_dtype(options.dtype, _unet_parameters(resolve_model(name, options.revision)))
+    place = resolve_model(name, options.revision)
+    half = torch.bfloat16 if is_wan_folder(place) else torch.float16
+    dtype = weights_dtype(options.dtype, _count_parameters(place), half)
     if options.compile and placement.device.type == "cpu" and dtype != torch.float32:
         raise Mv3dError(
             "on a CPU weights of 16 bits are multiplied in float32 layer by layer, and compile wants whole networks; "
@@ -57,38 +60,38 @@ def load_ready_model(
             argument="dtype",
         )
     with explained_memory(placement, "load the model"):
-        model = checkpoints.load_model(name, "cpu", dtype, options.revision)
+        model = load_any_model(name, "cpu", dtype, options.revision)
         if loras:
             model = with_loras(model, loras, fuse=fuse)
         model = place_model(model, placement)
     if options.compile:
-        compile_network(model.unet, placement)
+        compile_network(model.network, placement)
     return model
 
 
-def place_model(model: OrbitModel, placement: Placement) -> OrbitModel:
+def place_model(model: Model, placement: Placement) -> Model:
     """Bring a model that lies in main memory to where it computes; it is not to be used otherwise afterwards.
 
     Weights of 16 bits are multiplied as float32 on a CPU (`mv3d.model.placement.compute_in_float32`).
     """
-    networks: list[nn.Module] = [model.unet, model.vae, model.image_encoder]
+    networks = model.large_networks
     if placement.device.type == "cpu":
         for network in networks:
-            stored = next(network.parameters()).dtype
-            if stored != torch.float32:
-                compute_in_float32(network, stored)
+            stored = {p.dtype for p in network.parameters()} - {torch.float32}
+            if stored:
+                compute_in_float32(network, stored.pop())
     if placement.offload == "sequential":
-        place_by_layers(model.unet, placement.device)
+        place_by_layers(model.network, placement.device)
     beside = [network for network in (model.volume, model.coarse) if network is not None]
     for network in beside if placement.offload != "none" else [*networks, *beside]:
         nn.Module.to(network, placement.device)
     return replace(model, placement=placement)
 
 
-def _unet_parameters(place: Path) -> int:
-    """Of a model's UNet, by the shapes in its file; 0 of a damaged one, of which loading says what is wrong."""
+def _count_parameters(place: Path) -> int:
+    """Of what is sampled, by the shapes in its files; 0 of damaged ones, of which loading says what is wrong."""
     try:
-        shapes = read_shapes(place if place.is_file() else find_weights(place / "unet"))
+        shapes = read_shapes(place) if place.is_file() else shapes_in(network_folder(place))
     except Mv3dError:
         return 0
     below = UNET if place.is_file() else ""

@@ -8,7 +8,7 @@ wrote into it; so a file that is written again in its own style has equal bytes.
 * **kohya**: one file with alpha as a tensor beside each layer, by Stability AI's names, for ComfyUI.
 
 What mv3d knows of a LoRA beyond that stands in the header under ``mv3d``, and what was learnt in the pose columns of a
-base that had none of its own (stock SVD) under ``pose.``, in every style; others ignore both.
+base that had none of its own (stock SVD, Wan) under ``pose.``, in every style; others ignore both.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from torch import Tensor
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file, whole_folder
 from mv3d.model.facts import ModelFacts
-from mv3d.model.lora_names import LoraStyle, make_key, split_key
+from mv3d.model.lora_names import LoraStyle, make_key, of_wan, part_of_pipeline, split_key
 from mv3d.model.weights import finite, load_json, shortened
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 _FACTS_KEY, _CONFIG_KEY = "mv3d", "lora_adapter_metadata"
-_POSE_KEY = "pose.add_embedding.linear_1.weight"
+_POSE_KEYS = ("pose.add_embedding.linear_1.weight", "pose.lora.patch_embedding.weight")
+"""Of SVD, and of Wan: diffusers refuses a LoRA of Wan with a tensor that has no lora in its name, and ignores this."""
+_WANS_OWN = "diffusion_model.blocks."
 _UNREAD = {"use_dora": "DoRA", "use_rslora": "rank-stabilised LoRA", "lora_bias": "biases"}
 
 
@@ -79,7 +81,7 @@ class LoraWeights:
     """All that a LoRA file holds."""
 
     layers: dict[str, LoraLayer]
-    """By the names of the modules of diffusers' UNet."""
+    """By the names of the modules of diffusers' network."""
     facts: LoraFacts | None = None
     """None of a file that others made."""
     pose: Tensor | None = None
@@ -116,7 +118,7 @@ def read_lora(path: Path) -> LoraWeights:
     """Read a LoRA file of any of the styles.
 
     Raises:
-        Mv3dError: if it is damaged, holds anything but a LoRA of SVD's UNet, or is of a kind that is not read.
+        Mv3dError: if it is damaged, holds anything but a LoRA of SVD or Wan, or is of a kind that is not read.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -124,7 +126,9 @@ def read_lora(path: Path) -> LoraWeights:
             tensors = {key: finite(file.get_tensor(key), key, str(path)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise Mv3dError(f"{path} is no readable safetensors file: {error}") from error
-    pose = tensors.pop(_POSE_KEY, None)
+    if any(key.startswith(_WANS_OWN) for key in tensors):
+        tensors = _by_names_of_diffusers(tensors, path)
+    pose = next((tensors.pop(key) for key in _POSE_KEYS if key in tensors), None)
     parts: dict[str, dict[str, Tensor]] = {}
     unknown = []
     for key, value in tensors.items():
@@ -134,7 +138,7 @@ def read_lora(path: Path) -> LoraWeights:
             parts.setdefault(found[0], {})[found[1]] = value
     if unknown or not parts:
         what = f"holds {len(unknown)} tensors that are none: {shortened(unknown)}" if unknown else "is empty"
-        raise Mv3dError(f"{path} is no LoRA of SVD's UNet in the style of diffusers, peft or kohya: it {what}")
+        raise Mv3dError(f"{path} is no LoRA of SVD's UNet or Wan in the style of diffusers, peft or kohya: it {what}")
     facts = _read_facts(header.pop(_FACTS_KEY, None), path)
     config = _read_config(header.pop(_CONFIG_KEY, None), path)
     alphas = _Alphas(config, facts, path)
@@ -147,6 +151,18 @@ def read_lora(path: Path) -> LoraWeights:
     lora = LoraWeights(layers, facts, pose)
     derived = _kohya_header(lora) | {"format": "pt"}
     return replace(lora, header={key: value for key, value in header.items() if derived.get(key) != value})
+
+
+def _by_names_of_diffusers(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Those of a LoRA by Wan's own names, as ComfyUI and most trainers write them; alphas are multiplied in."""
+    from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin  # imports much
+
+    try:
+        converted: Any = WanLoraLoaderMixin.lora_state_dict(tensors)
+    except Exception as error:  # what its many branches stumble over is of all kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Mv3dError(f"{path} is no LoRA of Wan that diffusers can convert: {reason}") from error
+    return converted
 
 
 def _read_facts(text: str | None, path: Path) -> LoraFacts | None:
@@ -167,7 +183,8 @@ def _read_config(text: str | None, path: Path) -> dict[str, Any]:
     beside = path.parent / PEFT_CONFIG
     try:
         if text is not None:
-            config = {str(key).removeprefix("unet."): value for key, value in dict(json.loads(text)).items()}
+            given = dict(json.loads(text))
+            config = {re.sub(r"^(unet|transformer)\.", "", str(key)): value for key, value in given.items()}
         else:
             config = load_json(beside) if path.name == PEFT_FILE and beside.is_file() else {}
     except (TypeError, ValueError, RecursionError) as error:
@@ -221,7 +238,7 @@ def write_lora(lora: LoraWeights, path: Path, style: LoraStyle, *, overwrite: bo
     Raises:
         Mv3dError: if ``path`` exists and is not to be replaced, or a layer has no name in this style.
     """
-    tensors = {} if lora.pose is None else {_POSE_KEY: lora.pose}
+    tensors = {} if lora.pose is None else {_POSE_KEYS[of_wan(lora.layers)]: lora.pose}
     for name, layer in lora.layers.items():
         tensors |= {make_key(name, "down", style): layer.down, make_key(name, "up", style): layer.up}
         if style == "kohya":
@@ -231,7 +248,8 @@ def write_lora(lora: LoraWeights, path: Path, style: LoraStyle, *, overwrite: bo
     if lora.facts is not None:
         header[_FACTS_KEY] = json.dumps(asdict(lora.facts))
     if style == "diffusers":
-        header[_CONFIG_KEY] = json.dumps({f"unet.{key}": value for key, value in config.items()})
+        part = part_of_pipeline(lora.layers)
+        header[_CONFIG_KEY] = json.dumps({f"{part}.{key}": value for key, value in config.items()})
     data = _stable(save({key: value.contiguous() for key, value in tensors.items()}, metadata=header))
     if style != "peft":
         with whole_file(path, overwrite=overwrite) as partial:

@@ -1,12 +1,14 @@
-"""What programs call the layers of SVD's UNet in a LoRA file: diffusers, peft, kohya's scripts and ComfyUI.
+"""What programs call the layers of SVD's UNet, and of Wan's transformer, in a LoRA file.
 
 diffusers and peft write the modules' names of diffusers with dots. kohya's scripts, which train Stability AI's own
-modules since SDXL, write those modules' names with underscores for dots, and ComfyUI, which runs them, reads that.
+modules since SDXL, write those modules' names with underscores for dots, and ComfyUI, which runs them, reads that; of
+Wan, mv3d has no such names.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from mv3d.errors import Mv3dError
@@ -15,7 +17,7 @@ from mv3d.model.stability_keys import stability_unet_name, unet_name
 LoraStyle = Literal["diffusers", "peft", "kohya"]
 
 SVD_LAYERS_PER_BLOCK = 2
-_PREFIXES = ("unet.", "base_model.model.", "diffusion_model.", "lora_unet_")
+_PREFIXES = ("unet.", "transformer.", "base_model.model.", "diffusion_model.", "lora_unet_")
 _KOHYA = "lora_unet_"
 _HALVES = {
     "down": (".lora_A.weight", ".lora_down.weight", ".lora.down.weight"),
@@ -34,10 +36,20 @@ _WORD = re.compile("|".join([*sorted(_WORDS, key=len, reverse=True), "[a-z0-9]+"
 _STABILITY = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
 
 
-def split_key(key: str) -> tuple[str, str] | None:
-    """The module of diffusers' UNet that a tensor in a LoRA file is for, and which part it is: down, up or alpha.
+def of_wan(modules: Iterable[str]) -> bool:
+    """Whether these are modules of Wan's transformer, and not of SVD's UNet."""
+    return any(name.startswith("blocks.") for name in modules)
 
-    None for a tensor that is no part of a LoRA of this UNet.
+
+def part_of_pipeline(modules: Iterable[str]) -> str:
+    """What diffusers' pipeline calls the network whose modules they are."""
+    return "transformer" if of_wan(modules) else "unet"
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """The module of diffusers' network that a tensor in a LoRA file is for, and which part it is: down, up or alpha.
+
+    None for a tensor that is no part of a LoRA.
     """
     prefix = next((prefix for prefix in _PREFIXES if key.startswith(prefix)), "")
     name = key.removeprefix(prefix)
@@ -65,11 +77,11 @@ def make_key(module: str, part: str, style: LoraStyle) -> str:
     """The name of a part (down, up, alpha) of a module's LoRA in a file of some style.
 
     Raises:
-        Mv3dError: for a module that Stability AI's UNet does not have, in kohya's style.
+        Mv3dError: for a module that Stability AI's UNet does not have, such as all of Wan's, in kohya's style.
     """
     if style != "kohya":
-        prefix = "unet." if style == "diffusers" else "base_model.model."
-        return f"{prefix}{module}{_HALVES[part][0]}"
+        prefix = part_of_pipeline([module]) if style == "diffusers" else "base_model.model"
+        return f"{prefix}.{module}{_HALVES[part][0]}"
     name = stability_unet_name(f"{module}.weight", SVD_LAYERS_PER_BLOCK)
     if name is None:
         raise Mv3dError(

@@ -44,11 +44,6 @@ class SampleSettings:
     """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
 
-def is_camera_conditioned(model: OrbitModel) -> bool:
-    """Whether the views' cameras reach the model, as poses or through coarse views (SV3D_u has neither)."""
-    return bool(model.unet.config["pose_embed_dim"] or model.unet.config["coarse_channels"])
-
-
 def make_conditions(
     model: OrbitModel, picture: Tensor, cameras: Sequence[Camera], seed: int = 0, coarse: CoarseOrbit | None = None
 ) -> Conditions:
@@ -111,7 +106,7 @@ def _picture_latents(model: OrbitModel, picture: Tensor, seed: int) -> Tensor:
 
     The mini model's autoencoder, which carries alpha, was trained beside a UNet that saw pictures without noise.
     """
-    if model.vae.config["in_channels"] == 4:
+    if model.has_alpha:
         return encode_frames(model.vae, picture[None])
     seen = to_autoencoder(picture[None], 3)
     noise = torch.randn(seen.shape, generator=torch.Generator().manual_seed(seed)).to(seen)

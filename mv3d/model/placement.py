@@ -44,10 +44,10 @@ class Placement:
             nn.Module.to(network, "cpu")
 
 
-def weights_dtype(dtype: Dtype, num_parameters: int) -> torch.dtype:
-    """The numbers that ``dtype`` stands for, for weights of a UNet of so many parameters."""
+def weights_dtype(dtype: Dtype, num_parameters: int, half: torch.dtype = torch.float16) -> torch.dtype:
+    """The numbers that ``dtype`` stands for, for so many weights that are published as ``half``, if they are many."""
     if dtype == "auto":
-        return torch.float16 if num_parameters >= _LARGE else torch.float32
+        return half if num_parameters >= _LARGE else torch.float32
     return _DTYPES[dtype]
 
 
@@ -76,8 +76,9 @@ def compute_in_float32(network: nn.Module, stored: torch.dtype) -> None:
     """
     from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 
-    # CLIP makes its pixels of the type that these few weights have.
-    apply_layerwise_casting(network, stored, torch.float32, skip_modules_pattern=("patch_embedding$",))
+    # CLIP makes its pixels of the type that these few weights have; the others are in float32 already.
+    skipped = ("patch_embedding$", *(getattr(network, "_keep_in_fp32_modules", None) or ()))
+    apply_layerwise_casting(network, stored, torch.float32, skip_modules_pattern=skipped)
     for module in network.modules():
         if not hasattr(module, "_diffusers_hook"):  # norms and single numbers: small
             for parameter in module.parameters(recurse=False):

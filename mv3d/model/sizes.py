@@ -11,14 +11,15 @@ from mv3d.errors import Mv3dError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_NOTHING_IS_FINE = ("pose_embed_dim", "coarse_channels")  # none of these is a network without that condition
+_NOTHING_IS_FINE = ("pose_embed_dim", "coarse_channels", "pose_channels")  # a network without that condition
 _WIDTHS = re.compile(r"(^|_)(channels|dim|heads|groups|hidden_size|intermediate_size|patch_size)$")
-_LAYERS = re.compile(r"(^|_)layers(_per_block)?$")
+_LAYERS = re.compile(r"(^|_)(layers(_per_block)?|res_blocks)$")
 _LEVELS = "block_out_channels"
 _TENSORS_A_LAYER = 8  # at least: two norms and two products, with their biases
 _LIMITS = {
     **dict.fromkeys(("sample_size", "image_size", "picture_px"), 8192),
     "grid_size": 512,
+    "rope_max_seq_len": 2**16,
     **dict.fromkeys(("upscale_factor", "density_upsampling"), 16),
 }
 _DEEPEST = 4  # lists in lists

@@ -41,7 +41,7 @@ def make_picture(
     name = prompt.options.text_model
     placement = Placement(torch.device(device), kept.offload)
     try:
-        with _quiet(), explained_memory(placement, "make the picture of the words"):
+        with quiet_libraries(), explained_memory(placement, "make the picture of the words"):
             folder = find_text_model(name)
             with _explained(f"{name} is no text-to-image model that diffusers can load"):
                 pipeline = _load(folder, placement, kept.dtype)
@@ -143,7 +143,7 @@ def _explained(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Without the remarks that the libraries make for those who develop with them."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers

@@ -142,6 +142,16 @@ class OrbitUNet(UNetSpatioTemporalConditionModel, PeftAdapterMixin):
         hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
         return hidden.unflatten(0, (batch, frames))
 
+    @property
+    def pose_matrix(self) -> Tensor:
+        """The weight that has the pose columns, (out, in)."""
+        return self.add_embedding.linear_1.weight
+
+    @property
+    def pose_start(self) -> int:
+        """How many columns stand before them."""
+        return self.config["projection_class_embeddings_input_dim"]
+
     def _added_vector(self, added_time_ids: Tensor, pose: Tensor | None) -> Tensor:
         """Sinusoids of ids and angles, (B, F, width), or (B, 1, width) where there are no poses."""
         ids = self.add_time_proj(added_time_ids.flatten()).reshape(added_time_ids.shape[0], 1, -1)

@@ -6,7 +6,7 @@ Weights fit exactly or not at all; nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,28 +35,34 @@ def save_module(
     *,
     dtype: torch.dtype = torch.float32,
     weights: str = TRANSFORMERS_WEIGHTS,
+    kept: Sequence[str] = (),
 ) -> None:
-    """Write ``config`` and the weights, floating ones as ``dtype``, to a new folder.
+    """Write ``config`` and the weights, floating ones as ``dtype`` but for those `is_kept`, to a new folder.
 
     Raises:
         Mv3dError: if the folder exists.
     """
-    state = {key: _cast(value.detach().cpu(), dtype).contiguous() for key, value in module.state_dict().items()}
+    state = {
+        key: _cast(value.detach().cpu(), torch.float32 if is_kept(key, kept) else dtype).contiguous()
+        for key, value in module.state_dict().items()
+    }
     with whole_folder(folder) as partial:
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file(state, partial / weights, metadata={"format": "pt"})
         (partial / weights).chmod(0o644)  # safetensors makes files that only their owner may read
 
 
-def load_module(make: Callable[[dict[str, Any]], M], folder: Path, *, dtype: torch.dtype = torch.float32) -> M:
-    """Make a network from ``config.json`` and fill it, in evaluation mode on the CPU.
+def load_module(
+    make: Callable[[dict[str, Any]], M], folder: Path, *, dtype: torch.dtype = torch.float32, kept: Sequence[str] = ()
+) -> M:
+    """Make a network from ``config.json`` and fill it, in evaluation mode on the CPU; the rest as of `load_weights`.
 
     Raises:
         Mv3dError: if a file is missing or damaged, or if config and weights do not belong together (keys are listed).
     """
     config = load_json(folder / "config.json")
-    module = make_empty(make, config, read_shapes(find_weights(folder)), str(folder / "config.json"))
-    load_strict(module, load_weights(folder, dtype), str(folder))
+    module = make_empty(make, config, shapes_in(folder), str(folder / "config.json"))
+    load_strict(module, load_weights(folder, dtype, kept), str(folder))
     return module.eval()
 
 
@@ -123,15 +129,28 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Read a network's safetensors file, floating tensors as ``dtype``; full precision is preferred to half.
+def load_weights(folder: Path, dtype: torch.dtype, kept: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Read a network's weights, floating tensors as ``dtype``; full precision is preferred to half.
+
+    Args:
+        folder: with one safetensors file, or several and their index.
+        dtype: of floating tensors.
+        kept: names of modules and parameters whose tensors are float32 all the same.
 
     Raises:
-        Mv3dError: if there is none, if it is damaged, or if a number in it is not finite.
+        Mv3dError: if there are none, if a file is damaged or missing, or if a number in it is not finite.
     """
-    path = find_weights(folder)
-    reader = TensorReader(path, dtype)
-    return {key: reader.read(key) for key in read_shapes(path)}
+    found: dict[str, Tensor] = {}
+    for path in find_weights(folder):
+        readers = {numbers: TensorReader(path, numbers) for numbers in (dtype, torch.float32)}
+        for key in read_shapes(path):
+            found[key] = readers[torch.float32 if is_kept(key, kept) else dtype].read(key)
+    return found
+
+
+def is_kept(key: str, kept: Sequence[str]) -> bool:
+    """Whether one of the names is a part of a tensor's."""
+    return not set(kept).isdisjoint(key.split("."))
 
 
 class TensorReader:
@@ -163,20 +182,34 @@ class TensorReader:
         return finite(value.to(dtype, copy=True), key, str(self.path))
 
 
-def find_weights(folder: Path) -> Path:
-    """The safetensors file of a network's folder; full precision is preferred to half.
+def find_weights(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a network's folder: one, or those that an index names; full precision before half.
 
     Raises:
-        Mv3dError: if there is none.
+        Mv3dError: if there are none, or one of several is missing.
     """
     stems = [Path(name).stem for name in (DIFFUSERS_WEIGHTS, TRANSFORMERS_WEIGHTS)]
-    candidates = [folder / f"{stem}{variant}.safetensors" for stem in stems for variant in ("", ".fp16")]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
+    for path in (folder / f"{stem}{variant}.safetensors" for stem in stems for variant in ("", ".fp16")):
+        if path.is_file():
+            return (path,)
+    index = folder / f"{DIFFUSERS_WEIGHTS}.index.json"
+    if not index.is_file():
         raise Mv3dError(
             f"{folder} holds no {DIFFUSERS_WEIGHTS} or {TRANSFORMERS_WEIGHTS}; pickled weights are not read"
         )
-    return path
+    places = load_json(index).get("weight_map")
+    names = sorted(set(places.values())) if isinstance(places, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise Mv3dError(f"{index} names no files beside it in its weight_map")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise Mv3dError(f"{folder} lacks {shortened(missing)}, which {index.name} names; download it again")
+    return tuple(folder / name for name in names)
+
+
+def shapes_in(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights, by name; raises as `find_weights` and `read_shapes`."""
+    return {key: shape for path in find_weights(folder) for key, shape in read_shapes(path).items()}
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -16,7 +16,7 @@ from mv3d.model.lora_names import LoraStyle
 
 @dataclass(frozen=True)
 class LoraVerb:
-    """Write a LoRA of SVD's UNet in the style of another program: diffusers, peft, kohya's scripts and ComfyUI."""
+    """Write a LoRA of SVD or Wan in the style of another program: diffusers, peft, kohya's scripts and ComfyUI."""
 
     action: Annotated[Literal["convert"], tyro.conf.Positional]
     """What to do."""

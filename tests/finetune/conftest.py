@@ -55,11 +55,11 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_rendered(tmp_path_factory.mktemp("rendered"))
 
 
-def make_rendered(folder: Path) -> Path:
+def make_rendered(folder: Path, num_views: int = NUM_VIEWS) -> Path:
     """Four coloured balls: three to train on and one to validate with, and one object that could not be rendered."""
     lines = []
     for k, split in enumerate(["train", "train", "train", "val"]):
-        orbit, depth = make_ball(seed=k)
+        orbit, depth = make_ball(k, static_orbit(num_views, 10 + 5 * k, size_px=SIZE_PX))
         save_orbit(orbit, folder / f"toy/ball-{k}" / "0", for_people=False)
         save_depth(depth, folder / f"toy/ball-{k}" / "0")
         lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
@@ -182,7 +182,7 @@ def make_ball(seed: int, cameras: tuple[Camera, ...] = ()) -> tuple[Orbit, Depth
     cameras = cameras or static_orbit(NUM_VIEWS, 10 + 5 * seed, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
     colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
-    frames = np.zeros((NUM_VIEWS, SIZE_PX, SIZE_PX, 4), dtype=np.float32)
+    frames = np.zeros((len(cameras), SIZE_PX, SIZE_PX, 4), dtype=np.float32)
     depth = np.zeros(frames.shape[:3], dtype=np.float32)
     for frame, near, camera in zip(frames, depth, cameras, strict=True):
         directions = camera.directions(camera.pixel_grid())

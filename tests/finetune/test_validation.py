@@ -17,14 +17,13 @@ from mv3d.model.sampling import guidance_per_frame
 
 def test_the_input_view_is_not_scored(monkeypatch, tmp_path):
     truth = torch.rand(5, 4, 16, 16)
-    model = SimpleNamespace(unet=SimpleNamespace(device="cpu"), facts=SimpleNamespace(resolution_px=16))
-    monkeypatch.setattr("finetune.validation.make_conditions", lambda *_: None)
+    model = SimpleNamespace(device="cpu", facts=SimpleNamespace(resolution_px=16))
     pasted, spoilt = truth.clone(), truth.clone()
     pasted[1:] = 0.5  # the picture itself, and nothing right besides
     spoilt[0] = 0.5  # everything but the picture
     scores = {}
     for name, output in (("pasted", pasted), ("spoilt", spoilt)):
-        monkeypatch.setattr("finetune.validation.sample_views", lambda *_, output=output: output)
+        monkeypatch.setattr("finetune.validation.sample_clip", lambda *_, output=output: output)
         orbit = OrbitFrames(truth, static_orbit(5, 10, size_px=16))
         lpips = lambda a, b: (a - b).square().mean(dim=(1, 2, 3))  # noqa: E731
         scores[name] = score_sampled(model, [orbit], lpips, tmp_path / "sheet.jpg")

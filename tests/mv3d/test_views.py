@@ -102,15 +102,10 @@ def test_the_model_is_told_the_picture_first_where_the_path_has_it_elsewhere(mod
 def _sampling(monkeypatch, change) -> None:
     """A diffusion stage that does something simple to the drawn views."""
 
-    def sample(model: OrbitModel, conditions, settings, on_step=None, long=None) -> Tensor:
-        return change(from_autoencoder(drawn[-1][:, :4]))
+    def sample(model: OrbitModel, picture, cameras, settings, on_step, coarse) -> Tensor:
+        return change(from_autoencoder(coarse.views[:, :4]))
 
-    def remember(model, given, cameras, seed, coarse):
-        drawn.append(coarse.views)
-
-    drawn: list[Tensor] = []
-    monkeypatch.setattr("mv3d.views.sample_views", sample)
-    monkeypatch.setattr("mv3d.views.make_conditions", remember)
+    monkeypatch.setattr("mv3d.views.sample_clip", sample)
 
 
 @pytest.mark.parametrize("size_px", [24, 32, 48])
