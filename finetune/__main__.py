@@ -6,6 +6,7 @@ Several processes: ``torchrun --nproc-per-node N -m finetune CONFIG``, or ``acce
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -126,7 +127,8 @@ def _run(options: TrainVerb) -> int:
         if processes.is_main:
             from finetune.export import export_model
 
-            made = export_model(config, processes.device)
+            gc.collect()  # layers under checkpointing hold themselves, and would stand beside those to write
+            made = export_model(config, processes.device if config.base is None else "cpu")
             if made is not None:
                 print(made)
     return 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors.torch import load_file
 
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
+from finetune.networks import make_trainee
 from finetune.processes import MicroBatch
 from finetune.read_config import load_config
 from finetune.recompute import recompute_layers
@@ -191,6 +194,27 @@ def test_a_lora_learns_brings_poses_and_is_small(write_recipe, tmp_path, svd_fol
     torch.testing.assert_close(loaded, trained, rtol=1e-4, atol=1e-5)
     assert (trained - untouched).abs().max() > 1e-4
     stage.close()
+
+
+@pytest.mark.slow
+def test_what_was_trained_is_gone_when_the_model_is_written(write_recipe, monkeypatch):
+    """Else a LoRA of SVD needs twice the memory at its end, which training did not."""
+    made, there = [], []
+
+    def remembered(*given):
+        trainee = make_trainee(*given)
+        made.append(weakref.ref(trainee.model.unet.mid_block.resnets[0]))  # a layer whose activations are not kept
+        return trainee
+
+    monkeypatch.setattr("finetune.stages.diffusion.make_trainee", remembered)
+    monkeypatch.setattr("finetune.export.export_model", lambda config, device: there.append((made[0](), device)))
+    gc.disable()
+    try:
+        sets = ["diffusion.loop.steps=1", "diffusion.loop.checkpointing=true"]
+        assert main([str(write_recipe(more=LORA)), *(word for one in sets for word in ("--set", one))]) == 0
+    finally:
+        gc.enable()
+    assert there == [(None, "cpu")]
 
 
 def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):

@@ -157,3 +157,17 @@ def test_resume_from_as_a_command(write_recipe, tmp_path, capsys):
         assert main([other, "--resume-from", str(given)]) == 2
         assert expected in capsys.readouterr().err.splitlines()[-1]
         assert latest_checkpoint(tmp_path / "other/diffusion") is None
+
+
+def test_a_sheet_is_shown_where_nothing_is_scored(tmp_path, monkeypatch):
+    class Drawing(Line):
+        def validate(self, network: nn.Module, sheet: Path) -> dict[str, float]:
+            if sheet.stem != "0000004":
+                sheet.parent.mkdir(parents=True, exist_ok=True)
+                sheet.write_bytes(b"a picture")
+            return {}
+
+    shown = []
+    monkeypatch.setattr(TrainingLog, "show", lambda log, *, step, sheet: shown.append((step, sheet.name)))
+    fit(Drawing(), tmp_path, steps=6)
+    assert shown == [(2, "0000002.jpg"), (6, "0000006.jpg")]
