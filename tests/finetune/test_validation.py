@@ -35,19 +35,13 @@ def test_the_input_view_is_not_scored(monkeypatch, tmp_path):
 def test_own_pictures_are_drawn_below_what_is_scored_and_change_no_score(monkeypatch, tmp_path):
     asked = []
 
-    def conditions(model, picture, cameras):
+    def negative(model, picture, cameras, settings):
+        """The model makes of a picture its negative, opaque."""
         asked.append((picture, cameras))
-        return picture
+        return torch.cat([1 - picture[:3], torch.ones(1, 16, 16)]).expand(settings.num_views, -1, -1, -1)
 
-    model = SimpleNamespace(unet=SimpleNamespace(device="cpu"), facts=SimpleNamespace(resolution_px=16))
-    monkeypatch.setattr("finetune.validation.make_conditions", conditions)
-    # The model makes of a picture its negative, opaque.
-    monkeypatch.setattr(
-        "finetune.validation.sample_views",
-        lambda model, picture, settings: torch.cat([1 - picture[:3], torch.ones(1, 16, 16)]).expand(
-            settings.num_views, -1, -1, -1
-        ),
-    )
+    model = SimpleNamespace(device="cpu", facts=SimpleNamespace(resolution_px=16))
+    monkeypatch.setattr("finetune.validation.sample_clip", negative)
     photograph = torch.cat([torch.full((3, 16, 16), 0.25), torch.ones(1, 16, 16)])
     orbit = OrbitFrames(torch.rand(5, 4, 16, 16), static_orbit(5, 30, size_px=16))
     lpips = lambda a, b: (a - b).square().mean(dim=(1, 2, 3))  # noqa: E731
