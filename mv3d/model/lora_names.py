@@ -85,7 +85,8 @@ def make_key(module: str, part: str, style: LoraStyle) -> str:
     name = stability_unet_name(f"{module}.weight", SVD_LAYERS_PER_BLOCK)
     if name is None:
         raise Mv3dError(
-            f"SVD's UNet has no layer {module}, so kohya's style has no name for it; write diffusers' or peft's instead"
+            f"kohya's style has names for the layers of SVD's UNet alone, and {module} is none; "
+            "write diffusers' or peft's instead"
         )
     end = _HALVES[part][-1 if part == "alpha" else 1]
     return f"{_KOHYA}{name.removesuffix('.weight').replace('.', '_')}{end}"
