@@ -115,7 +115,7 @@ def test_a_damaged_beginning_is_one_line(tmp_path):
 def test_a_base_is_scored_before_the_first_step_and_at_the_same_noise_each_time(write_recipe, tmp_path, monkeypatch):
     sheets: list[str] = []
     monkeypatch.setattr(  # that samples are made is tested with whole runs
-        "finetune.stages.diffusion.score_sampled", lambda *given: sheets.append(given[-1].name) or {"psnr": 20.0}
+        "finetune.stages.diffusion.score_sampled", lambda *given: sheets.append(given[3].name) or {"psnr": 20.0}
     )
     recipe = write_recipe(more=LORA, validation_objects=1)
     stage = DiffusionTraining(load_config(recipe))
