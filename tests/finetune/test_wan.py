@@ -216,6 +216,21 @@ def test_a_lora_learns_and_is_loaded_by_mv3d_and_diffusers(recipe, wan_folder, t
     assert all(torch.equal(value, tensors[f"transformer.{key}"]) for key, value in read.items())
 
 
+def test_own_pictures_are_drawn_without_held_out_objects(recipe, tmp_path):
+    photo = Image.new("RGB", (80, 60), "white")
+    ImageDraw.Draw(photo).rectangle((30, 20, 59, 39), fill=(200, 0, 0))
+    photo.save(tmp_path / "photo.png")
+    stage = FlowTraining(load_config(recipe(LORA, top=f"pictures: {tmp_path / 'photo.png'}\n")))
+    size_px = stage.model.facts.resolution_px
+    assert stage.validate(stage.network, tmp_path / "sheet.png") == {}
+    stage.close()
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (3 * size_px, 2 * size_px)  # of 5 views every second: the picture's, and the model's
+        red, green, blue = sheet.convert("RGB").getpixel((size_px // 2, size_px // 2))
+    assert red > 170
+    assert max(green, blue) < 40
+
+
 def test_a_lora_of_one_kind_on_the_other_is_one_line(recipe, wan_folder, svd_folder, tmp_path):
     assert main([str(recipe(LORA, run="short")), "--set", "diffusion.loop.steps=1"]) == 0
     path = tmp_path / "short/lora/pytorch_lora_weights.safetensors"
