@@ -178,9 +178,11 @@ def train(
 
 
 def learning_rate(loop: LoopConfig, step: int) -> float:
-    """Linear warm-up, a plateau, then 1/sqrt(step)."""
+    """Linear warm-up, a plateau, then 1/sqrt(step), and a straight line to zero at the end."""
     warmup = min(1.0, (step + 1) / max(1, loop.warmup_steps))
-    return loop.learning_rate * warmup * min(1.0, math.sqrt(loop.decay_after_steps / (step + 1)))
+    decay = min(1.0, math.sqrt(loop.decay_after_steps / (step + 1)))
+    cooldown = min(1.0, (loop.steps - step) / (loop.cooldown_steps + 1))
+    return loop.learning_rate * warmup * decay * cooldown
 
 
 def make_optimizer(network: nn.Module, loop: LoopConfig) -> torch.optim.Optimizer:

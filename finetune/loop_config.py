@@ -21,6 +21,8 @@ class LoopConfig:
     warmup_steps: Steps = 100
     decay_after_steps: Period = 1_000_000
     """From here on the learning rate falls with 1/sqrt(step) (EDM2, Karras et al. 2024, eq. 67)."""
+    cooldown_steps: Steps = 0
+    """Over the last so many steps it falls in a straight line to zero besides."""
     weight_decay: Weight = 0.0
     max_grad_norm: Positive = 1.0
     bfloat16: bool = False

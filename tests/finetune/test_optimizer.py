@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 
 from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
+from finetune.loop import learning_rate
+from finetune.loop_config import LoopConfig
 from finetune.muon import Muon, orthogonalised
 
 
@@ -115,3 +118,11 @@ def test_without_bitsandbytes_it_is_one_line(write_recipe, capsys, monkeypatch):
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         "finetune: optimizer adamw_8bit needs bitsandbytes: pip install -e '.[adam8bit]'"
     )
+
+
+def test_the_learning_rate_ends_in_a_straight_line_to_zero():
+    loop = LoopConfig(steps=100, batch_size=1, learning_rate=2.0, warmup_steps=10, cooldown_steps=19)
+    rates = [learning_rate(loop, step) for step in range(loop.steps)]
+    assert rates[9:81] == [2.0] * 72
+    assert rates[80:] == pytest.approx([2.0 * left / 20 for left in range(20, 0, -1)])
+    assert [learning_rate(replace(loop, cooldown_steps=0), step) for step in range(9, 100)] == [2.0] * 91
