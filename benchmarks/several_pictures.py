@@ -55,8 +55,8 @@ class MoreViews:
 def main(options: MoreViews) -> None:
     """Print a line an object and number of pictures, and their means."""
     items = {item.object_id: item for item in find_objects(options.objects)}
-    volume = load_model(options.model).volume
-    assert volume is not None, "the model has a coarse stage"
+    network = load_model(options.model).surface_network
+    assert network is not None, "the model has a coarse stage"
     listed = sorted(
         name for name, entry in read_manifest(options.orbits).items() if entry.split == options.split and entry.orbits
     )
@@ -66,7 +66,7 @@ def main(options: MoreViews) -> None:
         mesh = load_true_mesh(items[name], float(truth.facts.extra["object_yaw_deg"]))
         for count in _COUNTS:
             pictures = _pictures(truth, _GIVEN[:count], np.random.default_rng(0) if options.own_framing else None)
-            thing = find_object(volume, pictures)
+            thing = find_object(network, pictures)
             cameras = [truth.cameras[k] for k in _SCORED]
             drawn = from_autoencoder(thing.draw(cameras, len(truth.frames[0])).views[:, :4])
             surface = thing.mesh(frame_radius(cameras[0]))

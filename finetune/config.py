@@ -144,8 +144,10 @@ class RunConfig:
             self._check_based()
 
     def _check_new(self) -> None:
-        if self.autoencoder is None or self.volume is None:
-            raise Mv3dError("a new model needs its stages autoencoder and volume; or name a base")
+        if self.autoencoder is None or (self.volume is None and self.coarse is None):
+            raise Mv3dError("a new model needs its stages autoencoder, and coarse or volume; or name a base")
+        if self.volume is not None and self.coarse is not None:
+            raise Mv3dError("coarse takes the place of volume: leave one of them out")
         if self.init != "random":
             raise Mv3dError("init: base: name the base")
         why = "that is for a base; name one, or leave it out"
@@ -153,7 +155,8 @@ class RunConfig:
         _refuse(self.diffusion, _OF_A_BASE, "diffusion.", why)
         if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
             raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
-        _check_volume(self.volume.network, self.encoded_px)
+        if self.volume is not None:
+            _check_volume(self.volume.network, self.encoded_px)
         if self.autoencoder.decoder_only and self.start_from is None:
             raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 

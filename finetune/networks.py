@@ -21,6 +21,7 @@ from finetune.discriminator import PatchDiscriminator
 from finetune.pictures import shrunk, to_tensor
 from mv3d.model.autoencoder import RgbaAutoencoder, encode_frames
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model
+from mv3d.model.coarse import CoarseNet
 from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.surgery import reconditioned
 from mv3d.model.unet import OrbitUNet
@@ -144,12 +145,15 @@ def make_image_encoder(config: DiffusionStage, picture_px: int) -> CLIPVisionMod
 
 def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
     assert config.autoencoder is not None
-    assert config.volume is not None
     stage = config.diffusion
     torch.manual_seed(config.seed)  # initial weights only
     vae = load_ema(config.run / "autoencoder", make_autoencoder(config.autoencoder))
     nn.Module.to(vae, device)  # the class annotates its own `to` wrongly
-    volume = load_ema(config.run / "volume", CoarseVolume(config.volume.network)).to(device)
+    coarse, volume = None, None
+    if config.coarse is not None:
+        coarse = load_ema(config.run / "coarse", CoarseNet(config.coarse.network)).to(device)
+    elif config.volume is not None:
+        volume = load_ema(config.run / "volume", CoarseVolume(config.volume.network)).to(device)
     decoder = vae.decoder.requires_grad_(True) if stage.train_decoder else None
     unet, image_encoder = make_unet(config), make_image_encoder(stage, config.encoded_px)
     discriminator = PatchDiscriminator() if stage.discriminator_weight else None
@@ -164,7 +168,7 @@ def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
         guidance="triangle",
         **_sampling(stage),
     )
-    return Trainee(OrbitModel(unet, vae, image_encoder, volume, facts), networks, facts)
+    return Trainee(OrbitModel(unet, vae, image_encoder, volume, facts, coarse), networks, facts)
 
 
 @torch.no_grad()
@@ -206,7 +210,7 @@ def _based(config: RunConfig, device: torch.device) -> Trainee:
             train_pose_columns(unet)
         store_base(unet, stage.lora.base_storage, device)
         nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
-        for network in (model.vae, model.image_encoder, model.volume):
+        for network in (model.vae, model.image_encoder, model.surface_network):
             if network is not None:
                 nn.Module.to(network, device)
     return Trainee(model, TrainedNetworks(unet), base.facts, pose_base)
@@ -221,7 +225,7 @@ def _with_new_unet(base: OrbitModel, config: RunConfig, device: torch.device) ->
         unet = OrbitUNet(**new_unet_config(known, wanted))
     torch.nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
     facts = replace(base.facts, guidance="constant", **_sampling(wanted))
-    return replace(base, unet=unet, volume=None, facts=facts)
+    return replace(base, unet=unet, volume=None, coarse=None, facts=facts)
 
 
 def _adapted(base: OrbitModel, config: RunConfig) -> OrbitModel:

@@ -59,9 +59,14 @@ class OrbitModel:
     volume: CoarseVolume | None
     facts: ModelFacts
     coarse: CoarseNet | None = None
-    """Estimates a picture's elevation."""
+    """Finds the surface and estimates a picture's elevation."""
     placement: Placement | None = None
     """Where networks compute, if they are not to stay where they are; see `mv3d.model.loading`."""
+
+    @property
+    def surface_network(self) -> CoarseNet | CoarseVolume | None:
+        """What finds the surface: the coarse network; of a model without one, its volume."""
+        return self.coarse or self.volume
 
     @property
     def network(self) -> OrbitUNet:

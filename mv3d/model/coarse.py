@@ -145,6 +145,23 @@ class CoarseNet(nn.Module):
         colours = filled_colours(pictures.rgba)
         return Field(pictures, colours, rays, ray_logits, volume, trust, residual.float(), appearance.float()), seen
 
+    def flip_averaged(self, pictures: Pictures) -> Field:
+        """The field of pictures, averaged with what is said of the mirrored ones, mirrored back.
+
+        The two err differently, so the mean errs less, and mirrored pictures get mirrored fields.
+        """
+        mirror = pictures.poses.new_tensor([-1.0, 1.0])
+        seen, _ = self(pictures)
+        mirrored, _ = self(pictures._replace(rgba=pictures.rgba.flip(-1), poses=pictures.poses * mirror))
+        before, u, after = mirrored.appearance.flip(-1).split([3, 1, 4], dim=1)
+        appearance = torch.cat([before, -u, after], dim=1)  # the look-up's displacement to the right is one to the left
+        return seen._replace(
+            volume=(seen.volume + mirrored.volume.flip(-2)) / 2,
+            trust=(seen.trust + mirrored.trust.flip(-2)) / 2,
+            residual=(seen.residual + mirrored.residual.flip(-1)) / 2,
+            appearance=(seen.appearance + appearance) / 2,
+        )
+
     def _unproject(
         self,
         pictures: Pictures,

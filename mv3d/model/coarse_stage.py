@@ -15,7 +15,7 @@ from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
 from mv3d.model.carving import CarvedSolid
-from mv3d.model.coarse import CoarseNet
+from mv3d.model.coarse import CoarseNet, Field, Pictures
 from mv3d.model.drawing import Coloured, draw_views, filled_colours, frame_radius
 from mv3d.model.fused_volume import FusedVolume, TurnedField
 from mv3d.model.posed_picture import PosedPicture
@@ -78,24 +78,38 @@ def estimate_elevation_deg(coarse: CoarseNet, picture: Tensor) -> float:
 
 
 @torch.no_grad()
-def find_object(volume: CoarseVolume, pictures: Sequence[PosedPicture]) -> CoarseObject:
+def find_object(network: CoarseVolume | CoarseNet, pictures: Sequence[PosedPicture]) -> CoarseObject:
     """Find the surface of an object that pictures show.
 
     Args:
-        volume: the coarse network. It sees one picture, so of several each is completed by itself; their fields are
-            mixed, and the silhouettes of all carve (`mv3d.model.carving`).
+        network: the coarse one. A volume sees one picture, so of several each is completed by itself, and their fields
+            are mixed; a `CoarseNet` sees all. Either way the silhouettes of all carve (`mv3d.model.carving`).
         pictures: the first one's azimuth is 0; their pixels paint the surface.
     """
     first = pictures[0]
-    solid = FusedVolume(volume)
-    fields = [_flip_averaged(volume, picture) for picture in pictures]
+    if isinstance(network, CoarseNet):
+        solid, field = network, _seen_together(network, pictures)
+    else:
+        solid, field = FusedVolume(network), [_flip_averaged(network, picture) for picture in pictures]
     surface = extract_field(
-        solid if len(pictures) == 1 else CarvedSolid(solid, fields, pictures[1:]),
-        fields,
+        solid if len(pictures) == 1 else CarvedSolid(solid, field, pictures[1:]),
+        field,
         first.rgba[3],
         radians(first.elevation_deg),
     )
-    return CoarseObject(surface, solid, fields, tuple(pictures))
+    return CoarseObject(surface, solid, field, tuple(pictures))
+
+
+def _seen_together(network: CoarseNet, pictures: Sequence[PosedPicture]) -> Field:
+    wanted = network.config.picture_px
+    rgba = torch.stack([picture.rgba for picture in pictures])
+    small = rgba
+    if rgba.shape[-1] != wanted:
+        small = F.interpolate(rgba, (wanted, wanted), mode="bilinear", antialias=True)
+    poses = torch.stack([picture.pose for picture in pictures]).to(rgba)
+    owner = torch.zeros(len(pictures), dtype=torch.long, device=rgba.device)
+    field = network.flip_averaged(Pictures(small, poses, owner))
+    return field._replace(colours=filled_colours(rgba))  # at the pictures' own resolution
 
 
 def _flip_averaged(volume: CoarseVolume, picture: PosedPicture) -> TurnedField:
@@ -110,14 +124,16 @@ def _flip_averaged(volume: CoarseVolume, picture: PosedPicture) -> TurnedField:
 
 
 @torch.no_grad()
-def make_coarse_orbit(volume: CoarseVolume, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> CoarseOrbit:
+def make_coarse_orbit(
+    network: CoarseVolume | CoarseNet, picture: Tensor, cameras: Sequence[Camera], size_px: int
+) -> CoarseOrbit:
     """Find the surface of a picture's object and draw it.
 
     Args:
-        volume: the coarse network.
+        network: as of `find_object`.
         picture: (4, S, S), straight RGBA in [0, 1]; the first camera is its own.
         cameras: of the views.
         size_px: width and height of the views.
     """
     posed = PosedPicture(picture, 0.0, cameras[0].elevation_deg)
-    return find_object(volume, [posed]).draw(cameras, size_px)
+    return find_object(network, [posed]).draw(cameras, size_px)

@@ -59,6 +59,7 @@ class WanModel:
 
     volume: ClassVar[None] = None
     coarse: ClassVar[None] = None
+    surface_network: ClassVar[None] = None
     has_alpha: ClassVar[bool] = False
 
     @property

@@ -13,6 +13,9 @@ import torch
 from finetune.__main__ import main
 from finetune.scenes import draw_scene
 from mv3d.cameras import static_orbit
+from mv3d.generate import generate
+from mv3d.generate_settings import GenerateSettings
+from mv3d.model.checkpoints import load_model
 from mv3d.model.frustum import Frustum, axes
 from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, occupancy_file
 from mv3d.orbit import load_orbit
@@ -46,7 +49,8 @@ def balls(large: Path) -> Path:
 def config(balls: Path, tmp_path: Path) -> Path:
     path = tmp_path / "coarse.yaml"
     places = {"data": balls, "run": tmp_path / "run", "loop": LOOP}
-    path.write_text(TOY_CONFIG.format(**places) + COARSE.format(**places))
+    before, _, rest = TOY_CONFIG.partition("volume:")
+    path.write_text((before + rest[rest.index("diffusion:") :]).format(**places) + COARSE.format(**places))
     return path
 
 
@@ -140,6 +144,22 @@ def test_training_finds_the_balls(config: Path, tmp_path: Path):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.7 * losses[0]
     assert next(line for line in lines if "val_voxel_iou" in line)["val_voxel_iou"] > 0.4
+
+
+@pytest.mark.slow
+def test_a_new_model_s_frames_are_made_on_the_coarse_network_s_surface(config: Path, tmp_path: Path):
+    assert main([str(config)]) == 0
+    model = load_model(tmp_path / "run/model")
+    assert model.volume is None
+    assert model.surface_network is model.coarse
+    picture = np.zeros((32, 32, 4), dtype=np.float32)
+    picture[8:24, 8:24] = (0.8, 0.2, 0.1, 1.0)
+    made = generate(picture, model, GenerateSettings(num_views=4))
+    drawn = generate(picture, model, GenerateSettings(num_views=4, preview=True))
+    assert made.surface.is_watertight
+    assert np.array_equal(made.surface.vertices, drawn.surface.vertices)
+    log = _log(tmp_path / "run/diffusion")
+    assert any("val_psnr" in line for line in log)
 
 
 def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.CaptureFixture[str], balls: Path):

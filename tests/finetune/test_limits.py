@@ -74,7 +74,12 @@ NOT_TOGETHER = [
         "diffusion.channels: mini has its own; leave it out, or begin with a new",
     ),
     (LORA, "diffusion.lpips_weight=1", "diffusion.lpips_weight: that is for a new model, without a base"),
-    (LORA, "base=~", "a new model needs its stages autoencoder and volume; or name a base"),
+    (LORA, "base=~", "a new model needs its stages autoencoder, and coarse or volume; or name a base"),
+    (
+        DEBUG,
+        "coarse={data: [here], loop: {steps: 1, batch_size: 1, learning_rate: 1}}",
+        "coarse takes the place of volume: leave one of them out",
+    ),
     (DEBUG, "init=base", "init: base: name the base"),
     (DEBUG, "diffusion.lora={rank: 4}", "diffusion.lora: that is for a base; name one, or leave it out"),
     (DEBUG, "diffusion.cache.flip=true", "diffusion.cache: that is for a base"),

@@ -16,8 +16,9 @@ from mv3d.cameras import Camera
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
 from mv3d.model.checkpoints import _make_coarse, load_module
 from mv3d.model.coarse import CoarseConfig, CoarseNet, Pictures, ray_points, silhouette_rays
-from mv3d.model.coarse_stage import ELEVATIONS_DEG, estimate_elevation_deg
+from mv3d.model.coarse_stage import ELEVATIONS_DEG, estimate_elevation_deg, find_object
 from mv3d.model.frustum import STEEPEST_DEG, Frustum, axes, pixel_uv
+from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.weights import save_module
 
 FRUSTUM = Frustum(33.8)
@@ -140,6 +141,33 @@ def test_every_silhouette_carves(network: CoarseNet):
     assert network.silhouettes(field, points).max() == 0
     one, _ = network(Pictures(empty[:1], poses[:1], torch.tensor([0])))
     assert network.silhouettes(one, points).min() > 0.99
+
+
+@torch.no_grad()
+def test_mirrored_pictures_get_mirrored_fields(network: CoarseNet):
+    pictures = Pictures(_discs(2), torch.tensor([[0.0, 0.3], [0.8, -0.1]]), torch.tensor([0, 0]))
+    mirror = torch.tensor([-1.0, 1.0])
+    mirrored = pictures._replace(rgba=pictures.rgba.flip(-1), poses=pictures.poses * mirror)
+    one, other = network.flip_averaged(pictures), network.flip_averaged(mirrored)
+    points = torch.rand(1, 500, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    turned = points * torch.tensor([-1.0, 1.0, 1.0])
+    torch.testing.assert_close(
+        network.occupancy_logits(one, points), network.occupancy_logits(other, turned), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(network.colour(one, points), network.colour(other, turned), atol=1e-4, rtol=1e-4)
+    plain, _ = network(pictures)
+    assert (network.occupancy_logits(plain, points) - network.occupancy_logits(one, points)).abs().max() > 0.01
+
+
+def test_a_surface_is_found_in_the_pictures_and_has_their_outline(network: CoarseNet):
+    pictures = [PosedPicture(rgba, 90.0 * k, 10.0) for k, rgba in enumerate(_discs(2))]
+    for shown in (pictures[:1], pictures):
+        found = find_object(network, shown)
+        assert found.surface.is_watertight
+        views = found.draw([picture.camera(64) for picture in shown], 64).views
+        for picture, view in zip(shown, views, strict=True):
+            drawn, seen = view[3] > 0, picture.rgba[3] > 0.5
+            assert (drawn & seen).sum() > 0.9 * (drawn | seen).sum()
 
 
 def test_gradients_reach_every_parameter():
