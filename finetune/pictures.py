@@ -14,6 +14,8 @@ from mv3d.files import whole_file
 from mv3d.model.alpha import on_white, premultiplied, straight
 from mv3d.video import write_video
 
+_SPOTS = 24  # over the whole frame, of which the object is a part
+
 
 def to_tensor(frames: np.ndarray) -> Tensor:
     """Frames (..., H, W, 4) uint8 to (..., 4, H, W) float in [0, 1]."""
@@ -49,6 +51,25 @@ def recoloured(rgba: Tensor, generator: torch.Generator) -> Tensor:
     gamma = torch.exp(0.25 * torch.randn((), generator=generator))
     rgb = adjust_gamma(rgba[..., order, :, :].clamp(min=1e-4), gamma)
     return torch.cat([rgb, rgba[..., 3:, :, :]], dim=-3)
+
+
+def spotted(rgba: Tensor, generator: torch.Generator) -> Tensor:
+    """Paint discs of one colour, white as often as not, on to a quarter of pictures (N, 4, S, S).
+
+    What is painted on an object says nothing of its shape; a network that sees pictures on white takes white spots for
+    holes otherwise.
+    """
+    axis = (torch.arange(rgba.shape[-1]) + 0.5) / rgba.shape[-1]
+    out = rgba.clone()
+    for picture in out:
+        if torch.rand((), generator=generator) >= 0.25:
+            continue
+        colour = torch.ones(3) if torch.rand((), generator=generator) < 0.5 else torch.rand(3, generator=generator)
+        for x, y, size in torch.rand(_SPOTS, 3, generator=generator).tolist():
+            radius = 0.02 + 0.08 * size**2
+            inside = (axis - x).square() + (axis[:, None] - y).square() < radius**2
+            picture[:3, inside] = colour[:, None]
+    return out
 
 
 def save_rows_video(rows: list[Tensor], path: Path, frames_per_second: int = 7) -> None:

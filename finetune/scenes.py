@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune.pictures import recoloured, to_tensor
+from finetune.pictures import recoloured, spotted, to_tensor
 from mv3d.cameras import Camera
 from mv3d.model.frustum import Frustum, axes, pixel_uv
 from mv3d.pack import Pack
@@ -52,7 +52,7 @@ class Scene:
 
 
 def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, generator: torch.Generator) -> Scene:
-    """An object as seen by ``num_pictures`` of its views, recoloured and mirrored by chance."""
+    """An object as seen by ``num_pictures`` of its views, recoloured, mirrored and painted with spots by chance."""
     views = pack.frames.shape[1]
     order = torch.randperm(views, generator=generator).tolist()
     chosen = order[:num_pictures] + order[-_COLOUR_VIEWS:]
@@ -69,7 +69,7 @@ def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, gene
     seen = slice(num_pictures, None)
     surface, colour = _surface(rgba[seen], depth[seen], poses[seen], cameras[0].fov_deg, num_colours, generator)
     near = slice(0, num_pictures)
-    return Scene(rgba[near], poses[near], depth[near], turn_rad, filled, surface, colour)
+    return Scene(spotted(rgba[near], generator), poses[near], depth[near], turn_rad, filled, surface, colour)
 
 
 def _thickened(filled: Tensor) -> Tensor:
