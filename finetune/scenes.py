@@ -25,6 +25,8 @@ class Scene:
 
     rgba: Tensor
     """(N, 4, S, S) of its N pictures, straight."""
+    shown: Tensor
+    """(N, 4, S, S), the same, some of them painted with spots: what the network has to see through."""
     poses: Tensor
     """(N, 2), azimuth and elevation of their cameras in radians."""
     depth: Tensor
@@ -69,7 +71,9 @@ def draw_scene(pack: Pack, orbit: int, num_pictures: int, num_colours: int, gene
     seen = slice(num_pictures, None)
     surface, colour = _surface(rgba[seen], depth[seen], poses[seen], cameras[0].fov_deg, num_colours, generator)
     near = slice(0, num_pictures)
-    return Scene(spotted(rgba[near], generator), poses[near], depth[near], turn_rad, filled, surface, colour)
+    return Scene(
+        rgba[near], spotted(rgba[near], generator), poses[near], depth[near], turn_rad, filled, surface, colour
+    )
 
 
 def _thickened(filled: Tensor) -> Tensor:

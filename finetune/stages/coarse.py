@@ -28,6 +28,7 @@ from mv3d.model.coarse import (
     sample_volume,
     voxel_centres,
 )
+from mv3d.model.drawing import filled_colours
 from mv3d.model.frustum import across
 from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
@@ -103,8 +104,9 @@ class CoarseTraining:
         ]
         owner = torch.tensor([b for b, count in enumerate(counts) for _ in range(count)], device=self._device)
         poses = torch.cat([scene.poses for scene in scenes])
-        pictures = Pictures(torch.cat([scene.rgba for scene in scenes]), poses, owner)
-        field, seen = net(pictures)
+        field, seen = net(Pictures(torch.cat([scene.shown for scene in scenes]), poses, owner))
+        # Colours are those of the object, and looked up without the spots: else the network learns not to trust them.
+        field = field._replace(colours=filled_colours(torch.cat([scene.rgba for scene in scenes])))
         chosen = self._choose_rays(field, generator)
         truth, weight = self._truth(field, chosen, scenes)
         single = _overlap(field.ray_logits[chosen], truth, weight, field.rays.picture[chosen])

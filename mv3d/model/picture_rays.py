@@ -13,12 +13,10 @@ from torch import Tensor
 
 from mv3d.lift.surface import SMALLEST_PART
 from mv3d.model.frustum import Frustum, pixel_uv
+from mv3d.model.semi_global import agreed_bins
 
 _BINS = 64
 _SURE_LOGIT = 2.0  # of a ray's fullest bin; what has less is lifted to it
-_SHARPNESS = 2.0  # of the choice of the likeliest place: between two equally likely ones there is nothing
-_UPRIGHT = 0.078  # of the picture, up and down, over which the choice is averaged within slices: posts become straight
-_SUREST = 8.0  # logits of single rays, when they are averaged
 _LEAST_MET = (0.3, 0.25)  # of a ray's distance to the outline, and cells: with less inside it, smoothing loses it
 _POINTS_AT_ONCE = 1 << 18
 
@@ -48,10 +46,9 @@ def ask_rays(
         points = solid.frustum.points(uv, pose.expand(len(uv), -1), _BINS)
         logits = ask_points(solid, field, points.reshape(-1, 3), alpha.device).view(len(row), _BINS)
         outside = points.square().sum(-1) > 1
-        along = (torch.arange(_BINS) + 0.5) / _BINS * 2 - 1
         lacking[row, column] = (_SURE_LOGIT - logits.masked_fill(outside, -torch.inf).amax(dim=1)).clamp(min=0)
-        choice = _averaged_upright(logits, row, column, rays_px).masked_fill(outside, -torch.inf)
-        likeliest[row, column] = ((choice * _SHARPNESS).softmax(dim=1) * along).nansum(dim=1)
+        met = agreed_bins(logits.masked_fill(outside, -torch.inf), row, column, rays_px)
+        likeliest[row, column] = (met + 0.5) / _BINS * 2 - 1
     # Look-ups between the rim's rays and those beside it find the rim's.
     beside = F.max_pool2d((small > 0.25).float()[None], 3, stride=1, padding=1)[0] * (small <= 0.25)
     spread = F.avg_pool2d(torch.stack([likeliest, lacking, (small > 0.25).float()]), 3, stride=1, padding=1)
@@ -106,18 +103,6 @@ def _specks(inside: Float[Tensor, "N N N"]) -> Tensor:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # outside
     return torch.from_numpy((sizes < SMALLEST_PART * sizes.max())[labels] & (labels > 0))
-
-
-def _averaged_upright(
-    logits: Float[Tensor, "K bins"], row: Tensor, column: Tensor, rays_px: int
-) -> Float[Tensor, "K bins"]:
-    """Logits (K, D) of rays at (row, column), averaged with those above and below in the same slices."""
-    bins = logits.shape[1]
-    grid = np.zeros((bins + 1, rays_px, rays_px), dtype=np.float32)
-    grid[:bins, row, column] = logits.clamp(-_SUREST, _SUREST).mT.numpy()
-    grid[bins, row, column] = 1
-    total = ndimage.gaussian_filter1d(grid, _UPRIGHT * rays_px, axis=1, mode="constant")[:, row, column]
-    return torch.from_numpy(total[:bins] / total[bins]).mT
 
 
 def ask_points(solid: Solid, field: Any, points: Float[Tensor, "P 3"], device: torch.device) -> Float[Tensor, " P"]:

@@ -2,7 +2,7 @@ from itertools import permutations
 
 import torch
 
-from finetune.pictures import augmented, recoloured
+from finetune.pictures import augmented, recoloured, spotted
 
 
 def _frames(*shape: int) -> torch.Tensor:
@@ -58,3 +58,20 @@ def test_equal_draws_make_equal_pictures_whatever_torch_drew_before():
         made.append(augmented(rgba, torch.Generator().manual_seed(3)))
         torch.rand(7)
     assert torch.equal(*made)
+
+
+def test_spots_are_of_one_colour_on_a_quarter_of_the_pictures_and_leave_alpha():
+    pictures = _frames(200, 4, 32, 32)
+    painted = spotted(pictures, torch.Generator().manual_seed(0))
+    assert torch.equal(painted[:, 3], pictures[:, 3])
+    changed = (painted != pictures).any(dim=1)
+    spotty = changed.flatten(1).any(dim=1)
+    assert 35 <= spotty.sum() <= 65
+    white = 0
+    for picture, where in zip(painted[spotty], changed[spotty], strict=True):
+        colours = picture[:3, where]
+        assert (colours == colours[:, :1]).all()
+        assert where.float().mean() < 0.4
+        white += bool((colours == 1).all())
+    assert 0.3 < white / spotty.sum() < 0.7
+    assert torch.equal(painted, spotted(pictures, torch.Generator().manual_seed(0)))
