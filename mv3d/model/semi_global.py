@@ -16,8 +16,7 @@ from torch import Tensor
 _SUREST = 8.0  # logits of single rays
 _STEP, _JUMP = 2.0, 12.0  # logits that a neighbour one bin away costs, and one farther away
 _UPRIGHT = 4.0  # how much more they cost up and down: what stands upright is in one slice
-_SHARPNESS = 0.5  # of the mean over the bins around the best one, per logit
-_AROUND = np.arange(-2, 3)
+_ALIKE = 4.0  # logits more than the cheapest bin: so much do the others of one place cost at most
 
 
 def agreed_bins(
@@ -40,11 +39,17 @@ def agreed_bins(
         for way in (1, -1):
             lines, known = (np.moveaxis(x, axis, 0)[::way] for x in (cost, there))
             total += np.moveaxis(_along(lines, known, price)[::way], 0, axis)
-    found = total[row, column]
-    at = np.clip(found.argmin(axis=1)[:, None] + _AROUND, 0, found.shape[1] - 1)
-    near = np.take_along_axis(found, at, axis=1)
-    weight = np.exp(_SHARPNESS * (near.min(axis=1, keepdims=True) - near))
-    return torch.from_numpy(((weight * at).sum(axis=1) / weight.sum(axis=1)).astype(np.float32))
+    return _middles(total[row, column])
+
+
+def _middles(cost: Float32[np.ndarray, "K bins"]) -> Float[Tensor, " K"]:
+    """The middle of the bins around the cheapest one that cost little more, weighted by how little."""
+    more = cost - cost.min(axis=1, keepdims=True)
+    runs = np.cumsum(more > _ALIKE, axis=1)
+    run = np.take_along_axis(runs, more.argmin(axis=1)[:, None], axis=1)
+    weight = np.exp(-more) * ((runs == run) & (more <= _ALIKE))
+    middle = (weight * np.arange(cost.shape[1])).sum(axis=1) / weight.sum(axis=1)
+    return torch.from_numpy(middle.astype(np.float32))
 
 
 def _along(

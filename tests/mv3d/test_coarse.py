@@ -167,7 +167,7 @@ def test_a_surface_is_found_in_the_pictures_and_has_their_outline(network: Coars
         views = found.draw([picture.camera(64) for picture in shown], 64).views
         for picture, view in zip(shown, views, strict=True):
             drawn, seen = view[3] > 0, picture.rgba[3] > 0.5
-            assert (drawn & seen).sum() > 0.9 * (drawn | seen).sum()
+            assert (drawn & seen).sum() > 0.85 * (drawn | seen).sum()
 
 
 def test_gradients_reach_every_parameter():
