@@ -82,8 +82,8 @@ class CoarseStage:
     """The coarse network, against the space that objects fill."""
 
     loop: LoopConfig
-    data: tuple[Path, ...]
-    """Folders of orbit folders with ``--passes depth occupancy``."""
+    data: tuple[Path, ...] = ()
+    """Folders of orbit folders with ``--passes depth occupancy``: the run's ``data`` unless given."""
     network: CoarseConfig = field(default_factory=CoarseConfig)
     pretrained_backbone: bool = True
     frozen_stages: Annotated[int, Within(0, 7)] = 2
@@ -192,7 +192,8 @@ class RunConfig:
 
     def data_of(self, stage: str) -> tuple[Path, ...]:
         """The rendered folders that a stage learns from."""
-        return self.coarse.data if stage == "coarse" and self.coarse is not None else self.data
+        own = self.coarse.data if stage == "coarse" and self.coarse is not None else ()
+        return own or self.data
 
 
 def _default(config: Any, name: str) -> Any:
