@@ -10,7 +10,7 @@ from mv3d.lift.flattening import Array, SurfaceTriangles
 from mv3d.mesh import Mesh
 
 _GUTTER_PX = 2  # around charts, and one more for filters, so that neither these nor smaller copies mix them
-_FLATTEST = 0.25  # cost of a chart, of xatlas' 2: small and flat ones, which are found sooner, and join to rounder ones
+_FLATTEST = 1.0  # cost of a chart, of xatlas' 2: smaller and flatter ones are found sooner, and join to rounder ones
 _SHARED = (0.4, 0.3, 0.2)  # of its border: what a chart shares at least with the one that it joins, one after the other
 _FILLED = 0.65  # of a texture, as a rule
 _LONGEST = 0.8  # of a layout that is not square, the side that counts

@@ -104,4 +104,6 @@ def test_a_rough_surface_has_few_charts_that_fill_the_texture(rough: Mesh):
     assert area.sum() > 0.55
     assert abs(overlapping_share(uv * [SIZE_PX, -SIZE_PX] + [0, SIZE_PX], SIZE_PX)) < 0.01
     ratio = area / SurfaceTriangles.of(rough).area
-    assert np.percentile(ratio / np.median(ratio), [1, 99]) == pytest.approx([1, 1], abs=0.5)
+    low, high = np.percentile(ratio / np.median(ratio), [1, 99])
+    assert low > 0.5
+    assert high < 2
