@@ -18,11 +18,13 @@ printf '%s|%s|%s\\n' "$(basename "$0") $*" "$(ls -A "$HOME" | tr '\\n' ' ')" "$M
 case "$1 $2" in
   "-c import sys; print(sys.executable)") echo "$0" ;;
   "-m pip") echo "$TMPDIR" ;;
-  "-m venv") ls -A >"$LOG.there"; mkdir -p "$3/bin"
+  "-m venv") [ -e "$LOG.there" ] || ls -A >"$LOG.there"; mkdir -p "$3/bin"
              for name in python pip mv3d pytest ruff lint-imports pyright; do cp "$0" "$3/bin/$name"; done ;;
 esac
 [ "$(basename "$0") $*" != "$BROKEN" ]
 """
+
+PAGE_TESTS = "python -m pytest -n 0 -m slow tests/mv3d/test_page.py"
 
 
 def two_commands() -> list[str]:
@@ -45,6 +47,7 @@ def run_ci(tmp_path: Path):
     program.parent.mkdir()
     program.write_text(PROGRAM)
     program.chmod(0o755)
+    shutil.copy(program, program.with_name("chromium"))  # else one would be installed
     subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
     subprocess.run(["git", "add", "."], cwd=clone, check=True)
     (clone / "untracked.py").touch()
@@ -52,6 +55,7 @@ def run_ci(tmp_path: Path):
     def run(broken: str = "") -> tuple[int, str, list[list[str]]]:
         had = {"MV3D_CACHE": str(home), "HF_HOME": str(home), "PYTHONPATH": str(ROOT), "HOME": str(home)}
         given = {"LOG": str(tmp_path / "log"), "BROKEN": broken, "PYTHON": str(program), "TMPDIR": str(tmp_path)}
+        given["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run([clone / ".ci/run"], env=os.environ | had | given, capture_output=True, text=True)
         lines = [line.split("|") for line in (tmp_path / "log").read_text().splitlines()]
         return done.returncode, done.stdout + done.stderr, [line for line in lines if line[0].split()[1:2] != ["-c"]]
@@ -78,9 +82,17 @@ def test_ci_begins_with_readmes_commands_in_an_empty_home(run_ci, tmp_path: Path
             "python -m eval weights",
             "python -m mv3d.blender install",
             "pytest -m slow or weights or blender",
+            PAGE_TESTS,
         )
     ]
     assert places == sorted(places)
+
+
+def test_ci_fails_where_the_page_does(run_ci):
+    code, said, asked = run_ci(PAGE_TESTS)
+    assert code == 1, said
+    assert "FAILED: page_tests" in said
+    assert any(line[0].startswith("pip wheel") for line in asked)  # the rest is done
 
 
 @pytest.mark.parametrize("broken", ["mv3d orbit assets/chair.png", "pytest "])

@@ -71,6 +71,8 @@ class _Sight:
 
     def __init__(self, mesh: Mesh, points: Array, normals: Array, slack: float) -> None:
         self._mesh, self._points, self._normals, self._slack = mesh, points, normals, slack
+        self._height = (normals * points).sum(axis=1)
+        self._square = (points * points).sum(axis=1)
 
     def look(
         self, frame: NDArray[np.float32], camera: Camera, inner_px: NDArray[np.float32]
@@ -80,19 +82,30 @@ class _Sight:
         ``frame`` is square if its size is not the camera's. A colour's fourth number is how far to trust it: it is
         small at the outline, which lies ``inner_px`` (of the camera's pixels) away.
         """
-        towards = camera.position - self._points
-        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-        cosine = (self._normals * towards).sum(axis=1)
-        facing = np.flatnonzero(cosine > _GRAZING)
-        depth_camera = camera
-        if len(frame) != camera.height_px:
-            depth_camera = camera.resized(_PICTURE_DEPTH_PX, _PICTURE_DEPTH_PX)
-        seen = facing[_is_visible(self._mesh, depth_camera, self._points[facing], cosine[facing], self._slack)]
-        pixels, _ = camera.project(self._points[seen])
+        # Normals times the way to the camera, and its length, each by one product with a matrix: there are many points.
+        above = self._normals @ camera.position - self._height
+        away = np.sqrt(self._square - self._points @ (2 * camera.position) + camera.position @ camera.position)
+        facing = np.flatnonzero(above > _GRAZING * away)
+        cosine = above[facing] / away[facing]
+        depth_px = camera.height_px if len(frame) == camera.height_px else _PICTURE_DEPTH_PX
+        pixels, depth = camera.project(self._points[facing])
+        front = self._front(camera.resized(depth_px, depth_px), pixels * (depth_px / camera.height_px))
+        slope = np.sqrt(1 - np.minimum(cosine, 1) ** 2) / cosine
+        pixel = 2 * depth / (camera.focal_px * (depth_px / camera.height_px))
+        visible = (depth > 0) & (depth < front + self._slack + slope * pixel)
+        seen, pixels, cosine = facing[visible], pixels[visible], cosine[visible]
         colours = _sample(frame, pixels * (len(frame) / camera.height_px))
         inner = _sample(inner_px[..., None], pixels)[:, 0]
         colours[:, 3] *= np.clip(inner / _FROM_OUTLINE_PX, 0.01, 1)
-        return seen, colours, cosine[seen]
+        return seen, colours, cosine
+
+    def _front(self, camera: Camera, pixels: Array) -> Array:
+        """The depth (P,) of what is in front at pixel positions (P, 2), or right beside; all is hidden beyond it."""
+        nearest = ndimage.minimum_filter(render_depth(self._mesh, camera), size=3)
+        columns, rows = np.floor(pixels).astype(int).T
+        on_picture = (columns >= 0) & (columns < camera.width_px) & (rows >= 0) & (rows < camera.height_px)
+        front = nearest[rows.clip(0, camera.height_px - 1), columns.clip(0, camera.width_px - 1)]
+        return np.where(on_picture, front, -np.inf)
 
 
 def _lend(colours: Array, known: NDArray[np.bool_], points: Array) -> None:
@@ -106,25 +119,29 @@ def _lend(colours: Array, known: NDArray[np.bool_], points: Array) -> None:
         colours[~known] = (lent * closeness[..., None]).sum(axis=1) / closeness.sum(axis=1, keepdims=True)
 
 
-def _is_visible(mesh: Mesh, camera: Camera, points: Array, cosine: Array, slack: float) -> NDArray[np.bool_]:
-    """Whether nothing lies in front of surface points; next to something nearer does not count as visible."""
-    depth_picture = ndimage.minimum_filter(render_depth(mesh, camera), size=3)
-    pixels, depth = camera.project(points)
-    columns, rows = np.floor(pixels).astype(int).T
-    on_picture = (columns >= 0) & (columns < camera.width_px) & (rows >= 0) & (rows < camera.height_px) & (depth > 0)
-    front = depth_picture[rows.clip(0, camera.height_px - 1), columns.clip(0, camera.width_px - 1)]
-    slope = np.sqrt(1 - np.minimum(cosine, 1) ** 2) / cosine
-    return on_picture & (depth < front + slack + 2 * slope * depth / camera.focal_px)
-
-
 def _sample(picture: NDArray[np.float32], pixels: Array) -> NDArray[np.float32]:
     """Look a picture (H, W, C) up bilinearly at pixel positions (P, 2), (P, C); RGBA comes back with straight alpha."""
     is_rgba = picture.shape[-1] == 4
     if is_rgba:
         picture = np.concatenate([picture[..., :3] * picture[..., 3:], picture[..., 3:]], axis=-1)
-    at = pixels.T[::-1] - 0.5
-    channels = [ndimage.map_coordinates(picture[..., c], at, order=1, mode="nearest") for c in range(picture.shape[-1])]
-    out = np.stack(channels, axis=-1)
+    height, width, channels = picture.shape
+    at = np.clip(pixels.astype(np.float32) - 0.5, 0, np.array([width - 1, height - 1], dtype=np.float32))
+    left, upper = np.minimum(at.astype(np.int64), [max(width - 2, 0), max(height - 2, 0)]).T
+    right, down = (at[:, 0] - left)[:, None].astype(np.float32), (at[:, 1] - upper)[:, None].astype(np.float32)
+    flat, first = picture.reshape(-1, channels), upper * width + left
+    to_right, below = min(1, width - 1), width * min(1, height - 1)
+
+    def between(row: NDArray[np.int64]) -> NDArray[np.float32]:
+        begin, end = np.take(flat, row, axis=0), np.take(flat, row + to_right, axis=0)
+        end -= begin
+        end *= right
+        begin += end
+        return begin
+
+    out, lower = between(first), between(first + below)
+    lower -= out
+    lower *= down
+    out += lower
     if is_rgba:
         out[:, :3] /= np.maximum(out[:, 3:], 1e-6)
     return out

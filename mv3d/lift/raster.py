@@ -44,7 +44,8 @@ def rasterize(corners_px: Array, corner_depth: Array, width_px: int, height_px: 
         for chunk in np.unique(chunk_of_face)
     ] or [_hits(np.arange(0), corners_px, corner_depth, lower, spans)]
     columns, rows, faces, barycentric, depth = (np.concatenate(parts) for parts in zip(*hits, strict=True))
-    nearest_last = np.argsort(-depth, kind="stable")
+    is_flat = len(depth) == 0 or depth.min() == depth.max()
+    nearest_last = np.arange(len(depth)) if is_flat else np.argsort(-depth, kind="stable")
     winner = np.full((height_px, width_px), -1)
     winner[rows[nearest_last], columns[nearest_last]] = nearest_last  # the last of equal indices stays
     kept = winner[winner >= 0]
@@ -69,12 +70,14 @@ def _hits(faces: NDArray[np.int64], corners_px: Array, corner_depth: Array, lowe
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     column = lower[face, 0] + place % np.maximum(spans[face, 0], 1)
     row = lower[face, 1] + place // np.maximum(spans[face, 0], 1)
-    a, b, c = (corners_px[face, k] for k in range(3))
-    x, y = column + 0.5, row + 0.5
-    twice_area = _cross(b - a, c - a)
+    origin = corners_px[:, 0]
+    to_next, to_last = corners_px[:, 1] - origin, corners_px[:, 2] - origin
+    twice_area = _cross(to_next, to_last)
     with np.errstate(divide="ignore", invalid="ignore"):  # degenerate triangles have no inside
-        weight_b = ((x - a[:, 0]) * (c[:, 1] - a[:, 1]) - (y - a[:, 1]) * (c[:, 0] - a[:, 0])) / twice_area
-        weight_c = ((y - a[:, 1]) * (b[:, 0] - a[:, 0]) - (x - a[:, 0]) * (b[:, 1] - a[:, 1])) / twice_area
+        per_px = np.concatenate([to_last, to_next], axis=1) / twice_area[:, None]
+        x, y = column + 0.5 - origin[face, 0], row + 0.5 - origin[face, 1]
+        weight_b = x * per_px[face, 1] - y * per_px[face, 0]
+        weight_c = y * per_px[face, 2] - x * per_px[face, 3]
     weights = np.stack([1 - weight_b - weight_c, weight_b, weight_c], axis=1)
     inside = (weights >= _EDGE).all(axis=1)
     weights, face = weights[inside], face[inside]
