@@ -15,6 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, 
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from mv3d.camera_paths import named_path
 from mv3d.cameras import static_orbit
 from mv3d.conventions import to_plucker
 from mv3d.errors import Mv3dError
@@ -173,7 +174,9 @@ def test_a_stock_model_makes_clips_and_one_of_orbits_follows_cameras(wan):
 def test_what_wan_cannot_be_asked_is_one_line(wan):
     taught = replace(wan, facts=replace(wan.facts, turns=True))
     picture = blocky_picture(4, SIZE_PX)
+    zoomed = named_path("zoom", 5, 10.0)
     for settings, words in [
+        (GenerateSettings(5, 10.0, path=zoomed), "from one distance, through one lens .* camera 1 of the path"),
         (GenerateSettings(4, 10.0), "1 or 5"),
         (GenerateSettings(5, 10.0, decode_chunk=2), "leave decode_chunk out"),
         (GenerateSettings(5, 10.0, preview=True), "no coarse stage"),
@@ -183,7 +186,8 @@ def test_what_wan_cannot_be_asked_is_one_line(wan):
 
 
 @torch.no_grad()
-def test_16_bits_on_a_cpu_are_multiplied_in_32(wan_folder):
+def test_16_bits_on_a_cpu_are_multiplied_in_32(wan_folder, monkeypatch):
+    monkeypatch.setattr("mv3d.model.loading.multiplies_bfloat16", lambda: False)
     kept = small(load_ready_model(str(wan_folder), "cpu", ModelOptions("bf16")))
     wide = small(load_wan(wan_folder, "x", dtype=torch.bfloat16))
     nn.Module.to(wide.transformer, torch.float32)
@@ -191,6 +195,15 @@ def test_16_bits_on_a_cpu_are_multiplied_in_32(wan_folder):
     assert torch.equal(*frames)
     assert kept.transformer.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
     assert kept.transformer.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_where_bfloat16_is_multiplied_the_views_are_those_of_diffusers_numbers(wan_folder, monkeypatch):
+    monkeypatch.setattr("mv3d.model.loading.multiplies_bfloat16", lambda: True)
+    native = small(load_ready_model(str(wan_folder), "cpu", ModelOptions("bf16")))
+    same = small(load_wan(wan_folder, "x", dtype=torch.bfloat16))
+    frames = [sample_clip(model, PICTURE, CAMERAS, SampleSettings(5, seed=1)) for model in (native, same)]
+    assert torch.equal(*frames)
 
 
 @torch.no_grad()
