@@ -19,7 +19,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -36,14 +35,12 @@ from mv3d.model.conditioning import Conditions, poses_of  # noqa: E402
 from mv3d.model.decoding import decode_clip  # noqa: E402
 from mv3d.model.denoiser import Denoiser  # noqa: E402
 from mv3d.model.loading import load_ready_model  # noqa: E402
-from mv3d.model_options import Dtype, ModelOptions  # noqa: E402
+from mv3d.model_options import ModelOptions  # noqa: E402
 from mv3d.orbit import Facts, Orbit, save_orbit  # noqa: E402
 from tests.mv3d.blocks import TABLE, view_boxes  # noqa: E402
 
 
-def measure(
-    folder: Path, out: Path, *, views: int, size_px: int, steps: int, parts: list[str], dtype: Dtype = "auto"
-) -> None:
+def measure(folder: Path, out: Path, *, views: int, size_px: int, steps: int, parts: list[str]) -> None:
     """Measure the parts that ``out`` does not hold yet, each a line of it.
 
     Raises:
@@ -53,7 +50,7 @@ def measure(
     orbits = work / f"orbits-{views}-{size_px}"
     if not orbits.exists():
         write_orbit(orbits, views, size_px)
-    commands = make_commands(folder, orbits, views=views, size_px=size_px, steps=steps, dtype=dtype)
+    commands = make_commands(folder, orbits, views=views, size_px=size_px, steps=steps)
     unknown = [part for part in parts if part not in commands]
     if unknown:
         raise Mv3dError(f"there is no part {unknown[0]}; there are {', '.join(commands)}", argument="parts")
@@ -71,14 +68,11 @@ def measure(
         print(found, flush=True)
 
 
-def make_commands(
-    folder: Path, orbits: Path, *, views: int, size_px: int, steps: int, dtype: Dtype = "auto"
-) -> dict[str, list[str | Path]]:
-    """Of each part, the words behind ``python``; ``dtype`` is of what draws, see `ModelOptions`."""
+def make_commands(folder: Path, orbits: Path, *, views: int, size_px: int, steps: int) -> dict[str, list[str | Path]]:
+    """Of each part, the words behind ``python``."""
     work, orbit = folder / "work", orbits / "box/table/0"
     picture = orbit / "frames/000.png"
-    numbers = [] if dtype == "auto" else ["--dtype", dtype]
-    asked = ["--num-views", str(views), "--steps", str(steps), "--keep-framing", "--overwrite", *numbers]
+    asked = ["--num-views", str(views), "--steps", str(steps), "--keep-framing", "--overwrite"]
     loop = {"steps": 1, "batch_size": 1, "accumulate": 1, "bfloat16": False, "save_every": 1, "validate_every": 9}
     changed = {
         **{"base": folder / SVD, "data": orbits, "run": work / f"run-{views}-{size_px}", "validation_objects": 0},
@@ -87,11 +81,11 @@ def make_commands(
         **{f"diffusion.loop.{key}": value for key, value in loop.items()},
     }
     sets = [word for key, value in changed.items() for word in ("--set", f"{key}={value}")]
-    sized = ["--views", str(views), "--size", str(size_px), *numbers]
+    sized = ["--views", str(views), "--size", str(size_px)]
     own = "benchmarks/full_size.py"
     return {
-        "load-svd": [own, "load", folder / SVD, *numbers],
-        "load-sv3d": [own, "load", folder / SV3D, *numbers],
+        "load-svd": [own, "load", folder / SVD],
+        "load-sv3d": [own, "load", folder / SV3D],
         "lift": ["-m", "mv3d.cli", "lift", orbit, "-o", work / "mesh.glb", "--method", "hull"],
         "pass-sv3d": [own, "pass", folder / SV3D, *sized],
         "pass-svd": [own, "pass", folder / SVD, *sized],
@@ -118,9 +112,9 @@ def write_orbit(folder: Path, views: int, size_px: int) -> None:
 
 
 @torch.no_grad()
-def work_piece(piece: str, name: Path, views: int, size_px: int, dtype: Dtype = "auto") -> None:
+def work_piece(piece: str, name: Path, views: int, size_px: int) -> None:
     """Load a model, and estimate a clip once, or decode one; raises `Mv3dError` for frames that are not finite."""
-    model = load_ready_model(str(name), "cpu", ModelOptions(dtype))
+    model = load_ready_model(str(name), "cpu", ModelOptions())
     assert isinstance(model, OrbitModel), "SVD or SV3D"
     generator = torch.Generator().manual_seed(0)
     side = size_px // 2 ** (len(model.vae.config["block_out_channels"]) - 1)
@@ -139,7 +133,7 @@ def work_piece(piece: str, name: Path, views: int, size_px: int, dtype: Dtype = 
         if not bool(estimate.isfinite().all()):
             raise Mv3dError(f"the UNet of {name} overflows")
     if piece == "decode":
-        decode_clip(model.vae, clip[0].to(model.vae.dtype))
+        decode_clip(model.vae, clip[0])
 
 
 def main() -> None:
@@ -153,17 +147,16 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=21)
     parser.add_argument("--size", type=int, default=576, help="pixels; of whole orbits and clips it is the model's own")
     parser.add_argument("--steps", type=int, default=2, help="of sampling")
-    parser.add_argument("--dtype", default="auto", choices=get_args(Dtype), help="of what draws, as of mv3d orbit")
     parser.add_argument("--parts", nargs="*", default=[], help="that are measured; all if none is named")
     options = parser.parse_args()
     folder = options.folder.resolve()
     if options.work == "write":
         write_models(folder, options.models, narrow=options.narrow)
     elif options.work == "measure":
-        sizes = {"views": options.views, "size_px": options.size, "steps": options.steps}
-        measure(folder, options.out, **sizes, parts=options.parts, dtype=options.dtype)
+        chosen = {"parts": options.parts, "views": options.views, "size_px": options.size, "steps": options.steps}
+        measure(folder, options.out, **chosen)
     else:
-        work_piece(options.work, folder, options.views, options.size, options.dtype)
+        work_piece(options.work, folder, options.views, options.size)
 
 
 if __name__ == "__main__":

@@ -115,17 +115,13 @@ def _cores() -> int:
 
 def _numbers(torch: Any) -> Finding:
     """How fast products are, by the types of numbers; measured, since that is what counts."""
-    from mv3d.model.placement import multiplies_bfloat16
-
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     rates = {}
     for name in ("float32", "float16", "bfloat16"):
         rates[name] = _rate(torch, device, getattr(torch, name))
     text = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
     advice = None
-    if device == "cpu" and multiplies_bfloat16():
-        advice = "--dtype bf16 multiplies in it here: models of SVD's size take less time, and round more, than by auto"
-    elif device == "cpu" and rates["bfloat16"] < rates["float32"]:
+    if device == "cpu" and rates["bfloat16"] < rates["float32"]:
         advice = (
             "no fast 16 bits here: mv3d keeps weights in them and multiplies in float32; train with bfloat16: false"
         )

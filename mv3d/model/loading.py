@@ -19,7 +19,6 @@ from mv3d.model.placement import (
     compile_network,
     compute_in_float32,
     explained_memory,
-    multiplies_bfloat16,
     place_by_layers,
     weights_dtype,
 )
@@ -54,10 +53,7 @@ def load_ready_model(
     place = resolve_model(name, options.revision)
     half = torch.bfloat16 if is_wan_folder(place) else torch.float16
     dtype = weights_dtype(options.dtype, _count_parameters(place), half)
-    # Asked for by name, bfloat16 is multiplied where a CPU can: twice as fast, and coarser; auto is to be exact.
-    native = options.dtype == "bf16" and multiplies_bfloat16()
-    widened = placement.device.type == "cpu" and dtype != torch.float32 and not native
-    if options.compile and widened:
+    if options.compile and placement.device.type == "cpu" and dtype != torch.float32:
         raise Mv3dError(
             "on a CPU weights of 16 bits are multiplied in float32 layer by layer, and compile wants whole networks; "
             "take dtype fp32, or leave compile out",
@@ -67,19 +63,19 @@ def load_ready_model(
         model = load_any_model(name, "cpu", dtype, options.revision)
         if loras:
             model = with_loras(model, loras, fuse=fuse)
-        model = place_model(model, placement, widened=widened)
+        model = place_model(model, placement)
     if options.compile:
         compile_network(model.network, placement)
     return model
 
 
-def place_model(model: Model, placement: Placement, *, widened: bool = False) -> Model:
+def place_model(model: Model, placement: Placement) -> Model:
     """Bring a model that lies in main memory to where it computes; it is not to be used otherwise afterwards.
 
-    If ``widened``, weights of 16 bits are multiplied as float32 (`mv3d.model.placement.compute_in_float32`).
+    Weights of 16 bits are multiplied as float32 on a CPU (`mv3d.model.placement.compute_in_float32`).
     """
     networks = model.large_networks
-    if widened:
+    if placement.device.type == "cpu":
         for network in networks:
             stored = {p.dtype for p in network.parameters()} - {torch.float32}
             if stored:

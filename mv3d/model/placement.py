@@ -51,11 +51,6 @@ def weights_dtype(dtype: Dtype, num_parameters: int, half: torch.dtype = torch.f
     return _DTYPES[dtype]
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for products of bfloat16 (AVX512-BF16); without them it is many times slower."""
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
-
-
 # -------------------------------------------------------------------------------------------------
 # Less than all of a network at a time.
 

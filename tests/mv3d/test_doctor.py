@@ -110,14 +110,11 @@ def test_slow_16_bits_are_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr("mv3d.doctor._rate", lambda _, __, dtype: rates[dtype])
-    monkeypatch.setattr("mv3d.model.placement.multiplies_bfloat16", lambda: False)
     line = found("products")
     assert line.text == "float32 60, float16 1, bfloat16 8 GFLOP/s a core"
     assert "multiplies in float32" in str(line.advice)
     rates[torch.bfloat16] = 90.0
     assert found("products").advice is None
-    monkeypatch.setattr("mv3d.model.placement.multiplies_bfloat16", lambda: True)
-    assert "--dtype bf16 multiplies in it here" in str(found("products").advice)
 
 
 Memory = namedtuple("Memory", "total available")
