@@ -15,7 +15,8 @@ import argparse
 import math
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,6 @@ def work_out(
     """
     with torch.device("meta"):
         made = make_networks(kind, width)
-    products = torch.float32 if device.type == "cpu" else dtype
     size = dtype.itemsize
     layers = [_count(module.parameters(recurse=False)) for module in made.unet.modules()]
     weights = {name: size * _count(getattr(made, name).parameters()) for name in ("unet", "vae")}
@@ -129,13 +129,11 @@ def work_out(
     for name in ("encode", "sample", "decode"):
         asked = {"sample": apart, "decode": decode_chunk}.get(name)
         of = "" if name == "sample" else kind
-        key = (name, of, views, size_px, asked, products, str(width), device.type)
+        key = (name, of, views, size_px, asked, dtype, str(width), device.type)
         if key not in _KNOWN:
-            _KNOWN[key] = _peak_of(name, made, views, size_px, apart, decode_chunk, products, device)
+            _KNOWN[key] = _peak_of(name, made, views, size_px, apart, decode_chunk, dtype, device)
         stages[name] = _KNOWN[key]
-    if size < 4 and device.type == "cpu":
-        stages["sample"] += 4 * max(layers)  # of one layer at a time the weights as float32
-    elif dtype == torch.float16:
+    if dtype == torch.float16 and device.type != "cpu":
         stages["encode"] += weights["vae"]  # the encoder of pictures works in float32
     return Need(weights, size * max(layers), stages)
 
@@ -151,10 +149,13 @@ def _peak_of(
     size_px: int,
     apart: bool,
     decode_chunk: int | None,
-    products: torch.dtype,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> int:
-    with FakeTensorMode(), torch.no_grad(), _FusedAttention():
+    is_widened = device.type == "cpu" and dtype.itemsize < 4
+    products = torch.float32 if is_widened else dtype
+    widened = _widened(made.unet, dtype, device) if is_widened else nullcontext()
+    with FakeTensorMode(), torch.no_grad(), _FusedAttention(), widened:
         _place(made.unet, products, device)
         _place(made.vae, torch.float32 if name == "encode" else products, device)
         work = stages_of(made, views, size_px, apart, decode_chunk, device)[name]
@@ -228,6 +229,31 @@ class _FusedAttention(TorchFunctionMode):
             query, _, value = args[:3]
             return query.new_empty(*query.shape[:-1], value.shape[-1])
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _widened(network: nn.Module, stored: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Have layers take what those of `compute_in_float32` take within the block.
+
+    A layer's weights are in float32 in place of 16 bits while it works, and in both behind its work.
+    """
+    more: dict[nn.Module, Tensor] = {}
+
+    def before(layer: nn.Module, _: object) -> None:
+        more[layer] = torch.empty(_count(layer.parameters(recurse=False)), dtype=stored, device=device)
+
+    def after(layer: nn.Module, *_: object) -> None:
+        wide = more.pop(layer)
+        torch.empty_like(wide)  # for a moment
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    handles = [layer.register_forward_pre_hook(before) for layer in layers]
+    handles += [layer.register_forward_hook(after) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _LiveByPart(TorchDispatchMode):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import resolve_model
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser, weighted_error
+from mv3d.model.hub import would_be_downloaded
 from mv3d.model.lora import OrbitNetwork, add_lora, train_pose_columns
 from mv3d.model.stability import read_unet_config
 from mv3d.model.unet import OrbitUNet
@@ -219,7 +219,7 @@ def _with_teacher(found: StepCost, stage: DiffusionStage) -> StepCost:
 
 def _base_config(base: str) -> tuple[dict[str, Any], str, int]:
     """A UNet's config, where it is from, and the pictures' size; what is only on the hub is taken to be SVD's."""
-    if base.count("/") == 1 and not Path(base).expanduser().exists():
+    if would_be_downloaded(base):
         return {}, f"{base}, taken to be of SVD's size (it is not here to be read)", 576
     place = resolve_model(base)
     if place.is_file():

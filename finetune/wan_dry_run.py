@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from finetune.config import RunConfig
 from finetune.wan_networks import check_wan_config
 from mv3d.model.facts import FACTS_KEY
 from mv3d.model.flow import FlowConditions, flow_error
-from mv3d.model.hub import resolve_model
+from mv3d.model.hub import resolve_model, would_be_downloaded
 from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.wan_checkpoints import WAN_PX, is_wan_folder
 from mv3d.model.wan_prompt import NUM_TOKENS
@@ -24,8 +22,8 @@ _CELL_PX = 16  # of TI2V-5B's autoencoder
 
 def looks_like_wan(base: str) -> bool:
     """Whether a base is Wan; one on the hub, which is not downloaded for this, by its name."""
-    if _is_on_hub(base):
-        return base.rpartition("/")[2].lower().startswith("wan")
+    if would_be_downloaded(base):
+        return base.split("/")[1].lower().startswith("wan")
     return is_wan_folder(resolve_model(base))
 
 
@@ -38,7 +36,7 @@ def make_wan_network(config: RunConfig, base: str) -> tuple[OrbitTransformer, in
     check_wan_config(config)
     stage, source, resolution_px, cell_px = config.diffusion, base, WAN_PX, _CELL_PX
     known, has_poses = {}, False
-    if _is_on_hub(base):
+    if would_be_downloaded(base):
         source = f"{base}, taken to be of TI2V-5B's size (it is not here to be read)"
     else:
         place = resolve_model(base)
@@ -63,7 +61,3 @@ def wan_loss(network: OrbitTransformer, num_views: int, size: int, batch: int, *
     conditions = FlowConditions(clean[:, :, :1], torch.empty(batch, NUM_TOKENS, config["text_dim"]), rays)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         return flow_error(network, clean, torch.empty_like(clean), torch.empty(batch), conditions).mean()
-
-
-def _is_on_hub(base: str) -> bool:
-    return base.count("/") == 1 and not Path(base).expanduser().exists()

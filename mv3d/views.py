@@ -99,8 +99,9 @@ class ObjectViews:
         framing = framing_camera(camera, OBJECT_RADIUS, size_px)
         if self.thing is None and (abs(camera.radius - DEFAULT_RADIUS) > _SAME_PLACE or not is_alike(camera, framing)):
             raise Mv3dError(
-                f"{self.model.facts.name} is told azimuth and elevation only, and has no surface to draw: camera "
-                f"{view} of the path has another distance, lens or direction; take path turn, swing, spiral or top",
+                f"{self.model.facts.name} makes views from one distance, through one lens and towards the object's "
+                f"middle, and has no surface to draw others of: camera {view} of the path has another distance, lens "
+                "or direction; take path turn, swing, spiral or top",
                 argument="path",
             )
         return framing

@@ -37,14 +37,27 @@ def resolve_model(name_or_folder: str | Path, revision: str | None = None) -> Pa
         )
     if place is not None:
         return place
-    if isinstance(name_or_folder, str) and name_or_folder[:1] not in ("", ".", "~", "/"):
-        parts = name_or_folder.split("/")
-        if len(parts) == 2 or (len(parts) == 3 and parts[2].endswith(".safetensors")):
-            return _download("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision)
+    if (named := _hub_name(name_or_folder)) is not None:
+        return _download(*named, revision)
     raise Mv3dError(
         f"there is no model {name_or_folder!s}; give '{MINI}', a model folder, a .safetensors file of SV3D or SVD, "
         "or owner/name or owner/name/FILE.safetensors on the hub"
     )
+
+
+def would_be_downloaded(name_or_folder: str | Path) -> bool:
+    """Whether a model's name means one on the hub, since nothing of this name is on this machine."""
+    return _place_here(name_or_folder) is None and _hub_name(name_or_folder) is not None
+
+
+def _hub_name(name_or_folder: str | Path) -> tuple[str, str | None] | None:
+    """A repository, and the file that is named of it; None for what cannot be on the hub."""
+    if not isinstance(name_or_folder, str) or name_or_folder[:1] in ("", ".", "~", "/"):
+        return None
+    parts = name_or_folder.split("/")
+    if len(parts) == 2:
+        return name_or_folder, None
+    return ("/".join(parts[:2]), parts[2]) if len(parts) == 3 and parts[2].endswith(".safetensors") else None
 
 
 def _place_here(name_or_folder: str | Path) -> Path | None:

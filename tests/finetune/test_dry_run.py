@@ -71,6 +71,22 @@ def test_a_dry_run_says_what_it_would_take(name, capsys):
 
 
 @pytest.mark.slow
+def test_a_base_on_the_hub_is_not_downloaded_to_be_estimated(monkeypatch):
+    from finetune.read_config import load_config
+
+    base = "stabilityai/sv3d/sv3d_p.safetensors"
+
+    def refuse(*asked: object, **how: object) -> None:
+        raise AssertionError(f"{asked} was asked for")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    sizes = [f"base={base}", "num_views=2", "resolution_px=64"]
+    found = describe(load_config(Path("configs/svd_mv_lora.yaml"), sizes))
+    assert found["network"] == f"{base}, taken to be of SVD's size (it is not here to be read)"
+    assert found["parameters_million"] == pytest.approx(1526, abs=5)
+
+
+@pytest.mark.slow
 def test_lpips_discriminator_and_decoder_count():
     from finetune.read_config import load_config
 

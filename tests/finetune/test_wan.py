@@ -20,6 +20,7 @@ from finetune.dry_run import describe
 from finetune.processes import MicroBatch
 from finetune.read_config import load_config
 from finetune.stages.flow import FlowTraining
+from finetune.wan_dry_run import looks_like_wan
 from finetune.wan_networks import make_wan_trainee
 from mv3d.cli import main as mv3d
 from mv3d.conventions import from_nerfstudio
@@ -341,6 +342,18 @@ def test_the_recipe_fits_a_card_of_16_gb(capsys):
     assert found["memory_gib"]["weights"] == pytest.approx(9.5, abs=0.1)
     assert found["memory_gib"]["activations"] == pytest.approx(1.55, abs=0.1)
     assert found["card"].startswith("16 GB suffice, ")
+
+
+def test_a_base_on_the_hub_is_wan_by_its_name_alone(monkeypatch):
+    def refuse(*asked: object, **how: object) -> None:
+        raise AssertionError(f"{asked} was asked for")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    assert looks_like_wan("Wan-AI/Wan2.2-TI2V-5B-Diffusers")
+    assert looks_like_wan("someone/wan_orbits/model.safetensors")
+    assert not looks_like_wan("wan/sv3d/sv3d_p.safetensors")
+    with pytest.raises(Mv3dError, match="there is no model ./wan"):  # a folder that is not here
+        looks_like_wan("./wan/base")
 
 
 def test_a_dry_run_of_a_folder_reads_its_sizes(recipe):

@@ -169,7 +169,7 @@ def test_a_model_without_a_surface_says_what_it_cannot_be_told(model, picture):
     told = replace(model, volume=None, unet=OrbitUNet(**TINY_UNET, pose_embed_dim=16).eval())
     swung = generate(picture, told, _settings(named_path("swing", 3, 12.0))).orbit
     assert len(swung) == 3
-    with pytest.raises(Mv3dError, match="tiny is told azimuth and elevation only, .* camera 1 of the path") as error:
+    with pytest.raises(Mv3dError, match="tiny makes views from one distance, .* camera 1 of the path") as error:
         generate(picture, told, _settings(named_path("zoom", 3, 12.0)))
     assert error.value.argument == "path"
     with pytest.raises(Mv3dError, match="tiny makes views of 32 px; ask for no more"):

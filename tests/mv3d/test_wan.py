@@ -15,6 +15,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, 
 from torch import nn
 from transformers import AutoTokenizer, UMT5EncoderModel
 
+from mv3d.camera_paths import named_path
 from mv3d.cameras import static_orbit
 from mv3d.conventions import to_plucker
 from mv3d.errors import Mv3dError
@@ -173,7 +174,9 @@ def test_a_stock_model_makes_clips_and_one_of_orbits_follows_cameras(wan):
 def test_what_wan_cannot_be_asked_is_one_line(wan):
     taught = replace(wan, facts=replace(wan.facts, turns=True))
     picture = blocky_picture(4, SIZE_PX)
+    zoomed = named_path("zoom", 5, 10.0)
     for settings, words in [
+        (GenerateSettings(5, 10.0, path=zoomed), "from one distance, through one lens .* camera 1 of the path"),
         (GenerateSettings(4, 10.0), "1 or 5"),
         (GenerateSettings(5, 10.0, decode_chunk=2), "leave decode_chunk out"),
         (GenerateSettings(5, 10.0, preview=True), "no coarse stage"),
