@@ -37,7 +37,7 @@ def agreed_bins(
     total = -3 * cost  # counted by each of four ways, and once is right (Drory et al. 2014)
     for axis, price in ((0, _UPRIGHT), (1, 1.0)):
         for way in (1, -1):
-            lines, known = (np.moveaxis(x, axis, 0)[::way] for x in (cost, there))
+            lines, known = np.moveaxis(cost, axis, 0)[::way], np.moveaxis(there, axis, 0)[::way]
             total += np.moveaxis(_along(lines, known, price)[::way], 0, axis)
     return _middles(total[row, column])
 
