@@ -8,7 +8,7 @@ from __future__ import annotations
 
 PREDICTION = 3
 """Of predicted views: `mv3d.generate`, `mv3d.model`, `mv3d.pixels`, `mv3d.cameras`; and `eval.benchmark.predict`."""
-LIFTING = 3
+LIFTING = 4
 """Of lifted meshes and their scores: `mv3d.lift`, `eval.meshes.lifting`, `eval.metrics.geometry`."""
 SCORING = 1
 """Of scores of views: `eval.scoring.score`, `eval.metrics`."""
