@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mv3d.errors import Mv3dError
+from mv3d.model.autoencoder import RgbaAutoencoder
 from mv3d.model.hub import resolve_model
 from mv3d.model.lora import LoraUse, with_loras
 from mv3d.model.models import AnyModel, Model, load_any_model
@@ -72,12 +73,13 @@ def load_ready_model(
 def place_model(model: Model, placement: Placement) -> Model:
     """Bring a model that lies in main memory to where it computes; it is not to be used otherwise afterwards.
 
-    Weights of 16 bits are multiplied as float32 on a CPU (`mv3d.model.placement.compute_in_float32`), and the
-    autoencoder's are laid out with channels last, with which it takes three quarters of the time there.
+    Weights of 16 bits are multiplied as float32 on a CPU (`mv3d.model.placement.compute_in_float32`), and those of the
+    small model's autoencoder are laid out with channels last, with which it takes three quarters of the time there.
     """
     networks = model.large_networks
     if placement.device.type == "cpu":
-        _lay_channels_last(model.vae)
+        if isinstance(model.vae, RgbaAutoencoder):  # of the others sums are diffusers' own, to the last bit
+            _lay_channels_last(model.vae)
         for network in networks:
             stored = {p.dtype for p in network.parameters()} - {torch.float32}
             if stored:
