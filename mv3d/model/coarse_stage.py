@@ -15,9 +15,9 @@ from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
 from mv3d.model.carving import CarvedSolid
-from mv3d.model.coarse import CoarseNet, Field, Pictures
+from mv3d.model.coarse import CoarseNet, Pictures
 from mv3d.model.drawing import Coloured, draw_views, filled_colours, frame_radius
-from mv3d.model.fused_volume import FusedVolume, TurnedField
+from mv3d.model.fused_fields import FusedFields, TurnedField
 from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume
@@ -82,45 +82,36 @@ def find_object(network: CoarseVolume | CoarseNet, pictures: Sequence[PosedPictu
     """Find the surface of an object that pictures show.
 
     Args:
-        network: the coarse one. A volume sees one picture, so of several each is completed by itself, and their fields
-            are mixed; a `CoarseNet` sees all. Either way the silhouettes of all carve (`mv3d.model.carving`).
+        network: the coarse one. Of several pictures it completes each by itself; the fields are mixed, and the
+            silhouettes of all carve (`mv3d.model.carving`).
         pictures: the first one's azimuth is 0; their pixels paint the surface.
     """
     first = pictures[0]
-    if isinstance(network, CoarseNet):
-        solid, field = network, _seen_together(network, pictures)
-    else:
-        solid, field = FusedVolume(network), [_flip_averaged(network, picture) for picture in pictures]
+    solid = FusedFields(network)
+    fields = [_flip_averaged(network, picture) for picture in pictures]
     surface = extract_field(
-        solid if len(pictures) == 1 else CarvedSolid(solid, field, pictures[1:]),
-        field,
+        solid if len(pictures) == 1 else CarvedSolid(solid, fields, pictures[1:]),
+        fields,
         first.rgba[3],
         radians(first.elevation_deg),
     )
-    return CoarseObject(surface, solid, field, tuple(pictures))
+    return CoarseObject(surface, solid, fields, tuple(pictures))
 
 
-def _seen_together(network: CoarseNet, pictures: Sequence[PosedPicture]) -> Field:
-    wanted = network.config.picture_px
-    rgba = torch.stack([picture.rgba for picture in pictures])
-    small = rgba
-    if rgba.shape[-1] != wanted:
-        small = F.interpolate(rgba, (wanted, wanted), mode="bilinear", antialias=True)
-    poses = torch.stack([picture.pose for picture in pictures]).to(rgba)
-    owner = torch.zeros(len(pictures), dtype=torch.long, device=rgba.device)
-    field = network.flip_averaged(Pictures(small, poses, owner))
-    return field._replace(colours=filled_colours(rgba))  # at the pictures' own resolution
-
-
-def _flip_averaged(volume: CoarseVolume, picture: PosedPicture) -> TurnedField:
-    wanted, rgba = volume.config.picture_px, picture.rgba[None]
+def _flip_averaged(network: CoarseVolume | CoarseNet, picture: PosedPicture) -> TurnedField:
+    wanted, rgba = network.config.picture_px, picture.rgba[None]
     small = rgba
     if picture.size_px != wanted:
         small = F.interpolate(rgba, (wanted, wanted), mode="bilinear", antialias=True)
-    field = volume.flip_averaged(small, torch.tensor([radians(picture.elevation_deg)], device=rgba.device))
+    elevation_rad = torch.tensor([radians(picture.elevation_deg)], device=rgba.device)
     # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
-    field = field._replace(picture=torch.cat([filled_colours(rgba), rgba[:, 3:]], dim=1))
-    return TurnedField(field, picture.azimuth_deg)
+    colours = filled_colours(rgba)
+    if isinstance(network, CoarseNet):
+        poses = torch.stack([torch.zeros_like(elevation_rad), elevation_rad], dim=1)
+        alone = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
+        return TurnedField(network.flip_averaged(alone)._replace(colours=colours), picture.azimuth_deg)
+    field = network.flip_averaged(small, elevation_rad)
+    return TurnedField(field._replace(picture=torch.cat([colours, rgba[:, 3:]], dim=1)), picture.azimuth_deg)
 
 
 @torch.no_grad()
