@@ -108,8 +108,8 @@ def _flip_averaged(network: CoarseVolume | CoarseNet, picture: PosedPicture) -> 
     colours = filled_colours(rgba)
     if isinstance(network, CoarseNet):
         poses = torch.stack([torch.zeros_like(elevation_rad), elevation_rad], dim=1)
-        alone = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
-        return TurnedField(network.flip_averaged(alone)._replace(colours=colours), picture.azimuth_deg)
+        single = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
+        return TurnedField(network.flip_averaged(single)._replace(colours=colours), picture.azimuth_deg)
     field = network.flip_averaged(small, elevation_rad)
     return TurnedField(field._replace(picture=torch.cat([colours, rgba[:, 3:]], dim=1)), picture.azimuth_deg)
 
