@@ -16,6 +16,8 @@ from mv3d.mesh import Mesh
 
 SMALLEST_PART = 0.005
 """Of the largest part's volume: smaller ones are left out, and hollows inside, whose volume is negative, as well."""
+LARGEST_CRUMB = 2e-4
+"""The same of what comes off when a surface is simplified, which cuts threads; ends of spikes are larger and stay."""
 _TOLERANCE = 0.2  # grid cells the simplified surface may stray: invisible, and a tenth of the triangles
 _FINEST = 5e-4  # of a surface's size: the tolerance at which simplifying begins where there is no grid
 _MOST_DOUBLINGS = 16  # of the square of the tolerance
@@ -39,10 +41,8 @@ def extract_surface(field: NDArray[np.float32], grid: Grid, most_faces: int | No
     corners, faces, _, _ = marching_cubes(field, 0.0, gradient_direction="ascent")
     body = body_of(Mesh(grid.points(corners), faces.astype(np.int64)))
     assert body.status() == manifold3d.Error.NoError, body.status()
-    parts = body.decompose()
-    volumes = np.array([part.volume() for part in parts])
-    kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > SMALLEST_PART * volumes.max()]
-    mesh = mesh_of(_simplified(manifold3d.Manifold.compose(kept), _TOLERANCE * grid.spacing, most_faces))
+    simple = _simplified(_parts_above(SMALLEST_PART, body), _TOLERANCE * grid.spacing, most_faces)
+    mesh = mesh_of(_parts_above(LARGEST_CRUMB, simple))
     return replace(mesh, vertices=_apart(mesh, 1e-3 * grid.spacing))
 
 
@@ -65,6 +65,14 @@ def simplify_surface(mesh: Mesh, most_faces: int) -> Mesh:
     size = float(np.ptp(mesh.extent, axis=0).max())
     simple = mesh_of(_simplified(body, _FINEST * size, most_faces))
     return replace(simple, vertices=_apart(simple, 1e-2 * _FINEST * size))
+
+
+def _parts_above(share: float, body: manifold3d.Manifold) -> manifold3d.Manifold:
+    """A body without hollows, and without parts that have no more than a share of the largest one's volume."""
+    parts = body.decompose()
+    volumes = np.array([part.volume() for part in parts])
+    kept = [part for part, volume in zip(parts, volumes, strict=True) if volume > share * volumes.max()]
+    return manifold3d.Manifold.compose(kept)
 
 
 def _simplified(body: manifold3d.Manifold, tolerance: float, most_faces: int | None) -> manifold3d.Manifold:

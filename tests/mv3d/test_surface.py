@@ -8,10 +8,14 @@ from math import radians
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
+from mv3d.body import body_of
 from mv3d.cameras import static_orbit
+from mv3d.lift.grid import Grid
 from mv3d.lift.raster import render_depth
+from mv3d.lift.surface import LARGEST_CRUMB, extract_surface
 from mv3d.mesh import Mesh
 from mv3d.model.autoencoder import from_autoencoder
 from mv3d.model.coarse_stage import make_coarse_orbit
@@ -193,3 +197,14 @@ def test_colours_reach_over_the_picture_s_edge():
     filled = filled_colours(picture[None])[0]
     torch.testing.assert_close(filled[:, 0, 0], torch.tensor([0.9, 0.2, 0.4]), atol=1e-3, rtol=0)
     torch.testing.assert_close(filled[:, 30, 30], torch.tensor([0.9, 0.2, 0.4]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [2, 5, 8, 18, 21, 23])
+def test_few_triangles_leave_no_crumbs(seed: int):
+    """Threads are cut when a surface is simplified; what hung on by them is none of the object's parts."""
+    noise = np.random.default_rng(seed).standard_normal((28, 28, 28))
+    field = ndimage.gaussian_filter(noise, 1.6).astype(np.float32)
+    mesh = extract_surface(field, Grid(np.zeros(3), 1.0, field.shape), 1500)
+    assert mesh.is_watertight
+    volumes = np.array([part.volume() for part in body_of(mesh).decompose()])
+    assert volumes.min() > 0.9 * LARGEST_CRUMB * volumes.max()
