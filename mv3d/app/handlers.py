@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mv3d.options import OrbitOptions
 
 MORE_SEEDS = 3
 _LENT_SECONDS = 86_400
+_STAY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class PageHandlers:
         shared = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": None}
         private = shared | {"api_visibility": "private"}
         page.load(self.open, None, [w.strip], **private)
+        page.load(self.stay, None, None, **private)
         asked = [w.current, *settings]
         # gradio's viewer stays empty if it is given a file twice while it loads, as by a handler that streams: so it
         # gets one apart, when all is done and when its tab is opened.
@@ -92,6 +95,16 @@ class PageHandlers:
     def open(self, request: gr.Request) -> list[dict[str, Any]]:
         """Somebody comes, or comes back."""
         return side_by_side(self._visitor(request), None)
+
+    async def stay(self) -> AsyncIterator[None]:
+        """Lasts as long as the page is open.
+
+        gradio ends the stream of its answers whenever none is due. What is asked while that happens is answered to
+        nobody, and the page waits for ever; so one is always due.
+        """
+        while True:
+            await asyncio.sleep(_STAY_SECONDS)
+            yield None  # here gradio looks whether somebody is still there
 
     def take_upload(self, event: gr.EventData, request: gr.Request, current: Any, *settings: Any) -> Any:
         """A picture was dropped, pasted, photographed or chosen."""

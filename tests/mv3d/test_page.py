@@ -368,6 +368,42 @@ def test_cancel_ends_it_soon_and_the_next_picture_is_made(visit, tmp_path):
     status(page, "done")
 
 
+# The end of the stream of answers comes a second late.
+LATE_END = """
+const fetched = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await fetched(...asked);
+  if (!String(asked[0].url || asked[0]).includes("/queue/data")) return answer;
+  const decoder = new TextDecoder(), encoder = new TextEncoder();
+  const late = new TransformStream({
+    async transform(chunk, out) {
+      for (const message of decoder.decode(chunk, { stream: true }).split(/(?<=\\n\\n)/)) {
+        if (message.includes("close_stream")) await new Promise((go) => setTimeout(go, 1000));
+        out.enqueue(encoder.encode(message));
+      }
+    },
+  });
+  return new Response(answer.body.pipeThrough(late), answer);
+};
+"""
+
+
+def test_what_is_asked_while_an_answer_ends_is_answered(visit, server, tmp_path):
+    page = visit()
+    page.context.add_init_script(LATE_END)
+    page.goto(server.url)
+    set_option(page, "num_views", 2)
+    page.set_input_files(".m-file", draw_cup(tmp_path / "cup.png"))
+    status(page, "done")
+    page.get_by_role("button", name="Make it again").click()
+    page.wait_for_function("document.querySelectorAll('.m-strip button').length === 2")
+    status(page, "done")
+    page.set_default_timeout(60_000)  # what is not answered is soon known
+    for k in (0, 1) * 5:
+        page.evaluate("k => document.querySelectorAll('.m-strip button')[k].click()", k)
+        page.wait_for_selector(f".m-strip button[aria-pressed=true]:nth-child({k + 1})")
+
+
 def test_a_restart_loses_nothing_that_was_finished(visit, server, tmp_path):
     page = visit()
     set_option(page, "num_views", 3)
