@@ -6,7 +6,7 @@ change that leaves all numbers as they are, of a comment or of speed, keeps the 
 
 from __future__ import annotations
 
-PREDICTION = 4
+PREDICTION = 5
 """Of predicted views: `mv3d.generate`, `mv3d.model`, `mv3d.pixels`, `mv3d.cameras`; and `eval.benchmark.predict`."""
 LIFTING = 4
 """Of lifted meshes and their scores: `mv3d.lift`, `eval.meshes.lifting`, `eval.metrics.geometry`."""

@@ -17,6 +17,7 @@ from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
 from mv3d.model.carving import CarvedSolid
 from mv3d.model.coarse import CoarseNet, Pictures
 from mv3d.model.drawing import Coloured, draw_views, filled_colours, frame_radius
+from mv3d.model.field_smoothing import smoothed_field
 from mv3d.model.fused_fields import FusedFields, TurnedField
 from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
@@ -109,7 +110,8 @@ def _flip_averaged(network: CoarseVolume | CoarseNet, picture: PosedPicture) -> 
     if isinstance(network, CoarseNet):
         poses = torch.stack([torch.zeros_like(elevation_rad), elevation_rad], dim=1)
         single = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
-        return TurnedField(network.flip_averaged(single)._replace(colours=colours), picture.azimuth_deg)
+        field = smoothed_field(network.flip_averaged(single))
+        return TurnedField(field._replace(colours=colours), picture.azimuth_deg)
     field = network.flip_averaged(small, elevation_rad)
     return TurnedField(field._replace(picture=torch.cat([colours, rgba[:, 3:]], dim=1)), picture.azimuth_deg)
 
