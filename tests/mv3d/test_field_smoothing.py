@@ -18,7 +18,14 @@ def _field(volume: torch.Tensor, residual: torch.Tensor, rgba: torch.Tensor) -> 
     volume = volume.masked_fill(outside[..., None], EMPTY_LOGIT)
     logits = volume[rays.picture, 0, rays.row, rays.column]
     return Field(
-        pictures, rgba[:, :3], rays, logits, volume, torch.ones(1, 1, 8, 8, 8), residual, torch.zeros(1, 8, 8, 8, 8)
+        pictures,
+        rgba[:, :3],
+        rays,
+        logits,
+        volume,
+        torch.ones(1, 1, 8, 8, 8),
+        residual,
+        torch.arange(8.0).view(1, 8, 1, 1, 1).expand(1, 8, 8, 8, 8),
     )
 
 
@@ -32,6 +39,7 @@ def test_a_smooth_field_stays_and_rays_take_nothing_from_outside_the_silhouette(
     field = _field(slope.clone(), torch.full((1, 1, 16, 16, 16), 0.7), _disc(64))
     smooth = smoothed_field(field)
     torch.testing.assert_close(smooth.residual, field.residual)
+    torch.testing.assert_close(smooth.appearance, field.appearance)
     torch.testing.assert_close(smooth.volume, field.volume)  # at the silhouette's rim too, beside which all is empty
 
 
