@@ -105,7 +105,7 @@ def _sampling(monkeypatch, change) -> None:
     def sample(model: OrbitModel, picture, cameras, settings, on_step, coarse) -> Tensor:
         return change(from_autoencoder(coarse.views[:, :4]))
 
-    monkeypatch.setattr("mv3d.views.sample_clip", sample)
+    monkeypatch.setattr("mv3d.model.models.sample_clip", sample)
 
 
 @pytest.mark.parametrize("size_px", [24, 32, 48])
