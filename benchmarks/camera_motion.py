@@ -30,11 +30,11 @@ from mv3d.cameras import Camera
 from mv3d.dataset import list_orbits
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_file
-from mv3d.model.alpha import on_white
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import on_white, to_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
+from mv3d.model.facts import SampleSettings
 from mv3d.model.lora import parse_lora, with_loras
-from mv3d.model.pipeline import SampleSettings, make_conditions, sample_views
+from mv3d.model.pipeline import make_conditions, sample_views
 from render.camera_paths import FARTHEST, MOTIONS, Motion
 
 _LEAST_CHANGE = 0.01  # mean squared error between the picture and a view from the side, under which it tells nothing

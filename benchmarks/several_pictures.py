@@ -22,7 +22,7 @@ from eval.metrics.images import psnr
 from eval.truth.objects import load_true_mesh
 from mv3d.dataset import orbit_folders, read_manifest
 from mv3d.mesh import Mesh
-from mv3d.model.autoencoder import from_autoencoder
+from mv3d.model.alpha import from_autoencoder
 from mv3d.model.checkpoints import load_model
 from mv3d.model.coarse_stage import find_object
 from mv3d.model.drawing import frame_radius

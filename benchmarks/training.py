@@ -35,7 +35,8 @@ from finetune.loop_config import LoopConfig
 from finetune.stages.diffusion import DiffusionTraining
 from mv3d.cameras import static_orbit
 from mv3d.dataset import list_orbits
-from mv3d.model.autoencoder import encode, encode_frames, to_autoencoder
+from mv3d.model.alpha import to_autoencoder
+from mv3d.model.autoencoder import encode, encode_frames
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
 from mv3d.model.conditioning import Conditions, drop_conditions, embed_image, poses_of
 from mv3d.model.denoiser import Denoiser, sample_sigmas

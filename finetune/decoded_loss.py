@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from finetune.diffusion_config import DiffusionStage
 from finetune.discriminator import PatchDiscriminator, adaptive_weight
-from mv3d.model.autoencoder import Autoencoder, decode, to_autoencoder
+from mv3d.model.alpha import to_autoencoder
+from mv3d.model.autoencoder import Autoencoder, decode
 
 if TYPE_CHECKING:
     from finetune.clips import ClipBatch

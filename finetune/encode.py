@@ -29,8 +29,8 @@ from finetune.processes import MicroBatch, Processes
 from finetune.shards import LeftOut, Sample, load_sample, remove_shards, shard_path, write_shard
 from mv3d.conventions import to_nerfstudio
 from mv3d.errors import Mv3dError
-from mv3d.model.alpha import on_white
-from mv3d.model.autoencoder import encode, encode_frames, is_view_conditioned, to_autoencoder
+from mv3d.model.alpha import on_white, to_autoencoder
+from mv3d.model.autoencoder import encode, encode_frames, encode_views, is_view_conditioned
 from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.conditioning import embed_image
@@ -164,7 +164,7 @@ class OrbitEncoder(SampleEncoder):
         if model.surface_network is not None:
             picture = frames.rgba[0].to(device)
             coarse = make_coarse_orbit(model.surface_network, picture, frames.cameras, picture.shape[-1])
-            arrays["coarse"] = coarse.latents(model.vae, model.facts.resolution_px)
+            arrays["coarse"] = encode_views(model.vae, coarse.views, model.facts.resolution_px)
             if config.base is None and is_view_conditioned(model.vae):
                 arrays["views"] = coarse.views
         return Sample(facts, {name: half(value) for name, value in arrays.items()})

@@ -16,8 +16,8 @@ from mv3d.cameras import Camera, static_orbit
 from mv3d.generate_settings import DEFAULT_ELEVATION_DEG
 from mv3d.model.alpha import on_white
 from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.facts import SampleSettings
 from mv3d.model.models import AnyModel, sample_clip
-from mv3d.model.pipeline import SampleSettings
 
 Lpips = Callable[[Tensor, Tensor], Tensor]
 

@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from mv3d.cameras import DEFAULT_FOV_DEG, DEFAULT_RADIUS, STEEPEST_DEG, Camera, sine_orbit
 from mv3d.errors import Mv3dError
@@ -112,6 +111,8 @@ def key_frame_path(keys: Sequence[KeyFrame], num_views: int) -> tuple[Camera, ..
     Raises:
         Mv3dError: if there are less than two keys, or times that do not increase.
     """
+    from scipy.interpolate import PchipInterpolator  # imports much
+
     if len(keys) < 2:
         raise Mv3dError(f"a path needs 2 key-frames or more, and has {len(keys)}")
     table = np.array([astuple(key) for key in keys])

@@ -17,12 +17,12 @@ from mv3d.clip import Clip
 from mv3d.errors import Mv3dError
 from mv3d.generate_settings import DEFAULT_ELEVATION_DEG, MAX_ELEVATION_DEG, MAX_VIEWS, GenerateSettings
 from mv3d.mesh import Mesh
-from mv3d.model.autoencoder import from_autoencoder, to_autoencoder
+from mv3d.model.alpha import from_autoencoder, to_autoencoder
 from mv3d.model.coarse_stage import CoarseObject, find_object
-from mv3d.model.decoding import check_finite
-from mv3d.model.models import AnyModel, sample_clip
+from mv3d.model.finite import check_finite
 from mv3d.model.posed_picture import PosedPicture, panes_closed
 from mv3d.model.relief import make_relief
+from mv3d.model.staged import MaybeStaged, whole_model
 from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 from mv3d.progress import OnStep, begin_stage
@@ -94,7 +94,7 @@ class Generated:
 
 def generate_orbit(
     picture: Frames,
-    model: AnyModel,
+    model: MaybeStaged,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
 ) -> Orbit:
@@ -105,7 +105,7 @@ def generate_orbit(
 @torch.no_grad()
 def generate(
     picture: Frames,
-    model: AnyModel,
+    model: MaybeStaged,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
     more: Sequence[PosedFrame] = (),
@@ -116,7 +116,7 @@ def generate(
     Args:
         picture: (S, S, 4) RGBA of the model's ``output_px``, framed by `mv3d.image.frame_picture`; or of the size that
             is asked for, if that is larger.
-        model: from `mv3d.model.models.load_any_model`.
+        model: from `mv3d.model.models.load_any_model`, or `mv3d.model.staged.load_in_stages`.
         settings: what is wanted.
         on_step: called with the stage, coarse or views, its steps done and in all.
         more: pictures of the object from other sides, of the same size.
@@ -168,14 +168,16 @@ def generate(
         if settings.preview:
             return Generated(orbit, thing, settings)
     seconds["coarse"] = time.perf_counter() - started
+    report = begin_stage(on_step, "views")
+    whole_model(model)  # loaded now, if it is not there yet
     begun = time.perf_counter()
-    sampled = views.sampled(cameras, begin_stage(on_step, "views"), drawing)
+    sampled = views.sampled(cameras, report, drawing)
     seconds["diffusion"] = time.perf_counter() - begun
     orbit = finished(sampled, "diffusion" if thing is None else "coarse surface and diffusion")
     return Generated(orbit, thing, settings)
 
 
-def _check_settings(model: AnyModel, settings: GenerateSettings, num_pictures: int) -> None:
+def _check_settings(model: MaybeStaged, settings: GenerateSettings, num_pictures: int) -> None:
     name = model.facts.name
     if not model.facts.turns:
         raise Mv3dError(
@@ -195,7 +197,7 @@ def _check_settings(model: AnyModel, settings: GenerateSettings, num_pictures: i
 @torch.no_grad()
 def generate_clip(
     picture: Frames,
-    model: AnyModel,
+    model: MaybeStaged,
     settings: GenerateSettings | None = None,
     on_step: OnStep | None = None,
 ) -> Clip:
@@ -209,21 +211,24 @@ def generate_clip(
     Raises:
         Mv3dError: for a picture of another size, or a model of orbits.
     """
+    from mv3d.model.models import sample_clip  # with diffusers: seconds, which a preview does without
+
     settings = settings or GenerateSettings()
     given = _given(picture, model, model.output_px)
     if model.facts.turns:
         raise Mv3dError(f"{model.facts.name} makes orbits, not clips; ask it for one")
     started = time.perf_counter()
     report = begin_stage(on_step, "views")
-    frames = sample_clip(model, given, settings.cameras(model.output_px), settings.sampling, report).float().cpu()
-    frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), 4 if model.has_alpha else 3))[0]
+    whole = whole_model(model)
+    frames = sample_clip(whole, given, settings.cameras(model.output_px), settings.sampling, report).float().cpu()
+    frames[0] = from_autoencoder(to_autoencoder(given[None].cpu(), 4 if whole.has_alpha else 3))[0]
     facts = _facts(
         model, "diffusion: a clip of no known cameras", 0, settings.seed, {"all": time.perf_counter() - started}
     )
     return Clip(np.ascontiguousarray(frames.permute(0, 2, 3, 1).numpy()), facts)
 
 
-def _given(picture: Frames, model: AnyModel, frame_px: int) -> Tensor:
+def _given(picture: Frames, model: MaybeStaged, frame_px: int) -> Tensor:
     """The picture as (4, S, S) on the model's device, if it has the model's size, or that of larger frames."""
     size_px = model.output_px
     if picture.shape not in [(side, side, 4) for side in {size_px, max(size_px, frame_px)}]:
@@ -236,7 +241,7 @@ def _as_frames(views: Tensor) -> Frames:
     return views.float().cpu().permute(0, 2, 3, 1).numpy().copy(order="C")
 
 
-def _facts(model: AnyModel, stages: str, input_index: int | None, seed: int, seconds: dict[str, float]) -> Facts:
+def _facts(model: MaybeStaged, stages: str, input_index: int | None, seed: int, seconds: dict[str, float]) -> Facts:
     return Facts(
         input_index=input_index,
         made_by=f"mv3d {mv3d.__version__}, model {model.facts.name} ({stages})",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from mv3d.camera_paths import OBJECT_RADIUS
 from mv3d.cameras import Camera, orbit_through, static_orbit
 from mv3d.errors import Mv3dError
-from mv3d.model.pipeline import SampleSettings
+from mv3d.model.facts import SampleSettings
 
 MAX_VIEWS = 1000
 DEFAULT_ELEVATION_DEG = 10.0

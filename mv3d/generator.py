@@ -18,7 +18,7 @@ from mv3d.progress import OnStep
 
 if TYPE_CHECKING:
     from mv3d.generate import Generated
-    from mv3d.model.models import AnyModel
+    from mv3d.model.staged import MaybeStaged
 
 _LARGEST_PICTURE_PX = 2048  # that is kept beside the views
 
@@ -26,7 +26,7 @@ _LARGEST_PICTURE_PX = 2048  # that is kept beside the views
 class OrbitGenerator:
     """Makes orbits as options ask for them, by a model that is loaded when it is first needed."""
 
-    def __init__(self, options: OrbitOptions, load: Callable[[OrbitOptions], AnyModel]) -> None:
+    def __init__(self, options: OrbitOptions, load: Callable[[OrbitOptions], MaybeStaged]) -> None:
         from mv3d.generate import DEFAULT_ELEVATION_DEG
 
         self.options = options
@@ -38,8 +38,8 @@ class OrbitGenerator:
         self._load = load
 
     @cached_property
-    def model(self) -> AnyModel:
-        """The model that the options name; raises `Mv3dError` if it cannot be had, or what is asked of it."""
+    def model(self) -> MaybeStaged:
+        """The model, all of it or its first stage; raises `Mv3dError` if it cannot be had, or what is asked of it."""
         model = self._load(self.options)
         asked = {"mesh": self.options.mesh, "swing": self.options.swing != 0, "preview": self.options.preview}
         given = [name for name, is_given in asked.items() if is_given]
@@ -50,6 +50,13 @@ class OrbitGenerator:
                 argument=given[0],
             )
         return model
+
+    def load_all(self) -> None:
+        """Load all that the options need of the model now, not when it is needed; raises as ``model``."""
+        from mv3d.model.staged import whole_model
+
+        if not self.options.preview:
+            whole_model(self.model)
 
     def __call__(
         self,

@@ -26,7 +26,8 @@ from mv3d.transforms import CLIP_FILE
 if TYPE_CHECKING:
     from mv3d.mesh import Mesh
     from mv3d.model.facts import ModelFacts
-    from mv3d.model.models import AnyModel
+    from mv3d.model.lora import LoraUse
+    from mv3d.model.staged import MaybeStaged
 
 __all__ = [
     "Job",
@@ -62,7 +63,7 @@ def make_orbits(
     on_step: Callable[[Job, str, int, int], None] | None = None,
     on_model: Callable[[ModelFacts], None] | None = None,
     on_surface: Callable[[Job, Orbit], None] | None = None,
-    load: Callable[[OrbitOptions], AnyModel] | None = None,
+    load: Callable[[OrbitOptions], MaybeStaged] | None = None,
 ) -> Iterator[Result]:
     """Do the jobs one by one; a picture that fails is a result too, and the rest go on.
 
@@ -104,6 +105,8 @@ def make_orbits(
         if generate is None:
             generate = OrbitGenerator(options, load or load_asked)
         facts = generate.model.facts  # loads it, if it is not there yet; without it, no picture becomes anything
+        if len(jobs) > 1:
+            generate.load_all()  # what is wrong with it concerns all of them
         if on_model:
             on_model(facts)
             on_model = None
@@ -145,25 +148,30 @@ def make_job_picture(job: Job, options: OrbitOptions, on_step: OnStep | None = N
         picture.save(partial_path)
 
 
-def load_asked(options: OrbitOptions) -> AnyModel:
-    """Load the model that is asked for, with its LoRAs; raises `Mv3dError` where one of them cannot be had."""
-    from mv3d.model.loading import load_ready_model
-    from mv3d.model.lora import parse_lora
+def load_asked(options: OrbitOptions) -> MaybeStaged:
+    """Load the model that is asked for, with its LoRAs, or begin to; raises `Mv3dError` where it cannot be had."""
+    from mv3d.model.staged import load_in_stages
 
-    uses = [parse_lora(text) for text in options.lora]  # first, since a big model takes its time to load
+    uses = _asked_loras(options)  # first, since a big model takes its time to load
     device = pick_device(options.device)
-    return load_ready_model(options.model, device, options.kept, uses, fuse=not options.unfused)
+    return load_in_stages(options.model, device, options.kept, uses, fuse=not options.unfused)
 
 
-def _checked(options: OrbitOptions, load: Callable[[OrbitOptions], AnyModel] | None) -> OrbitGenerator:
+def _asked_loras(options: OrbitOptions) -> list[LoraUse]:
+    if not options.lora:
+        return []
+    from mv3d.model.lora import parse_lora  # with diffusers
+
+    return [parse_lora(text) for text in options.lora]
+
+
+def _checked(options: OrbitOptions, load: Callable[[OrbitOptions], MaybeStaged] | None) -> OrbitGenerator:
     """What makes the orbit, asked before a picture is made of words, which takes its time: is all of it to be had?"""
     from mv3d.model.hub import resolve_model
-    from mv3d.model.lora import parse_lora
 
     generator = OrbitGenerator(options, load or load_asked)
     resolve_model(options.model, options.kept.revision)
-    for text in options.lora:
-        parse_lora(text)
+    _asked_loras(options)
     return generator
 
 

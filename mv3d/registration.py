@@ -13,7 +13,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 from scipy.spatial import ConvexHull
 
 from mv3d.cameras import Camera
@@ -66,6 +65,8 @@ def register(cut_outs: Sequence[Frames], poses: Sequence[Pose]) -> list[Framing]
         for (i, j), (one, other) in zip(indices, pairs, strict=True):
             found.append(_difference(one.camera, uvs[i], other.camera, uvs[j]))
         return np.concatenate(found)
+
+    from scipy.optimize import least_squares  # imports much, and most orbits are of one picture
 
     found = least_squares(differences, np.zeros(3 * len(outlines) - 3))
     changes = np.concatenate([np.zeros(3), found.x]).reshape(-1, 3)

@@ -18,11 +18,10 @@ from mv3d.camera_paths import OBJECT_RADIUS
 from mv3d.cameras import DEFAULT_RADIUS, Camera
 from mv3d.errors import Mv3dError
 from mv3d.generate_settings import GenerateSettings
-from mv3d.model.alpha import premultiplied, straight
-from mv3d.model.autoencoder import from_autoencoder
+from mv3d.model.alpha import from_autoencoder, premultiplied, straight
 from mv3d.model.coarse_stage import CoarseObject, CoarseOrbit
-from mv3d.model.models import AnyModel, sample_clip
 from mv3d.model.posed_picture import PosedPicture
+from mv3d.model.staged import MaybeStaged, whole_model
 from mv3d.reframing import framing_camera, is_alike, middle_of, reframed, squared
 
 _SAME_PLACE = 1e-6  # world units
@@ -32,7 +31,7 @@ _SAME_PLACE = 1e-6  # world units
 class ObjectViews:
     """What makes views of one object."""
 
-    model: AnyModel
+    model: MaybeStaged
     picture: PosedPicture
     thing: CoarseObject | None
     settings: GenerateSettings
@@ -60,6 +59,8 @@ class ObjectViews:
         Raises:
             Mv3dError: for cameras and sizes that a model without a surface cannot have.
         """
+        from mv3d.model.models import sample_clip  # with diffusers: seconds, which a preview does without
+
         own_px, size_px = self.model.output_px, max(cameras[0].width_px, cameras[0].height_px)
         known = [self._known(camera, k) for k, camera in enumerate(cameras)]
         asked, at = self._with_picture_first(known)
@@ -67,7 +68,7 @@ class ObjectViews:
         if self.thing is not None:
             is_drawn = len(asked) == len(cameras) and all(map(_is_same, asked, cameras))
             coarse = drawing if drawing is not None and is_drawn else self._draw(asked)
-        views = sample_clip(self.model, self._small(), asked, self.settings.sampling, on_step, coarse)[at]
+        views = sample_clip(whole_model(self.model), self._small(), asked, self.settings.sampling, on_step, coarse)[at]
         if size_px == own_px and all(map(is_alike, cameras, known)):
             return views
         if coarse is None:

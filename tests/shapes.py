@@ -19,8 +19,8 @@ CHECKED = (
     "mv3d.clip",
     "mv3d.orbit",
     "mv3d.pixels",
-    *(f"mv3d.model.{name}" for name in ("autoencoder", "coarse", "conditioning", "denoiser", "drawing", "frustum")),
-    *(f"mv3d.model.{name}" for name in ("flow", "sampling", "surface", "volume", "wan_video")),
+    *(f"mv3d.model.{name}" for name in ("alpha", "autoencoder", "coarse", "conditioning", "denoiser", "drawing")),
+    *(f"mv3d.model.{name}" for name in ("frustum", "flow", "sampling", "surface", "volume", "wan_video")),
 )
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from mv3d.cameras import Camera
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import to_autoencoder
 from mv3d.model.coarse import sample_grid, unfold_voxels
 from mv3d.model.conditioning import Conditions, drop_conditions
 from mv3d.model.denoiser import weighted_error

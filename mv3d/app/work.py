@@ -36,11 +36,13 @@ class LoadedModel:
 
     def __call__(self, options: OrbitOptions) -> AnyModel:
         """Load what the options ask for, unless it is there; raises `Mv3dError` as `mv3d.jobs.load_asked`."""
+        from mv3d.model.staged import whole_model
+
         asked = (options.model, options.lora, options.unfused, options.device)
         with self._lock:
             if self._model is None or asked != self._asked:
                 self._model = None  # before the next one takes its place: two may not fit
-                self._model, self._asked = load_asked(options), asked
+                self._model, self._asked = whole_model(load_asked(options)), asked
             return self._model
 
 

@@ -13,12 +13,13 @@ from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, DiagonalGa
 from jaxtyping import Float
 from torch import Tensor
 
-from mv3d.model.alpha import on_white
+from mv3d.model.alpha import from_autoencoder, to_autoencoder
 from mv3d.model.view_decoder import ViewDecoder
 
 Autoencoder = AutoencoderKL | AutoencoderKLTemporalDecoder
 
 _TRACE_ALPHA = 0.06  # what decoding leaves of an empty background; below it nothing is meant
+_ENCODE_AT_ONCE = 2  # coarse views: more of them leave a processor's caches
 _FINEST_CHANNELS = 16  # of a decoder's levels beyond the encoder's
 _NORM_GROUPS = 8
 _BACKGROUND = (1.0, 1.0, 1.0, -1.0)  # white and transparent, as the autoencoder sees it
@@ -135,6 +136,13 @@ def encode_frames(vae: Autoencoder, rgba: Float[Tensor, "N 4 H W"]) -> Float[Ten
     return encode(vae, to_autoencoder(rgba, vae.config["in_channels"])).mode()
 
 
+def encode_views(vae: Autoencoder, views: Float[Tensor, "V 6 S S"], resolution_px: int) -> Float[Tensor, "V C h w"]:
+    """Unscaled latents (V, C, h, w) of coarse views (V, 6, S, S) at the size that the autoencoder encodes."""
+    small = F.avg_pool2d(views[:, :4], views.shape[-1] // resolution_px)
+    parts = from_autoencoder(small).split(_ENCODE_AT_ONCE)
+    return torch.cat([encode_frames(vae, part) for part in parts])
+
+
 def decode_latents(
     vae: Autoencoder, latents: Float[Tensor, "N C h w"], views: Float[Tensor, "N 6 H W"] | None = None
 ) -> Float[Tensor, "N 4 H W"]:
@@ -169,16 +177,3 @@ def decode(
     mixes_frames = isinstance(vae, AutoencoderKLTemporalDecoder)
     output: Any = vae.decode(z, num_frames=len(latents)) if mixes_frames else vae.decode(z)
     return output.sample
-
-
-def to_autoencoder(rgba: Float[Tensor, "N 4 H W"], num_channels: int) -> Float[Tensor, "N {num_channels} H W"]:
-    """Straight alpha (N, 4, H, W) in [0, 1] to what an autoencoder of 3 or 4 channels reads, in [-1, 1]."""
-    return torch.cat([on_white(rgba), rgba[:, 3:]], dim=1)[:, :num_channels] * 2 - 1
-
-
-def from_autoencoder(x: Float[Tensor, "N channels H W"]) -> Float[Tensor, "N 4 H W"]:
-    """Invert `to_autoencoder`; without an alpha channel the frames come back opaque."""
-    x = (x / 2 + 0.5).clamp(0, 1)
-    rgb, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else torch.ones_like(x[:, :1])
-    straight = (rgb - (1 - alpha)) / alpha.clamp(min=1e-3)
-    return torch.cat([straight.clamp(0, 1), alpha], dim=1)

@@ -22,15 +22,16 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
-from mv3d.model.coarse import CoarseConfig, CoarseNet
+from mv3d.model.coarse import CoarseNet
 from mv3d.model.facts import FACTS_KEY, ModelFacts, licence_files, licence_of, load_facts
 from mv3d.model.hub import resolve_model
 from mv3d.model.placement import Placement
 from mv3d.model.stability import load_stability_file
 from mv3d.model.stock import CLIP_PROCESSOR, STOCK, is_stock, stock_config
+from mv3d.model.surface_networks import SurfaceNetworks, load_surface_networks
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
+from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import DIFFUSERS_WEIGHTS, load_json, load_module, load_strict, load_weights, save_module
 
 __all__ = [
@@ -138,39 +139,36 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
+    surface: SurfaceNetworks | None = None,
 ) -> OrbitModel:
     """Load ``"mini"``, a model folder, or ``owner/name`` on the Hugging Face hub, which is then downloaded once.
 
     A stock SVD folder becomes an `OrbitUNet` whose pose columns are zero, so it makes SVD's videos until it is trained.
     A single file of Stability AI (SV3D_u, SV3D_p, SVD) is taken as well. ``revision`` is a branch, tag or commit on the
-    hub.
+    hub; ``surface`` are the folder's networks of that kind where they are loaded already, and stay where they are.
 
     Raises:
         Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
     """
     place = resolve_model(name_or_folder, revision)
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
-    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype)
+    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype, surface)
     _check_parts(model, str(place))
-    for network in (*model.large_networks, model.volume, model.coarse):
+    for network in (*model.large_networks, *((model.volume, model.coarse) if surface is None else ())):
         if network is not None:
             network.to(device)
     return model
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype) -> OrbitModel:
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, surface: SurfaceNetworks | None) -> OrbitModel:
     index = load_json(folder / "model_index.json")
     facts = load_facts(index, folder, name)
     pose_width = 0 if FACTS_KEY in index else _POSE_WIDTH  # of ours, one that has poses says so itself
-    volume, coarse = folder / "volume", folder / "coarse"
-    return OrbitModel(
-        unet=_load_unet(folder / "unet", dtype, pose_width),
-        vae=load_module(_make_vae, folder / "vae", dtype=dtype),
-        image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
-        volume=load_module(_make_volume, volume) if volume.is_dir() else None,  # geometry: always float32
-        facts=facts,
-        coarse=load_module(_make_coarse, coarse) if coarse.is_dir() else None,
-    )
+    unet = _load_unet(folder / "unet", dtype, pose_width)
+    vae = load_module(_make_vae, folder / "vae", dtype=dtype)
+    image_encoder = load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype)
+    surface = surface or load_surface_networks(folder)
+    return OrbitModel(unet, vae, image_encoder, surface.volume, facts, surface.coarse)
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
@@ -234,18 +232,6 @@ def _make_vae(config: dict[str, Any]) -> Autoencoder:
 
 def _make_image_encoder(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(config))
-
-
-def _make_volume(config: dict[str, Any]) -> CoarseVolume:
-    return CoarseVolume(CoarseVolumeConfig(**_with_tuples(config)))
-
-
-def _make_coarse(config: dict[str, Any]) -> CoarseNet:
-    return CoarseNet(CoarseConfig(**_with_tuples(config)))
-
-
-def _with_tuples(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
 def _scheduler_config(facts: ModelFacts) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mv3d.cameras import Camera
 from mv3d.mesh import Mesh
-from mv3d.model.autoencoder import Autoencoder, encode_frames, from_autoencoder
 from mv3d.model.carving import CarvedSolid
 from mv3d.model.coarse import CoarseNet, Pictures
 from mv3d.model.drawing import Coloured, draw_views, filled_colours, frame_radius
@@ -24,7 +23,6 @@ from mv3d.model.surface import extract_field
 from mv3d.model.volume import CoarseVolume
 
 ELEVATIONS_DEG = (-10.0, 60.0)
-_ENCODE_AT_ONCE = 2  # frames: more of them leave a processor's caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +33,6 @@ class CoarseOrbit:
     """Closed, without a texture, in the world and scale of the orbit's cameras."""
     views: Tensor
     """(V, 6, S, S) in [-1, 1], see `mv3d.model.drawing.draw_views`."""
-
-    def latents(self, vae: Autoencoder, resolution_px: int) -> Tensor:
-        """Unscaled latents (V, C, h, w) of the views at the size that the autoencoder encodes."""
-        small = F.avg_pool2d(self.views[:, :4], self.views.shape[-1] // resolution_px)
-        parts = from_autoencoder(small).split(_ENCODE_AT_ONCE)
-        return torch.cat([encode_frames(vae, part) for part in parts])
 
 
 @dataclass(frozen=True, eq=False)

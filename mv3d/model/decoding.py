@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import Autoencoder, decode, from_decoder
+from mv3d.model.finite import check_finite
 from mv3d.model.placement import is_out_of_memory
 
 _FRAMES_AT_ONCE = 2  # of decoders without time: more of them leave a processor's caches (8 take 1.4 times as long)
@@ -57,17 +58,6 @@ def decode_clip(
         ) from error
     check_finite(decoded, "decoded frames")
     return from_decoder(decoded)
-
-
-def check_finite(clip: Tensor, what: str) -> None:
-    """Raise `Mv3dError` unless every number of the frames (F, ...) is finite."""
-    bad = [k for k, frame in enumerate(clip) if not bool(torch.isfinite(frame).all())]
-    if bad:
-        raise Mv3dError(
-            f"the model's {what} are NaN or infinite in {len(bad)} of {len(clip)} views (the first is view {bad[0]}): "
-            "its weights are damaged or overflow; use others, or less guidance",
-            argument="guidance",
-        )
 
 
 def _count_at_once(vae: Autoencoder, latents: Tensor, asked: int | None) -> int:

@@ -6,11 +6,12 @@ import math
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from mv3d.errors import Mv3dError
-from mv3d.model.sampling import GuidanceKind
 from mv3d.model.weights import load_json
+
+GuidanceKind = Literal["constant", "linear", "triangle"]
 
 FACTS_KEY = "mv3d"
 """In ``model_index.json``."""
@@ -40,6 +41,18 @@ class ModelFacts:
     """Of a consistency model: the sampling steps that it was distilled from; its few are taken from their levels."""
     turns: bool = True
     """It makes orbits, and not clips of a camera that moves in ways that nobody told it, as stock SVD does."""
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How a clip is sampled; None means the model's own default."""
+
+    num_views: int
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    decode_chunk: int | None = None
+    """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
 
 def licence_files(place: Path) -> list[Path]:

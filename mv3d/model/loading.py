@@ -17,6 +17,7 @@ from mv3d.model.lora import LoraUse, with_loras
 from mv3d.model.models import AnyModel, Model, load_any_model
 from mv3d.model.placement import (
     Placement,
+    asked_placement,
     compile_network,
     compute_in_float32,
     explained_memory,
@@ -24,13 +25,20 @@ from mv3d.model.placement import (
     weights_dtype,
 )
 from mv3d.model.stability import UNET
+from mv3d.model.surface_networks import SurfaceNetworks
 from mv3d.model.wan_checkpoints import is_wan_folder, network_folder
 from mv3d.model.weights import read_shapes, shapes_in
 from mv3d.model_options import ModelOptions
 
 
 def load_ready_model(
-    name: str, device: str, options: ModelOptions, loras: Sequence[LoraUse] = (), *, fuse: bool = True
+    name: str,
+    device: str,
+    options: ModelOptions,
+    loras: Sequence[LoraUse] = (),
+    *,
+    fuse: bool = True,
+    surface: SurfaceNetworks | None = None,
 ) -> AnyModel:
     """Load a model as `mv3d.model.models.load_any_model` does, and place it as ``options`` say.
 
@@ -40,17 +48,12 @@ def load_ready_model(
         options: how it is kept.
         loras: are applied before.
         fuse: see `mv3d.model.lora.with_loras`.
+        surface: see `mv3d.model.checkpoints.load_model`.
 
     Raises:
         Mv3dError: if there is no such model, LoRA or device for what is asked, or too little memory.
     """
-    placement = Placement(torch.device(device), options.offload)
-    if options.offload != "none" and placement.device.type == "cpu":
-        raise Mv3dError(
-            f"offload {options.offload} brings a model to a GPU part by part, and the device is the CPU, where it is "
-            "already; leave it out, or choose another device",
-            argument="offload",
-        )
+    placement = asked_placement(device, options)
     place = resolve_model(name, options.revision)
     half = torch.bfloat16 if is_wan_folder(place) else torch.float16
     dtype = weights_dtype(options.dtype, _count_parameters(place), half)
@@ -61,7 +64,7 @@ def load_ready_model(
             argument="dtype",
         )
     with explained_memory(placement, "load the model"):
-        model = load_any_model(name, "cpu", dtype, options.revision)
+        model = load_any_model(name, "cpu", dtype, options.revision, surface)
         if loras:
             model = with_loras(model, loras, fuse=fuse)
         model = place_model(model, placement)

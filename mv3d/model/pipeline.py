@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
-from mv3d.model.alpha import on_white
-from mv3d.model.autoencoder import encode, encode_frames, is_view_conditioned, to_autoencoder
-from mv3d.model.checkpoints import ModelFacts, OrbitModel
+from mv3d.model.alpha import on_white, to_autoencoder
+from mv3d.model.autoencoder import encode, encode_frames, encode_views, is_view_conditioned
+from mv3d.model.checkpoints import OrbitModel
 from mv3d.model.coarse_stage import CoarseOrbit, make_coarse_orbit
 from mv3d.model.conditioning import Conditions, embed_image, poses_of
 from mv3d.model.decoding import decode_clip
 from mv3d.model.denoiser import Denoiser
+from mv3d.model.facts import ModelFacts, SampleSettings
 from mv3d.model.long_clips import LongClip
 from mv3d.model.placement import explained_memory
 from mv3d.model.posed_picture import resized
@@ -30,18 +31,6 @@ from mv3d.model.sampling import (
     sample_consistency,
     sample_euler,
 )
-
-
-@dataclass(frozen=True)
-class SampleSettings:
-    """How a clip is sampled; None means the model's own default."""
-
-    num_views: int
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    decode_chunk: int | None = None
-    """Frames on the device while decoding, see `mv3d.model.decoding.decode_clip`."""
 
 
 def make_conditions(
@@ -59,7 +48,7 @@ def make_conditions(
             raise Mv3dError(f"{model.facts.name} wants coarse views but has neither a coarse/ nor a volume/ folder")
         coarse = coarse or make_coarse_orbit(model.surface_network, picture, cameras, model.output_px)
         with model.placed.using(model.vae):
-            latents = coarse.latents(model.vae, model.facts.resolution_px)
+            latents = encode_views(model.vae, coarse.views, model.facts.resolution_px)
     placed = model.placed
     with placed.using(model.vae), explained_memory(placed, "encode the picture"):
         picture_latents = _picture_latents(model, seen, seed)[0].float()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mv3d.errors import Mv3dError
-from mv3d.model_options import Dtype, Offload
+from mv3d.model_options import Dtype, ModelOptions, Offload
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _LARGE = 5 * 10**8
@@ -42,6 +42,18 @@ class Placement:
             yield
         finally:
             nn.Module.to(network, "cpu")
+
+
+def asked_placement(device: str, options: ModelOptions) -> Placement:
+    """Where ``options`` want a model on a device of torch to be; raises `Mv3dError` for what makes no sense there."""
+    placement = Placement(torch.device(device), options.offload)
+    if options.offload != "none" and placement.device.type == "cpu":
+        raise Mv3dError(
+            f"offload {options.offload} brings a model to a GPU part by part, and the device is the CPU, where it is "
+            "already; leave it out, or choose another device",
+            argument="offload",
+        )
+    return placement
 
 
 def weights_dtype(dtype: Dtype, num_parameters: int, half: torch.dtype = torch.float16) -> torch.dtype:

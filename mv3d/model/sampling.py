@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,11 +12,10 @@ from mv3d.conventions import sv3d_order
 from mv3d.errors import Mv3dError
 from mv3d.model.conditioning import Conditions
 from mv3d.model.denoiser import Denoiser
+from mv3d.model.facts import GuidanceKind
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(noisy (B, F, C, H, W), sigma (B,)) -> denoised."""
-
-GuidanceKind = Literal["constant", "linear", "triangle"]
 
 
 def karras_sigmas(

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.models.embeddings import Timesteps
 from torch import Tensor
 
 from mv3d.errors import Mv3dError
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.weights import load_strict, make_empty
+from mv3d.model.weights import load_strict, make_empty, weights_to_come
 
 _FPS_AND_MOTION = (6.0, 127.0)  # what SVD's own sampling script passes
 
@@ -50,7 +49,7 @@ def from_stock(
         kept["projection_class_embeddings_input_dim"] = width
     for name, count in (("add_embedding.linear_1.weight", 2 * pose_embed_dim), ("conv_in.weight", coarse_channels)):
         state[name] = widen_columns(state[name], count)
-    with init_empty_weights(include_buffers=False):
+    with weights_to_come():
         unet = OrbitUNet(**kept, pose_embed_dim=pose_embed_dim, coarse_channels=coarse_channels, input_last=input_last)
     load_strict(unet, state, "the widened UNet")
     return unet

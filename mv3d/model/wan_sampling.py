@@ -11,9 +11,9 @@ from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.model.alpha import on_white
 from mv3d.model.autoencoder import from_decoder
-from mv3d.model.decoding import check_finite
+from mv3d.model.facts import SampleSettings
+from mv3d.model.finite import check_finite
 from mv3d.model.flow import FlowConditions, estimate_velocity
-from mv3d.model.pipeline import SampleSettings
 from mv3d.model.placement import explained_memory
 from mv3d.model.posed_picture import resized
 from mv3d.model.wan_checkpoints import WanModel, make_scheduler

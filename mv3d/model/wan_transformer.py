@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
-from accelerate import init_empty_weights
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin as ModelMixin  # from_pretrained looks it up beside the class
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from mv3d.errors import Mv3dError
 from mv3d.model.surgery import widen_columns
-from mv3d.model.weights import load_strict, make_empty
+from mv3d.model.weights import load_strict, make_empty, weights_to_come
 
 STOCK_TRANSFORMER = "WanTransformer3DModel"
 """diffusers' name of the class."""
@@ -126,7 +125,7 @@ def with_pose_columns(
     load_strict(stock, state_dict, "Wan's transformer")
     state = stock.state_dict()
     state["patch_embedding.weight"] = widen_columns(state["patch_embedding.weight"], pose_channels)
-    with init_empty_weights(include_buffers=False):
+    with weights_to_come():
         network = OrbitTransformer(**kept, pose_channels=pose_channels)
     load_strict(network, state, "Wan's widened transformer")
     return network

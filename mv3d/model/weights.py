@@ -6,18 +6,21 @@ Weights fit exactly or not at all; nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from mv3d.errors import Mv3dError
 from mv3d.files import read_json, whole_folder
+from mv3d.model.finite import is_finite
 from mv3d.model.sizes import Shapes, check_sizes
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -74,11 +77,32 @@ def make_empty(make: Callable[[dict[str, Any]], M], config: dict[str, Any], shap
     """
     check_sizes(config, shapes, place)
     try:
-        with init_empty_weights(include_buffers=False):  # 1.5 B random numbers would only be thrown away
+        with weights_to_come():
             return make(config)
     except Exception as error:  # what the libraries' constructors raise for odd values is theirs, and of all kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Mv3dError(f"{place} does not describe this kind of network: {reason}") from error
+
+
+@contextmanager
+def weights_to_come() -> Iterator[None]:
+    """Make networks of which this thread's have their parameters on the meta device; buffers are what they are.
+
+    Random numbers, of SVD's UNet 1.5 billion, would only be thrown away. ``accelerate`` has the same, and takes the
+    time of its imports; besides, it would do this to the networks of other threads too.
+    """
+    thread = threading.get_ident()
+
+    def to_meta(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:  # typed there as if it gave nothing
+        if threading.get_ident() != thread or parameter.is_meta:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(to_meta)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor], name: str) -> None:
@@ -231,7 +255,7 @@ def finite(value: Tensor, key: str, name: str) -> Tensor:
     Raises:
         Mv3dError: if a number in it is NaN or infinite: a training that broke, or numbers too large for half precision.
     """
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    if value.is_floating_point() and not is_finite(value):
         raise Mv3dError(f"{name} is damaged: {key} holds NaN or infinite numbers as {str(value.dtype).split('.')[1]}")
     return value
 

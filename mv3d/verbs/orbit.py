@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mv3d.model.checkpoints import ModelFacts
 
 
-_USUAL_SECONDS = {"loading": 8.0, "coarse": 8.0, "views": 4.0}  # of two cores, with the bundled model
+_USUAL_SECONDS = {"loading": 3.0, "coarse": 3.0, "views": 8.0}  # of two cores, with the bundled model
 _USUAL_SECONDS_OF_MESH = {"surface": 0.5, "texture": 6.0}
 _USUAL_SECONDS_OF_PROMPT = 30.0  # of SDXL on a card of 8 GB
 

@@ -17,7 +17,7 @@ from finetune import encode
 from finetune.data import load_frames
 from finetune.read_config import load_config
 from finetune.stages.diffusion import DiffusionTraining
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import to_autoencoder
 from mv3d.orbit import load_orbit
 
 

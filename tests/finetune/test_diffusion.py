@@ -14,7 +14,7 @@ from finetune.__main__ import main
 from finetune.pictures import to_tensor
 from finetune.read_config import load_config
 from finetune.stages.diffusion import DiffusionTraining
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import to_autoencoder
 from mv3d.pack import pack_orbits
 
 

@@ -16,7 +16,8 @@ from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from finetune.pictures import shrunk, to_tensor
 from mv3d.generate import GenerateSettings, generate_orbit
-from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, decode, encode, to_autoencoder
+from mv3d.model.alpha import to_autoencoder
+from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, decode, encode
 from mv3d.model.checkpoints import load_model
 from mv3d.orbit import load_orbit
 from mv3d.pixels import resize, to_uint8

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mv3d.model.alpha import on_white, premultiplied, straight
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import on_white, premultiplied, straight, to_autoencoder
 from mv3d.pixels import composite
 
 

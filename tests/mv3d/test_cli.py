@@ -50,7 +50,8 @@ def paths_below(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "too_heavy"), [(["orbit", "--help"], HEAVY), (["orbit", "absent.png"], HEAVIEST)]
+    ("arguments", "too_heavy"),
+    [(["--help"], HEAVY), (["orbit", "--help"], HEAVY), (["orbit", "absent.png"], HEAVIEST)],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(arguments, too_heavy):
     code = (

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_orbit
-from mv3d.model.autoencoder import decode, from_autoencoder
+from mv3d.model.alpha import from_autoencoder
+from mv3d.model.autoencoder import decode
 from mv3d.model.checkpoints import load_model
 from mv3d.model.decoding import decode_clip
 

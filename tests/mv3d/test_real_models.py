@@ -21,7 +21,7 @@ from mv3d.cli import main
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_clip, generate_orbit
 from mv3d.lift import LiftSettings, lift_orbit
-from mv3d.model.autoencoder import to_autoencoder
+from mv3d.model.alpha import to_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.orbit import load_orbit, save_orbit
 from tests.mv3d.blocks import CRATE, view_boxes

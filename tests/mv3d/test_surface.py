@@ -10,14 +10,17 @@ import pytest
 import torch
 from scipy import ndimage
 from torch import Tensor
+from trimesh import Trimesh
+from trimesh.creation import icosphere
+from trimesh.smoothing import filter_taubin
 
 from mv3d.body import body_of
 from mv3d.cameras import static_orbit
 from mv3d.lift.grid import Grid
 from mv3d.lift.raster import render_depth
-from mv3d.lift.surface import LARGEST_CRUMB, extract_surface
+from mv3d.lift.surface import LARGEST_CRUMB, extract_surface, smoothed
 from mv3d.mesh import Mesh
-from mv3d.model.autoencoder import from_autoencoder
+from mv3d.model.alpha import from_autoencoder
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.drawing import Appearance, draw_views, filled_colours, in_frame_radii
 from mv3d.model.frustum import Frustum
@@ -208,3 +211,14 @@ def test_few_triangles_leave_no_crumbs(seed: int):
     assert mesh.is_watertight
     volumes = np.array([part.volume() for part in body_of(mesh).decompose()])
     assert volumes.min() > 0.9 * LARGEST_CRUMB * volumes.max()
+
+
+@pytest.mark.parametrize("passes", [1, 6, 7])
+def test_smoothing_is_trimeshs(passes: int):
+    ball = icosphere(2)
+    rough = ball.vertices * np.random.default_rng(0).uniform(0.9, 1.1, (len(ball.vertices), 1))
+    expected = Trimesh(rough, ball.faces, process=False)
+    filter_taubin(expected, lamb=0.5, nu=0.53, iterations=passes)
+    mesh = Mesh(rough, ball.faces)
+    assert np.array_equal(smoothed(mesh, passes).vertices, expected.vertices)
+    assert np.array_equal(mesh.vertices, rough)  # as it was

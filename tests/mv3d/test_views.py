@@ -13,7 +13,7 @@ from mv3d.camera_paths import OBJECT_RADIUS, named_path
 from mv3d.cameras import Camera
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, PosedFrame, generate
-from mv3d.model.autoencoder import from_autoencoder
+from mv3d.model.alpha import from_autoencoder
 from mv3d.model.checkpoints import OrbitModel, load_model
 from mv3d.model.unet import OrbitUNet
 from mv3d.reframing import framing_camera, is_alike, middle_of, reframed, squared
@@ -105,7 +105,7 @@ def _sampling(monkeypatch, change) -> None:
     def sample(model: OrbitModel, picture, cameras, settings, on_step, coarse) -> Tensor:
         return change(from_autoencoder(coarse.views[:, :4]))
 
-    monkeypatch.setattr("mv3d.views.sample_clip", sample)
+    monkeypatch.setattr("mv3d.model.models.sample_clip", sample)
 
 
 @pytest.mark.parametrize("size_px", [24, 32, 48])

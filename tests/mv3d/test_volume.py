@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mv3d.cameras import Camera, static_orbit
-from mv3d.model.autoencoder import RgbaAutoencoder, decode_latents, encode_frames, from_autoencoder, to_autoencoder
+from mv3d.model.alpha import from_autoencoder, to_autoencoder
+from mv3d.model.autoencoder import RgbaAutoencoder, decode_latents, encode_frames
 from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, DensityField, Rays, make_rays
 
 CONFIG = CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16))

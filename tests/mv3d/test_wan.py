@@ -20,9 +20,9 @@ from mv3d.cameras import static_orbit
 from mv3d.conventions import to_plucker
 from mv3d.errors import Mv3dError
 from mv3d.generate import GenerateSettings, generate_clip, generate_orbit
+from mv3d.model.facts import SampleSettings
 from mv3d.model.loading import load_ready_model, place_model
 from mv3d.model.models import load_any_model, sample_clip
-from mv3d.model.pipeline import SampleSettings
 from mv3d.model.placement import Placement
 from mv3d.model.wan_checkpoints import WanModel, load_wan
 from mv3d.model.wan_prompt import NEGATIVE_PROMPT, PROMPT, PROMPT_FILE

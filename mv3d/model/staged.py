@@ -1,0 +1,134 @@
+"""A model that is loaded in two stages: what finds surfaces at once, what makes views when they are wanted.
+
+The networks of the second stage, and diffusers, which they come from, take most of a model's time to load. A preview
+does without.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from mv3d.errors import Mv3dError
+from mv3d.model.coarse import CoarseNet
+from mv3d.model.facts import FACTS_KEY, ModelFacts, load_facts
+from mv3d.model.hub import resolve_model
+from mv3d.model.placement import asked_placement, explained_memory
+from mv3d.model.sizes import check_sizes
+from mv3d.model.surface_networks import SurfaceNetworks, load_surface_networks
+from mv3d.model.volume import CoarseVolume
+from mv3d.model.weights import load_json, shapes_in
+from mv3d.model_options import ModelOptions
+
+if TYPE_CHECKING:
+    from mv3d.model.lora import LoraUse
+    from mv3d.model.models import AnyModel
+
+MaybeStaged: TypeAlias = "AnyModel | StagedModel"
+
+
+@dataclass(frozen=True, eq=False)
+class StagedModel:
+    """A model of orbits, with its coarse stage loaded; it has what the first stage asks of a whole one."""
+
+    facts: ModelFacts
+    surface: SurfaceNetworks
+    output_px: int
+    """Width and height of the pictures that the model takes and gives."""
+    device: torch.device
+    """Where its networks compute, and what they are given has to be."""
+    load: Callable[[], AnyModel]
+    """Loads the whole model around the same networks."""
+
+    @property
+    def volume(self) -> CoarseVolume | None:
+        """As of `mv3d.model.checkpoints.OrbitModel`."""
+        return self.surface.volume
+
+    @property
+    def coarse(self) -> CoarseNet | None:
+        """Finds the surface and estimates a picture's elevation."""
+        return self.surface.coarse
+
+    @property
+    def surface_network(self) -> CoarseNet | CoarseVolume | None:
+        """What finds the surface: the coarse network; of a model without one, its volume."""
+        return self.coarse or self.volume
+
+    @cached_property
+    def whole(self) -> AnyModel:
+        """All of the model, loaded when it is first asked for; raises `Mv3dError` where it cannot be."""
+        return self.load()
+
+    @property
+    def is_camera_conditioned(self) -> bool:
+        """Whether the views' cameras reach the model."""
+        return self.whole.is_camera_conditioned
+
+
+def whole_model(model: MaybeStaged) -> AnyModel:
+    """The model with all its networks, which are loaded if they are not there yet."""
+    return model.whole if isinstance(model, StagedModel) else model
+
+
+def load_in_stages(
+    name: str, device: str, options: ModelOptions, loras: Sequence[LoraUse] = (), *, fuse: bool = True
+) -> MaybeStaged:
+    """Load a model as `mv3d.model.loading.load_ready_model` does, but of one that finds surfaces only what does.
+
+    Its other networks are loaded when they are asked for; errors that concern them are raised then.
+    """
+    place = resolve_model(name, options.revision)
+
+    def load(surface: SurfaceNetworks | None) -> AnyModel:
+        with _uncollected():
+            from mv3d.model.loading import load_ready_model  # with diffusers: seconds
+
+        return load_ready_model(name, device, options, loras, fuse=fuse, surface=surface)
+
+    if options.compile or not _is_staged(place):  # whether it compiles is to be known before anything is made
+        return load(None)
+    placement = asked_placement(device, options)
+    facts = load_facts(load_json(place / "model_index.json"), place, name)
+    output_px = facts.resolution_px * _upscale_factor(place / "vae")
+    with explained_memory(placement, "load the model"):
+        surface = load_surface_networks(place)
+        for network in surface:
+            if network is not None:
+                network.to(placement.device)
+    return StagedModel(facts, surface, output_px, placement.device, lambda: load(surface))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Search for no garbage: imports make none, and many objects, in which it takes a fifth of their time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _is_staged(place: Path) -> bool:
+    """Whether a model is a folder of ours with a network that finds surfaces."""
+    has_network = any((place / name).is_dir() for name in SurfaceNetworks._fields)
+    return has_network and FACTS_KEY in load_json(place / "model_index.json")
+
+
+def _upscale_factor(folder: Path) -> int:
+    """`mv3d.model.autoencoder.upscale_factor` of an autoencoder on disk."""
+    config = load_json(folder / "config.json")
+    check_sizes(config, shapes_in(folder), str(folder / "config.json"))
+    factor = config.get("upscale_factor", 1)
+    if not isinstance(factor, int):
+        raise Mv3dError(f"{folder / 'config.json'}: upscale_factor {factor!r} is no whole number")
+    return factor
