@@ -22,7 +22,7 @@ from mv3d.model.coarse_stage import CoarseObject, find_object
 from mv3d.model.finite import check_finite
 from mv3d.model.posed_picture import PosedPicture, panes_closed
 from mv3d.model.relief import make_relief
-from mv3d.model.staged import MaybeStaged, whole_model
+from mv3d.model.staged import MaybeStaged, StagedModel, whole_model
 from mv3d.orbit import Facts, Frames, Orbit
 from mv3d.pixels import resize
 from mv3d.progress import OnStep, begin_stage
@@ -143,6 +143,8 @@ def generate(
     thing = None
     if model.surface_network is not None:
         begin_stage(on_step, "coarse")
+        if isinstance(model, StagedModel) and not settings.preview:
+            model.prepare()
         small = [one.resized(model.output_px) for one in given]
         thing = replace(find_object(model.surface_network, small), pictures=tuple(given))
         if settings.relief:

@@ -7,6 +7,7 @@ does without.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class StagedModel:
         """All of the model, loaded when it is first asked for; raises `Mv3dError` where it cannot be."""
         return self.load()
 
+    def prepare(self) -> None:
+        """Begin to import what the rest is loaded with, beside what is computed meanwhile."""
+        if "whole" not in vars(self):
+            threading.Thread(target=_import_loading, daemon=True).start()
+
     @property
     def is_camera_conditioned(self) -> bool:
         """Whether the views' cameras reach the model."""
@@ -88,8 +94,8 @@ def load_in_stages(
     place = resolve_model(name, options.revision)
 
     def load(surface: SurfaceNetworks | None) -> AnyModel:
-        with _uncollected():
-            from mv3d.model.loading import load_ready_model  # with diffusers: seconds
+        _import_loading()
+        from mv3d.model.loading import load_ready_model
 
         return load_ready_model(name, device, options, loras, fuse=fuse, surface=surface)
 
@@ -104,6 +110,12 @@ def load_in_stages(
             if network is not None:
                 network.to(placement.device)
     return StagedModel(facts, surface, output_px, placement.device, lambda: load(surface))
+
+
+def _import_loading() -> None:
+    """Import `mv3d.model.loading`, and with it diffusers: seconds."""
+    with _uncollected():
+        import mv3d.model.loading  # noqa: F401
 
 
 @contextmanager
