@@ -20,7 +20,7 @@ CHECKED = (
     "mv3d.orbit",
     "mv3d.pixels",
     *(f"mv3d.model.{name}" for name in ("autoencoder", "coarse", "conditioning", "denoiser", "drawing", "frustum")),
-    *(f"mv3d.model.{name}" for name in ("flow", "sampling", "surface", "volume", "wan_video")),
+    *(f"mv3d.model.{name}" for name in ("flow", "sampling", "surface", "wan_video")),
 )
 
 

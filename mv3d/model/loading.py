@@ -86,7 +86,7 @@ def place_model(model: Model, placement: Placement) -> Model:
                 compute_in_float32(network, stored.pop())
     if placement.offload == "sequential":
         place_by_layers(model.network, placement.device)
-    beside = [network for network in (model.volume, model.coarse) if network is not None]
+    beside = [] if model.coarse is None else [model.coarse]
     for network in beside if placement.offload != "none" else [*networks, *beside]:
         nn.Module.to(network, placement.device)
     return replace(model, placement=placement)

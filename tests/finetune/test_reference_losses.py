@@ -68,7 +68,7 @@ def test_the_small_model_is_trained_as_ever(config_file: Path, tmp_path: Path, r
     settings = [f"diffusion.{setting}" for setting in MINI[name]]
     if name == "decoded":
         settings += [f"data={large}", "autoencoder.upscale_factor=2", "autoencoder.decoder_sees_views=true"]
-    settings += [f"{stage}.loop.steps=0" for stage in ("autoencoder", "volume")]
+    settings += [f"{stage}.loop.steps=0" for stage in ("autoencoder", "coarse")]
     settings += [f"diffusion.loop.steps={STEPS}", f"diffusion.loop.{BARELY}", "diffusion.loop.warmup_steps=1"]
     assert main([str(config_file), *(word for text in settings for word in ("--set", text))]) == 0
     run = tmp_path / "run"
