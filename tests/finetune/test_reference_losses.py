@@ -1,5 +1,7 @@
 """Every recipe's losses and pixels, recorded when small and large models still had trainers of their own.
 
+Those of the toy model (edm, decoded) were recorded anew when the coarse network took the coarse volume's place in it.
+
 A refactoring changes none of these numbers. They are not compared by their bits, since instruction sets round sums
 differently: without AVX, losses are up to 6e-6 off, norms of gradients 8e-5, and pixels 2e-4. Hence the learning rate
 too, with which weights hardly move: Adam steps as far where a gradient is rounding alone as it does elsewhere.
