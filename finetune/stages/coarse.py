@@ -57,12 +57,12 @@ class CoarseTraining:
     def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.coarse
         assert config is not None
-        self._net = net = make_coarse_net(run).to(device)
+        self._net = make_coarse_net(run)
         self._device = device
-        for module in net.picture_net.modules():
+        for module in self._net.picture_net.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.network: nn.Module = net
+        self.network: nn.Module = self._net.to(device)
         self._config = config
         self._pack = pack
         self._seed = run.seed

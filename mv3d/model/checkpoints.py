@@ -233,7 +233,7 @@ def _make_image_encoder(config: dict[str, Any]) -> CLIPVisionModelWithProjection
 
 
 def _make_coarse(config: dict[str, Any]) -> CoarseNet:
-    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     return CoarseNet(CoarseConfig(**sizes))
 
 

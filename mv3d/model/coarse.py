@@ -245,7 +245,7 @@ def sample_picture(picture: Float[Tensor, "B C S S"], uv: Float[Tensor, "B P 2"]
 
 def sample_volume(volume: Float[Tensor, "B 1 rows columns bins"], at: Float[Tensor, "B P 3"]) -> Float[Tensor, "B 1 P"]:
     """Trilinear look-up of (B, 1, rows, columns, bins) at (u, v, along) (B, P, 3); returns (B, 1, P)."""
-    order = at[..., [2, 0, 1]][:, :, None, None]
+    order = at.roll(1, dims=-1)[:, :, None, None]
     return F.grid_sample(volume, order.to(volume), align_corners=False, padding_mode="border")[..., 0, 0]
 
 
