@@ -37,7 +37,7 @@ from benchmarks.fuzz import MUTATIONS  # noqa: E402
 from eval.metrics.lpips import Lpips  # noqa: E402
 from finetune import __main__ as finetune  # noqa: E402
 from finetune.read_config import load_config  # noqa: E402
-from finetune.stages import autoencoder, diffusion, volume  # noqa: E402
+from finetune.stages import autoencoder, diffusion  # noqa: E402
 from mv3d import cli  # noqa: E402
 from tests.finetune.conftest import ADAPT_CONFIG, LOOP, TOY_CONFIG, make_rendered  # noqa: E402
 from tests.tiny import make_svd  # noqa: E402
@@ -92,7 +92,7 @@ class Place:
         for config in ("toy", "adapt"):
             if finetune.main([str(self.root / f"{config}.yaml")]):
                 raise SystemExit(f"the good {config} run does not run")
-        for folder in (self.root / "toy/volume", self.root / "adapt/diffusion"):
+        for folder in (self.root / "toy/coarse", self.root / "adapt/diffusion"):
             for name in NOTES:
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).write_text("mine")
@@ -105,7 +105,7 @@ class Place:
 
     def train(self, config: str, *more: str) -> list[str]:
         """A command that continues a run for a step."""
-        loops = ("volume.loop", "diffusion.loop", "autoencoder.loop") if config == "toy" else ("diffusion.loop",)
+        loops = ("coarse.loop", "diffusion.loop", "autoencoder.loop") if config == "toy" else ("diffusion.loop",)
         steps = [word for loop in loops for word in ("--set", f"{loop}.steps=5")]
         return [str(self.root / f"{config}.yaml"), "--minutes", "1", *steps, *more]
 
@@ -125,7 +125,7 @@ def config_value(place: Place, rng: np.random.Generator) -> Case:
     name, value = str(rng.choice(leaves)), str(rng.choice(VALUES))
     stage = name.split(".")[0]
     more = (
-        ["--stage", stage if stage in ("volume", "diffusion", "autoencoder") else "volume"] if config == "toy" else []
+        ["--stage", stage if stage in ("coarse", "diffusion", "autoencoder") else "coarse"] if config == "toy" else []
     )
     dry = ["--dry-run"] if rng.random() < 0.2 else []
     return Case(f"{config} {name}={value}", finetune.main, place.train(config, *more, *dry, "--set", f"{name}={value}"))
@@ -148,19 +148,19 @@ def run_folder(place: Place, rng: np.random.Generator) -> Case:
         ".lock",
         "model",
         "diffusion",
-        "volume",
-        "volume/log.jsonl",
-        "volume/sheets",
+        "coarse",
+        "coarse/log.jsonl",
+        "coarse/sheets",
         "diffusion/log.jsonl",
     ]
     path = run / str(rng.choice([name for name in names if name == "" or (run / name).exists() or name == "model"]))
     damage = _replace(path, rng)
-    return Case(damage, finetune.main, place.train(config, *(["--stage", "volume"] if config == "toy" else [])), {path})
+    return Case(damage, finetune.main, place.train(config, *(["--stage", "coarse"] if config == "toy" else [])), {path})
 
 
 def checkpoint(place: Place, rng: np.random.Generator) -> Case:
     """A file of a checkpoint, or of both, is damaged, gone, or another one's."""
-    config, stage = ("toy", "volume") if rng.random() < 0.5 else ("adapt", "diffusion")
+    config, stage = ("toy", "coarse") if rng.random() < 0.5 else ("adapt", "diffusion")
     folders = sorted(path for path in (place.root / config / stage).glob("step-???????"))
     chosen = folders if rng.random() < 0.2 else [folders[-1] if rng.random() < 0.8 else folders[0]]
     name = str(rng.choice(["network.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"]))
@@ -175,7 +175,7 @@ def cache(place: Place, rng: np.random.Generator) -> Case:
              (place.root / run).glob(f"{kind}/*") if path.is_file()]  # fmt: skip
     path = _pick(files, rng)
     config = path.relative_to(place.root).parts[0]
-    stage = "volume" if "pack" in path.parent.name else "diffusion"
+    stage = "coarse" if "pack" in path.parent.name else "diffusion"
     more = ["--stage", stage] if config == "toy" else []
     return Case(_spoil(path, rng), finetune.main, place.train(config, *more), {path})
 
@@ -187,7 +187,7 @@ def data(place: Place, rng: np.random.Generator) -> Case:
     path = _pick(heads if rng.random() < 0.5 else files, rng)
     damage = _spoil(path, rng)
     config = str(rng.choice(["toy", "adapt"]))
-    more = ["--stage", "volume"] if config == "toy" else []
+    more = ["--stage", "coarse"] if config == "toy" else []
     return Case(damage, finetune.main, place.train(config, *more, "--set", f"run={place.root / 'new'}"), {path})
 
 
@@ -342,7 +342,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=900.0, help="seconds after which a case hangs")
     options = parser.parse_args()
     lpips = Lpips("alex")  # of random weights, so that none need be fetched
-    for stage in (autoencoder, volume, diffusion):
+    for stage in (autoencoder, diffusion):
         vars(stage)["load_lpips"] = lambda net: lpips
     kinds = {make.__name__: make for make in CASES}
     ends: Counter[str] = Counter()

@@ -55,7 +55,7 @@ class MoreViews:
 def main(options: MoreViews) -> None:
     """Print a line an object and number of pictures, and their means."""
     items = {item.object_id: item for item in find_objects(options.objects)}
-    network = load_model(options.model).surface_network
+    network = load_model(options.model).coarse
     assert network is not None, "the model has a coarse stage"
     listed = sorted(
         name for name, entry in read_manifest(options.orbits).items() if entry.split == options.split and entry.orbits

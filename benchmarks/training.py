@@ -162,7 +162,7 @@ def prepare(folder: Path, size_px: int, num_views: int) -> RunConfig:
         patch_size=16,
     )
     facts = ModelFacts("tiny", "CC0-1.0", resolution_px=size_px, num_views=num_views)
-    save_model(OrbitModel(unet, vae, CLIPVisionModelWithProjection(vision), None, facts), folder / "base")
+    save_model(OrbitModel(unet, vae, CLIPVisionModelWithProjection(vision), facts), folder / "base")
     rng = np.random.default_rng(0)
     lines = []
     for k in range(4):

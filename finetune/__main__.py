@@ -39,14 +39,14 @@ class TrainVerb:
 
     config: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
     """A YAML file; presets are in configs/."""
-    stage: Literal["autoencoder", "volume", "coarse", "diffusion"] | None = None
+    stage: Literal["autoencoder", "coarse", "diffusion"] | None = None
     """Train only this stage."""
     minutes: float = math.inf
     """Stop after so long, saved; run again to go on."""
     resume_from: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Begin with another run's weights, optimizer and step: its folder, or a checkpoint such as RUN/diffusion/best."""
     set: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")] = ()
-    """Override a key of the config, e.g. volume.loop.steps=10; give it again for another."""
+    """Override a key of the config, e.g. coarse.loop.steps=10; give it again for another."""
     dry_run: bool = False
     """Print the resolved config, parameters, memory and steps per day."""
     processes: int | None = None

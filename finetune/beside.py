@@ -13,7 +13,6 @@ from finetune.networks import make_autoencoder, make_image_encoder
 from mv3d.model.autoencoder import decode, is_view_conditioned
 from mv3d.model.coarse import CoarseNet
 from mv3d.model.conditioning import VIEW_CHANNELS, embed_image
-from mv3d.model.volume import CoarseVolume
 
 
 class Beside(nn.Module):
@@ -41,6 +40,7 @@ class BesideDiffusion(Beside):
         """Make all without storage if this is called with the meta device as torch's default."""
         config = run.diffusion
         assert run.autoencoder is not None
+        assert run.coarse is not None
         encoder, discriminator = make_image_encoder(config, run.encoded_px), PatchDiscriminator()
         vae, lpips = make_autoencoder(run.autoencoder).requires_grad_(False), Lpips("alex")
         along: list[nn.Module] = [encoder]
@@ -48,12 +48,8 @@ class BesideDiffusion(Beside):
             along.append(vae.decoder.requires_grad_(True))
         if config.discriminator_weight:
             along.append(discriminator)
-        if run.coarse is not None:
-            coarse: nn.Module = CoarseNet(run.coarse.network)
-        else:
-            assert run.volume is not None
-            coarse = CoarseVolume(run.volume.network)
-        frozen = [p for network in (vae, lpips, coarse.requires_grad_(False)) for p in network.parameters()]
+        coarse = CoarseNet(run.coarse.network).requires_grad_(False)
+        frozen = [p for network in (vae, lpips, coarse) for p in network.parameters()]
         super().__init__(nn.ModuleList(along), sum(p.numel() for p in frozen if not p.requires_grad))
         self._config, self._picture_px = config, run.encoded_px
         self._encoder, self._vae = encoder, vae

@@ -12,10 +12,9 @@ from finetune.diffusion_config import DiffusionStage
 from finetune.limits import Count, CountOrNone, NumViews, ResolutionPx, Seed, SmallWidth, Weight, Within
 from finetune.loop_config import LoopConfig
 from mv3d.errors import Mv3dError
-from mv3d.model.coarse import CoarseConfig
-from mv3d.model.volume import CoarseVolumeConfig
+from mv3d.model.coarse_config import CoarseConfig
 
-StageName = Literal["autoencoder", "volume", "coarse", "diffusion"]
+StageName = Literal["autoencoder", "coarse", "diffusion"]
 
 _RESOLUTION_PX = 128
 _OF_A_NEW_UNET = (
@@ -56,28 +55,6 @@ class AutoencoderStage:
 
 
 @dataclass(frozen=True)
-class VolumeStage:
-    """The coarse volume, against views of the same orbit."""
-
-    loop: LoopConfig
-    network: CoarseVolumeConfig = field(default_factory=CoarseVolumeConfig)
-    render_px: Annotated[int, Within(4, 4096)] = 48
-    num_samples: Annotated[int, Within(1, 4096)] = 48
-    mask_weight: Weight = 0.5
-    lpips_weight: Weight = 0.1
-    occupancy_weight: Weight = 0.3
-    occupancy_points: Annotated[int, Within(2, 2**20)] = 8192
-    """Points per object at which the density is compared with what the orbit's views show to be empty."""
-    colour_weight: Weight = 0.5
-    colour_points: Count = 4096
-    """Points on the object's visible surface at which the colour is compared with the pixel that shows them."""
-
-    def __post_init__(self) -> None:
-        if self.lpips_weight and self.render_px < 16:
-            raise Mv3dError(f"volume.render_px {self.render_px}: LPIPS sees none smaller than 16; or lpips_weight: 0")
-
-
-@dataclass(frozen=True)
 class CoarseStage:
     """The coarse network, against the space that objects fill."""
 
@@ -109,11 +86,10 @@ class RunConfig:
     diffusion: DiffusionStage
     base: str | None = None
     """What ``mv3d orbit --model`` takes: mini, a folder, a file, or owner/name on the hub. All but its UNet, or
-    Wan's transformer, stay as they are; without one, autoencoder and volume are the run's own stages."""
+    Wan's transformer, stay as they are; without one, autoencoder and coarse network are the run's own stages."""
     init: Literal["random", "base"] = "random"
     """What the UNet begins with: weights of the base, which is understood where there is one, or random ones."""
     autoencoder: AutoencoderStage | None = None
-    volume: VolumeStage | None = None
     coarse: CoarseStage | None = None
     num_views: NumViews | None = None
     """Frames of a clip of a base; an orbit of more views is thinned evenly, beginning at any of them. A new model's
@@ -144,10 +120,8 @@ class RunConfig:
             self._check_based()
 
     def _check_new(self) -> None:
-        if self.autoencoder is None or (self.volume is None and self.coarse is None):
-            raise Mv3dError("a new model needs its stages autoencoder, and coarse or volume; or name a base")
-        if self.volume is not None and self.coarse is not None:
-            raise Mv3dError("coarse takes the place of volume: leave one of them out")
+        if self.autoencoder is None or self.coarse is None:
+            raise Mv3dError("a new model needs its stages autoencoder and coarse; or name a base")
         if self.init != "random":
             raise Mv3dError("init: base: name the base")
         why = "that is for a base; name one, or leave it out"
@@ -155,8 +129,6 @@ class RunConfig:
         _refuse(self.diffusion, _OF_A_BASE, "diffusion.", why)
         if self.autoencoder.decoder_sees_views and not self.diffusion.train_decoder:
             raise Mv3dError("autoencoder.decoder_sees_views needs diffusion.train_decoder, which teaches it to")
-        if self.volume is not None:
-            _check_volume(self.volume.network, self.encoded_px)
         if self.autoencoder.decoder_only and self.start_from is None:
             raise Mv3dError("autoencoder.decoder_only keeps the encoder of start_from: name a model folder there")
 
@@ -164,7 +136,7 @@ class RunConfig:
         for name in ("num_views", "model_name"):
             if getattr(self, name) == _default(self, name):
                 raise Mv3dError(f"missing {name}: say it of what is made of {self.base}")
-        _refuse(self, ("autoencoder", "volume", "coarse"), "", f"{self.base} has its own; leave it out")
+        _refuse(self, ("autoencoder", "coarse"), "", f"{self.base} has its own; leave it out")
         _refuse(self, ("start_from", "licence"), "", f"that comes from the base, {self.base}; leave it out")
         _refuse(self.diffusion, _OF_DECODED_FRAMES, "diffusion.", "that is for a new model, without a base")
         if self.init == "base":
@@ -180,7 +152,7 @@ class RunConfig:
     @property
     def stages(self) -> tuple[StageName, ...]:
         """The stages that are trained, in this order."""
-        names: tuple[StageName, ...] = ("autoencoder", "volume", "coarse", "diffusion")
+        names: tuple[StageName, ...] = ("autoencoder", "coarse", "diffusion")
         return tuple(name for name in names if getattr(self, name) is not None)
 
     def frames_px(self, stage: str) -> int:
@@ -188,7 +160,7 @@ class RunConfig:
         if stage == "coarse" and self.coarse is not None:
             return self.coarse.network.picture_px
         assert self.autoencoder is not None, "a base's frames are of its own size"
-        return self.encoded_px * (self.autoencoder.upscale_factor if stage != "volume" else 1)
+        return self.encoded_px * self.autoencoder.upscale_factor
 
     def data_of(self, stage: str) -> tuple[Path, ...]:
         """The rendered folders that a stage learns from."""
@@ -206,21 +178,3 @@ def _refuse(config: Any, names: Sequence[str], where: str, why: str) -> None:
     for name in names:
         if getattr(config, name) != _default(config, name):
             raise Mv3dError(f"{where}{name}: {why}")
-
-
-def _check_volume(network: CoarseVolumeConfig, resolution_px: int) -> None:
-    image, grid = network.image_channels, network.grid_channels
-    if not image or len(image) != len(grid):
-        raise Mv3dError(f"volume.network: {len(image)} image_channels, {len(grid)} grid_channels; give as many of both")
-    for name in ("image_channels", "grid_channels"):
-        for width in getattr(network, name):
-            Within(8, 4096, multiple_of=8).check(width, f"volume.network.{name}")
-    Within(32, 4096, multiple_of=2 ** len(image)).check(network.picture_px, "volume.network.picture_px")
-    Within(4, 256, multiple_of=2 ** (len(grid) - 1)).check(network.grid_size, "volume.network.grid_size")
-    Within(1, 8).check(network.density_upsampling, "volume.network.density_upsampling")
-    Within(1, 170).check(network.fov_deg, "volume.network.fov_deg")
-    if resolution_px % 2 ** len(image):
-        raise Mv3dError(
-            f"resolution_px {resolution_px} is halved once for each of volume.network's {len(image)} image_channels; "
-            f"give a multiple of {2 ** len(image)}"
-        )

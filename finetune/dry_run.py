@@ -56,7 +56,7 @@ class StepCost:
     trained: int
     weights: int
     beside: int
-    """Of networks that are only used: LPIPS, and a new model's autoencoder and volume."""
+    """Of networks that are only used: LPIPS, and a new model's autoencoder and coarse network."""
     gradients: int
     """Of those that are there when memory is at its peak: all, where a batch is taken in parts."""
     moments: int

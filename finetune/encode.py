@@ -2,8 +2,8 @@
 
 Per sample: ``latents`` (F, C, h, w), unscaled, the posterior's mode; ``embedding`` (F, D) of a base's image encoder (a
 new model's is trained along); ``noisy`` (F, C, h, w), of frames with noise added, where noise is added to the input
-picture; ``coarse`` (F, C, h, w) of a model with a coarse volume, and then the orbit begins at the view that the volume
-was made from; ``views`` (F, 6, S, S), the coarse views themselves, of a new model whose decoder sees them.
+picture; ``coarse`` (F, C, h, w) of a model with a coarse network, and then the orbit begins at the view that the
+network saw; ``views`` (F, 6, S, S), the coarse views themselves, of a new model whose decoder sees them.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class OrbitEncoder(SampleEncoder):
     def encoders(self) -> Sequence[nn.Module | None]:
         """A new model's image encoder is trained along."""
         image_encoder = None if self.config.base is None else self.model.image_encoder
-        return self.model.vae.encoder, self.model.vae.quant_conv, self.model.surface_network, image_encoder
+        return self.model.vae.encoder, self.model.vae.quant_conv, self.model.coarse, image_encoder
 
     def _sample(self, k: int, variant: int) -> Sample:
         model, config, stage, entry = self.model, self.config, self.config.diffusion, self.orbits.entries[k]
@@ -139,7 +139,7 @@ class OrbitEncoder(SampleEncoder):
         # A new model sees orbits as they are: all chance is where they begin.
         generator = torch.Generator().manual_seed(0 if config.base is None else int(rng.integers(2**62)))
         frames, start = self.orbits.load(k), 0
-        if model.surface_network is not None:
+        if model.coarse is not None:
             start = int(rng.integers(len(frames.cameras)))
             frames = begun_at(frames, start, self.orbits.num_views)
         frames = self._changed(frames, variant, generator)
@@ -161,9 +161,9 @@ class OrbitEncoder(SampleEncoder):
             noisy = (seen + torch.from_numpy(sigma)[:, None, None, None] * noise).to(device, dtype)
             arrays["noisy"] = torch.cat([encode(model.vae, chunk).mode() for chunk in noisy.split(together)])
             facts["cond_aug"] = sigma.tolist()
-        if model.surface_network is not None:
+        if model.coarse is not None:
             picture = frames.rgba[0].to(device)
-            coarse = make_coarse_orbit(model.surface_network, picture, frames.cameras, picture.shape[-1])
+            coarse = make_coarse_orbit(model.coarse, picture, frames.cameras, picture.shape[-1])
             arrays["coarse"] = encode_views(model.vae, coarse.views, model.facts.resolution_px)
             if config.base is None and is_view_conditioned(model.vae):
                 arrays["views"] = coarse.views

@@ -33,8 +33,7 @@ def export_model(config: RunConfig, device: torch.device | str = "cpu") -> Path 
     Returns:
         The model folder or the LoRA file; None if a stage that belongs to it has no checkpoint yet.
     """
-    needed = [name for name in config.stages if name != "coarse"]
-    if not all(latest_checkpoint(config.run / name) for name in needed):
+    if not all(latest_checkpoint(config.run / name) for name in config.stages):
         return None
     pack = None
     if config.base is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from finetune.backbone import load_imagenet_weights
 from finetune.base_storage import store_base
 from finetune.checkpoint import load_ema
 from finetune.config import AutoencoderStage, RunConfig
@@ -25,7 +27,7 @@ from mv3d.model.coarse import CoarseNet
 from mv3d.model.lora import add_lora, train_pose_columns
 from mv3d.model.surgery import reconditioned
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.volume import CoarseVolume
+from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
 
 _SCALING_FRAMES = 256
@@ -91,6 +93,32 @@ def make_autoencoder(config: AutoencoderStage) -> RgbaAutoencoder:
     )
 
 
+def make_coarse_net(run: RunConfig) -> CoarseNet:
+    """Make the coarse network as its training begins; what is frozen of it is in no checkpoint, and stays like this."""
+    config = run.coarse
+    assert config is not None
+    torch.manual_seed(run.seed)  # initial weights only
+    net = CoarseNet(config.network)
+    backbone = net.picture_net.backbone
+    if config.pretrained_backbone:
+        load_imagenet_weights(backbone)
+    if config.frozen_stages:
+        if run.start_from is not None:
+            start_coarse_net(net, run.start_from)
+        for module in (backbone.stem, *backbone.stages[: config.frozen_stages]):
+            module.requires_grad_(False)
+    return net
+
+
+def start_coarse_net(net: CoarseNet, model: Path) -> None:
+    """Give it the weights of a model folder.
+
+    Raises:
+        Mv3dError: if there are none, or of another shape.
+    """
+    load_strict(net, load_weights(model / "coarse", torch.float32), str(model / "coarse"))
+
+
 def make_unet(run: RunConfig) -> OrbitUNet:
     """Make the untrained video UNet of a new model at the config's widths."""
     assert run.autoencoder is not None
@@ -149,11 +177,7 @@ def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
     torch.manual_seed(config.seed)  # initial weights only
     vae = load_ema(config.run / "autoencoder", make_autoencoder(config.autoencoder))
     nn.Module.to(vae, device)  # the class annotates its own `to` wrongly
-    coarse, volume = None, None
-    if config.coarse is not None:
-        coarse = load_ema(config.run / "coarse", CoarseNet(config.coarse.network)).to(device)
-    elif config.volume is not None:
-        volume = load_ema(config.run / "volume", CoarseVolume(config.volume.network)).to(device)
+    coarse = load_ema(config.run / "coarse", make_coarse_net(config)).to(device)
     decoder = vae.decoder.requires_grad_(True) if stage.train_decoder else None
     unet, image_encoder = make_unet(config), make_image_encoder(stage, config.encoded_px)
     discriminator = PatchDiscriminator() if stage.discriminator_weight else None
@@ -168,7 +192,7 @@ def _new(config: RunConfig, pack: Pack, device: torch.device | str) -> Trainee:
         guidance="triangle",
         **_sampling(stage),
     )
-    return Trainee(OrbitModel(unet, vae, image_encoder, volume, facts, coarse), networks, facts)
+    return Trainee(OrbitModel(unet, vae, image_encoder, facts, coarse), networks, facts)
 
 
 @torch.no_grad()
@@ -210,7 +234,7 @@ def _based(config: RunConfig, device: torch.device) -> Trainee:
             train_pose_columns(unet)
         store_base(unet, stage.lora.base_storage, device)
         nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
-        for network in (model.vae, model.image_encoder, model.surface_network):
+        for network in (model.vae, model.image_encoder, model.coarse):
             if network is not None:
                 nn.Module.to(network, device)
     return Trainee(model, TrainedNetworks(unet), base.facts, pose_base)
@@ -225,7 +249,7 @@ def _with_new_unet(base: OrbitModel, config: RunConfig, device: torch.device) ->
         unet = OrbitUNet(**new_unet_config(known, wanted))
     torch.nn.Module.to(unet, device)  # the class annotates its own `to` wrongly
     facts = replace(base.facts, guidance="constant", **_sampling(wanted))
-    return replace(base, unet=unet, volume=None, coarse=None, facts=facts)
+    return replace(base, unet=unet, coarse=None, facts=facts)
 
 
 def _adapted(base: OrbitModel, config: RunConfig) -> OrbitModel:

@@ -135,18 +135,18 @@ def generate(
     size_px = settings.size_px or model.output_px
     shown = [(picture, 0.0, settings.elevation_deg), *((one.frame, one.azimuth_deg, one.elevation_deg) for one in more)]
     given = [PosedPicture(_given(frame, model, size_px), *pose) for frame, *pose in shown]
-    if model.surface_network is not None:
+    if model.coarse is not None:
         given = [replace(one, rgba=panes_closed(one.rgba)) for one in given]
     _check_settings(model, settings, len(given))
     cameras = settings.cameras(size_px)
     started = time.perf_counter()
     thing = None
-    if model.surface_network is not None:
+    if model.coarse is not None:
         begin_stage(on_step, "coarse")
         if isinstance(model, StagedModel) and not settings.preview:
             model.prepare()
         small = [one.resized(model.output_px) for one in given]
-        thing = replace(find_object(model.surface_network, small), pictures=tuple(given))
+        thing = replace(find_object(model.coarse, small), pictures=tuple(given))
         if settings.relief:
             thing = replace(thing, surface=make_relief(thing.surface, small[0]))
     views = ObjectViews(model, given[0], thing, settings)
@@ -188,11 +188,11 @@ def _check_settings(model: MaybeStaged, settings: GenerateSettings, num_pictures
         )
     if not (settings.is_level_turn or settings.preview or model.is_camera_conditioned):
         raise Mv3dError(f"{name} is not told cameras and makes level, even turns only; ask it for one", argument="path")
-    if model.surface_network is None and settings.preview:
+    if model.coarse is None and settings.preview:
         raise Mv3dError(f"{name} has no coarse stage, so it has no preview", argument="preview")
-    if model.surface_network is None and settings.relief:
+    if model.coarse is None and settings.relief:
         raise Mv3dError(f"{name} has no coarse stage to tell a relief's depth; cut the object out", argument="matte")
-    if model.surface_network is None and num_pictures > 1:
+    if model.coarse is None and num_pictures > 1:
         raise Mv3dError(f"{name} sees one picture, and has no surface that others could shape", argument="view")
 
 

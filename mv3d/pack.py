@@ -70,10 +70,6 @@ class Pack:
         """Which cells (D, D, D) of the cube around the origin the object fills, see `mv3d.occupancy`."""
         return np.unpackbits(self.occupancy[orbit]).reshape((OCCUPANCY_SIZE,) * 3)
 
-    def frames_from(self, orbit: int, input_view: int) -> np.ndarray:
-        """The orbit's frames (views, S, S, 4) uint8 in the order of `cameras_from`."""
-        return np.roll(self.frames[orbit], -input_view, axis=0)
-
 
 def pack_orbits(places: Sequence[Path], pack: Path, size_px: int) -> Pack:
     """Pack the orbits of collections, or open the pack if it is there, whole, and of these orbits as they are now.

@@ -20,7 +20,7 @@ CHECKED = (
     "mv3d.orbit",
     "mv3d.pixels",
     *(f"mv3d.model.{name}" for name in ("alpha", "autoencoder", "coarse", "conditioning", "denoiser", "drawing")),
-    *(f"mv3d.model.{name}" for name in ("frustum", "flow", "sampling", "surface", "volume", "wan_video")),
+    *(f"mv3d.model.{name}" for name in ("frustum", "flow", "sampling", "surface", "wan_video")),
 )
 
 

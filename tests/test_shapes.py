@@ -7,14 +7,13 @@ from jaxtyping import TypeCheckError
 
 from mv3d.cameras import Camera
 from mv3d.model.alpha import to_autoencoder
-from mv3d.model.coarse import sample_grid, unfold_voxels
+from mv3d.model.coarse import CoarseNet, sample_grid, unfold_voxels
 from mv3d.model.conditioning import Conditions, drop_conditions
 from mv3d.model.denoiser import weighted_error
 from mv3d.model.drawing import filled_colours
 from mv3d.model.frustum import axes
 from mv3d.model.sampling import guidance_per_frame, karras_sigmas
 from mv3d.model.surface import extract_field
-from mv3d.model.volume import CoarseVolume
 from mv3d.orbit import make_sheet
 from mv3d.pixels import composite, from_uint8, resize
 
@@ -44,7 +43,7 @@ def _conditions(clips: int = 2, frames: int = 3, angles: int = 2) -> Conditions:
         lambda: sample_grid(torch.zeros(2, 8, 4, 4, 4), torch.zeros(3, 5, 3)),
         lambda: unfold_voxels(torch.zeros(1, 8, 4, 4, 3), 2),
         lambda: extract_field(None, None, torch.zeros(8, 9), 0.0),
-        lambda: CoarseVolume.forward(None, torch.zeros(2, 4, 8, 8), torch.zeros(3)),
+        lambda: CoarseNet.estimate_elevation(None, torch.zeros(2, 3, 8, 8)),
     ],
 )
 def test_arrays_of_another_shape_or_kind_are_refused(call) -> None:

@@ -49,6 +49,27 @@ def make_rgba_vae(**config: Any):
     )
 
 
+def make_coarse_net():
+    """A coarse network for pictures of 32 px, but for its backbone, of which there is one size."""
+    from mv3d.model.coarse import CoarseNet
+    from mv3d.model.coarse_config import CoarseConfig
+
+    widths = (8, 8, 8, 16)
+    return CoarseNet(
+        CoarseConfig(
+            picture_px=32,
+            backbone_px=32,
+            picture_channels=widths,
+            fine_channels=8,
+            rays_px=16,
+            num_bins=16,
+            image_channels=widths,
+            grid_size=8,
+            grid_channels=widths,
+        )
+    )
+
+
 def make_svd(folder: Path) -> Path:
     """Stock SVD as it is on the hub, but tiny: 32 px, latents of 4 px, no pose columns, a licence beside it."""
     import torch

@@ -49,7 +49,7 @@ def load_predictor(name_or_folder: str, settings: GenerateSettings, device: str)
 
     model = load_any_model(name_or_folder, device)
     digest = hashlib.sha256(json.dumps([versions.PREDICTION, asdict(settings)], sort_keys=True).encode())
-    for network in (*model.large_networks, model.surface_network):
+    for network in (*model.large_networks, model.coarse):
         for name, tensor in network.state_dict().items() if network is not None else ():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().float().numpy().tobytes())

@@ -15,7 +15,6 @@ from finetune.stages.autoencoder import AutoencoderTraining
 from finetune.stages.coarse import CoarseTraining
 from finetune.stages.diffusion import DiffusionTraining
 from finetune.stages.flow import FlowTraining
-from finetune.stages.volume import VolumeTraining
 from finetune.wan_networks import is_wan
 from mv3d.pack import Pack
 
@@ -30,7 +29,6 @@ class NewStage(Stage, Protocol):
 
 _OF_FRAMES: dict[StageName, Callable[[RunConfig, Pack, torch.device], NewStage]] = {
     "autoencoder": AutoencoderTraining,
-    "volume": VolumeTraining,
     "coarse": CoarseTraining,
 }
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.backbone import load_imagenet_weights
 from finetune.config import RunConfig
 from finetune.data import draw, validation_orbits
+from finetune.networks import make_coarse_net, start_coarse_net
 from finetune.pictures import save_rows
 from finetune.processes import WHOLE, MicroBatch
 from finetune.scenes import Scene, draw_scene
@@ -30,7 +30,6 @@ from mv3d.model.coarse import (
 )
 from mv3d.model.drawing import filled_colours
 from mv3d.model.frustum import across
-from mv3d.model.weights import load_strict, load_weights
 from mv3d.pack import Pack
 
 _SHARING = ((2, 2), (3, 1), (1, 3), (4,))  # how half of a batch of eight falls to objects that are seen several times
@@ -58,18 +57,12 @@ class CoarseTraining:
     def __init__(self, run: RunConfig, pack: Pack, device: torch.device | str = "cpu") -> None:
         config = run.coarse
         assert config is not None
-        torch.manual_seed(run.seed)  # initial weights only
-        net = CoarseNet(config.network)
-        if config.pretrained_backbone:
-            load_imagenet_weights(net.picture_net.backbone)
-        for module in (net.picture_net.backbone.stem, *net.picture_net.backbone.stages[: config.frozen_stages]):
-            module.requires_grad_(config.frozen_stages == 0)
-        self._net = net.to(device)
+        self._net = make_coarse_net(run)
         self._device = device
-        for module in net.picture_net.modules():
+        for module in self._net.picture_net.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.network: nn.Module = net
+        self.network: nn.Module = self._net.to(device)
         self._config = config
         self._pack = pack
         self._seed = run.seed
@@ -85,7 +78,7 @@ class CoarseTraining:
 
     def start_from(self, model: Path) -> None:
         """Take the initial weights from a model folder."""
-        load_strict(self._net, load_weights(model / "coarse", torch.float32), str(model / "coarse"))
+        start_coarse_net(self._net, model)
 
     def object_ids(self, step: int) -> list[str]:
         """Which objects a batch shows, and maybe some more."""

@@ -173,7 +173,7 @@ class DiffusionTraining:
     def _put_encoders(self, device: torch.device) -> None:
         """Have what only encodes and decodes, of a base, on a device."""
         if self._config.base is not None:
-            for network in (self.model.vae, self.model.image_encoder, self.model.surface_network):
+            for network in (self.model.vae, self.model.image_encoder, self.model.coarse):
                 if network is not None:
                     nn.Module.to(network, device)
 

@@ -1,1 +1,1 @@
-"""The two-stage model: coarse volume, then video diffusion; import the submodules, nothing is imported here."""
+"""The two-stage model: a coarse network, then video diffusion; import the submodules, nothing is imported here."""

@@ -1,6 +1,6 @@
 """A whole model on disk, in the diffusers layout.
 
-``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [volume/]  [coarse/]``, and for a
+``model_index.json  unet/  vae/  image_encoder/  scheduler/scheduler_config.json  [coarse/]``, and for a
 model that diffusers' own pipeline loads ``feature_extractor/``. What diffusers has no place for stands in
 ``model_index.json`` under the one key ``"mv3d"``; without it the model is taken to be SVD.
 Stability AI's own single files are read too, by `mv3d.model.stability`.
@@ -23,15 +23,14 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
 from mv3d.model.coarse import CoarseNet
+from mv3d.model.coarse_folder import load_coarse
 from mv3d.model.facts import FACTS_KEY, ModelFacts, licence_files, licence_of, load_facts
 from mv3d.model.hub import resolve_model
 from mv3d.model.placement import Placement
 from mv3d.model.stability import load_stability_file
 from mv3d.model.stock import CLIP_PROCESSOR, STOCK, is_stock, stock_config
-from mv3d.model.surface_networks import SurfaceNetworks, load_surface_networks
 from mv3d.model.surgery import from_stock
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import DIFFUSERS_WEIGHTS, load_json, load_module, load_strict, load_weights, save_module
 
 __all__ = [
@@ -57,17 +56,11 @@ class OrbitModel:
     unet: OrbitUNet
     vae: Autoencoder
     image_encoder: CLIPVisionModelWithProjection
-    volume: CoarseVolume | None
     facts: ModelFacts
     coarse: CoarseNet | None = None
     """Finds the surface and estimates a picture's elevation."""
     placement: Placement | None = None
     """Where networks compute, if they are not to stay where they are; see `mv3d.model.loading`."""
-
-    @property
-    def surface_network(self) -> CoarseNet | CoarseVolume | None:
-        """What finds the surface: the coarse network; of a model without one, its volume."""
-        return self.coarse or self.volume
 
     @property
     def network(self) -> OrbitUNet:
@@ -122,8 +115,6 @@ def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.fl
         encoder = model.image_encoder
         config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__]}
         save_module(encoder, config, partial / "image_encoder", dtype=dtype)
-        if model.volume is not None:
-            save_module(model.volume, asdict(model.volume.config), partial / "volume", dtype=dtype)
         if model.coarse is not None:
             save_module(model.coarse, asdict(model.coarse.config), partial / "coarse", dtype=dtype)
         if is_stock(model.unet):
@@ -139,36 +130,38 @@ def load_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
-    surface: SurfaceNetworks | None = None,
+    coarse: CoarseNet | None = None,
 ) -> OrbitModel:
     """Load ``"mini"``, a model folder, or ``owner/name`` on the Hugging Face hub, which is then downloaded once.
 
     A stock SVD folder becomes an `OrbitUNet` whose pose columns are zero, so it makes SVD's videos until it is trained.
     A single file of Stability AI (SV3D_u, SV3D_p, SVD) is taken as well. ``revision`` is a branch, tag or commit on the
-    hub; ``surface`` are the folder's networks of that kind where they are loaded already, and stay where they are.
+    hub; ``coarse`` is the folder's network of that name where it is loaded already, and stays where it is.
 
     Raises:
         Mv3dError: if there is no such model, or if a file is missing, damaged or of the wrong shape (keys are listed).
     """
     place = resolve_model(name_or_folder, revision)
     named = place.name if Path(name_or_folder).expanduser().exists() else str(name_or_folder)
-    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype, surface)
+    model = _load_file(place, dtype) if place.is_file() else _load_folder(place, named, dtype, coarse)
     _check_parts(model, str(place))
-    for network in (*model.large_networks, *((model.volume, model.coarse) if surface is None else ())):
+    for network in (*model.large_networks, *((model.coarse,) if coarse is None else ())):
         if network is not None:
             network.to(device)
     return model
 
 
-def _load_folder(folder: Path, name: str, dtype: torch.dtype, surface: SurfaceNetworks | None) -> OrbitModel:
+def _load_folder(folder: Path, name: str, dtype: torch.dtype, coarse: CoarseNet | None) -> OrbitModel:
     index = load_json(folder / "model_index.json")
     facts = load_facts(index, folder, name)
     pose_width = 0 if FACTS_KEY in index else _POSE_WIDTH  # of ours, one that has poses says so itself
-    unet = _load_unet(folder / "unet", dtype, pose_width)
-    vae = load_module(_make_vae, folder / "vae", dtype=dtype)
-    image_encoder = load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype)
-    surface = surface or load_surface_networks(folder)
-    return OrbitModel(unet, vae, image_encoder, surface.volume, facts, surface.coarse)
+    return OrbitModel(
+        unet=_load_unet(folder / "unet", dtype, pose_width),
+        vae=load_module(_make_vae, folder / "vae", dtype=dtype),
+        image_encoder=load_module(_make_image_encoder, folder / "image_encoder", dtype=dtype),
+        facts=facts,
+        coarse=coarse or load_coarse(folder),
+    )
 
 
 def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
@@ -176,7 +169,7 @@ def _load_file(path: Path, dtype: torch.dtype) -> OrbitModel:
     facts = ModelFacts(path.stem, licence_of(path.parent, found.kind.name), turns=found.kind.is_sv3d)
     if found.kind.is_sv3d:  # generative-models: scripts/sampling/configs/sv3d_p.yaml, simple_video_sample.py
         facts = replace(facts, added_time_ids=(1e-5,), num_steps=50, guidance="triangle", guidance_high=2.5)
-    return OrbitModel(found.unet, found.vae, found.image_encoder, None, facts)
+    return OrbitModel(found.unet, found.vae, found.image_encoder, facts)
 
 
 def _check_parts(model: OrbitModel, place: str) -> None:

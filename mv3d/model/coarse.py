@@ -8,7 +8,6 @@ first picture, and adds what no ray of the pictures shows. Lengths are frame rad
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from mv3d.cameras import DEFAULT_FOV_DEG
 from mv3d.model.alpha import premultiplied
+from mv3d.model.coarse_config import CoarseConfig
 from mv3d.model.drawing import Appearance, filled_colours
 from mv3d.model.feature_net import UNet
 from mv3d.model.frustum import Frustum, pixel_uv
@@ -28,27 +27,6 @@ _LEAST_TRUST = 0.02
 _APPEARANCE = 8  # numbers a voxel
 _RESIDUAL_FINENESS = 2  # cells of the residual along an edge of one of the grid's
 _REDUCED = 24  # channels that the finest features of the backbone are reduced to before they enter the grid
-
-
-@dataclass(frozen=True)
-class CoarseConfig:
-    """Sizes of the networks; they are stored beside the weights."""
-
-    picture_px: int = 256
-    backbone_px: int = 192
-    """The backbone sees the picture at this size, a multiple of 32."""
-    picture_channels: tuple[int, ...] = (80, 96, 112, 128)
-    """Channels of the picture's features at 1/4, 1/8, 1/16 and 1/32 of that size."""
-    fine_channels: int = 32
-    """Channels of what is seen at the rays' own resolution."""
-    rays_px: int = 128
-    num_bins: int = 64
-    image_channels: tuple[int, ...] = (24, 48, 96, 128)
-    """Channels of the grid's own features of the picture, at 1/4, 1/8, 1/16 and 1/32 of its size."""
-    grid_size: int = 32
-    grid_channels: tuple[int, ...] = (32, 64, 128, 192)
-    """Channels of the grid's features at 1, 1/2, 1/4 and 1/8 of its size."""
-    fov_deg: float = DEFAULT_FOV_DEG
 
 
 class Pictures(NamedTuple):
@@ -267,7 +245,7 @@ def sample_picture(picture: Float[Tensor, "B C S S"], uv: Float[Tensor, "B P 2"]
 
 def sample_volume(volume: Float[Tensor, "B 1 rows columns bins"], at: Float[Tensor, "B P 3"]) -> Float[Tensor, "B 1 P"]:
     """Trilinear look-up of (B, 1, rows, columns, bins) at (u, v, along) (B, P, 3); returns (B, 1, P)."""
-    order = at[..., [2, 0, 1]][:, :, None, None]
+    order = at.roll(1, dims=-1)[:, :, None, None]
     return F.grid_sample(volume, order.to(volume), align_corners=False, padding_mode="border")[..., 0, 0]
 
 

@@ -20,7 +20,6 @@ from mv3d.model.field_smoothing import smoothed_field
 from mv3d.model.fused_fields import FusedFields, TurnedField
 from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
-from mv3d.model.volume import CoarseVolume
 
 ELEVATIONS_DEG = (-10.0, 60.0)
 
@@ -71,7 +70,7 @@ def estimate_elevation_deg(coarse: CoarseNet, picture: Tensor) -> float:
 
 
 @torch.no_grad()
-def find_object(network: CoarseVolume | CoarseNet, pictures: Sequence[PosedPicture]) -> CoarseObject:
+def find_object(network: CoarseNet, pictures: Sequence[PosedPicture]) -> CoarseObject:
     """Find the surface of an object that pictures show.
 
     Args:
@@ -91,7 +90,7 @@ def find_object(network: CoarseVolume | CoarseNet, pictures: Sequence[PosedPictu
     return CoarseObject(surface, solid, fields, tuple(pictures))
 
 
-def _flip_averaged(network: CoarseVolume | CoarseNet, picture: PosedPicture) -> TurnedField:
+def _flip_averaged(network: CoarseNet, picture: PosedPicture) -> TurnedField:
     wanted, rgba = network.config.picture_px, picture.rgba[None]
     small = rgba
     if picture.size_px != wanted:
@@ -99,19 +98,14 @@ def _flip_averaged(network: CoarseVolume | CoarseNet, picture: PosedPicture) -> 
     elevation_rad = torch.tensor([radians(picture.elevation_deg)], device=rgba.device)
     # Colours of the surface are looked up in it, at its rim too, beside which a cut-out is black.
     colours = filled_colours(rgba)
-    if isinstance(network, CoarseNet):
-        poses = torch.stack([torch.zeros_like(elevation_rad), elevation_rad], dim=1)
-        single = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
-        field = smoothed_field(network.flip_averaged(single))
-        return TurnedField(field._replace(colours=colours), picture.azimuth_deg)
-    field = network.flip_averaged(small, elevation_rad)
-    return TurnedField(field._replace(picture=torch.cat([colours, rgba[:, 3:]], dim=1)), picture.azimuth_deg)
+    poses = torch.stack([torch.zeros_like(elevation_rad), elevation_rad], dim=1)
+    single = Pictures(small, poses, torch.zeros(1, dtype=torch.long, device=rgba.device))
+    field = smoothed_field(network.flip_averaged(single))
+    return TurnedField(field._replace(colours=colours), picture.azimuth_deg)
 
 
 @torch.no_grad()
-def make_coarse_orbit(
-    network: CoarseVolume | CoarseNet, picture: Tensor, cameras: Sequence[Camera], size_px: int
-) -> CoarseOrbit:
+def make_coarse_orbit(network: CoarseNet, picture: Tensor, cameras: Sequence[Camera], size_px: int) -> CoarseOrbit:
     """Find the surface of a picture's object and draw it.
 
     Args:

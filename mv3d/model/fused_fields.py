@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from mv3d.model.coarse import CoarseNet, Field
-from mv3d.model.drawing import Appearance, Coloured
-from mv3d.model.picture_rays import Solid
-from mv3d.model.volume import CoarseVolume, DensityField
+from mv3d.model.drawing import Appearance
 
 _FACING = 4.0  # how much more a picture counts for colours on its own side than for those on the other, as a power of e
 
@@ -20,22 +18,21 @@ _FACING = 4.0  # how much more a picture counts for colours on its own side than
 class TurnedField(NamedTuple):
     """The field of one picture, in which that picture stands at azimuth 0."""
 
-    field: DensityField | Field
+    field: Field
     azimuth_deg: float
     """Of the picture, as the object's other pictures are told."""
 
 
 class FusedFields:
-    """A coarse network asked about several pictures of one object; it is `Solid` and `Coloured`."""
+    """A coarse network asked about several pictures of one object; it answers as the network does."""
 
-    def __init__(self, network: CoarseVolume | CoarseNet) -> None:
-        self._solid: Solid = network
-        self._coloured: Coloured = network
+    def __init__(self, network: CoarseNet) -> None:
+        self._network = network
         self.frustum = network.frustum
 
     def occupancy_logits(self, field: Sequence[TurnedField], points: Tensor) -> Tensor:
         """The mean of what the pictures' fields say, (1, P), of points (1, P, 3)."""
-        logits = [self._solid.occupancy_logits(one.field, _turned(points, one.azimuth_deg)) for one in field]
+        logits = [self._network.occupancy_logits(one.field, _turned(points, one.azimuth_deg)) for one in field]
         return torch.stack(logits).mean(dim=0)
 
     def appearance(self, field: Sequence[TurnedField], points: Tensor) -> Appearance:
@@ -43,7 +40,7 @@ class FusedFields:
         answers, sides = [], []
         for one in field:
             turned = _turned(points, one.azimuth_deg)
-            answers.append(self._coloured.appearance(one.field, turned))
+            answers.append(self._network.appearance(one.field, turned))
             sides.append(-turned[..., 1])  # its camera is on -Y
         weight = (torch.stack(sides) * _FACING).softmax(dim=0)
         rgb, front, elsewhere = (torch.stack(part) for part in zip(*answers, strict=True))

@@ -12,6 +12,7 @@ from torch import nn
 
 from mv3d.errors import Mv3dError
 from mv3d.model.autoencoder import RgbaAutoencoder
+from mv3d.model.coarse import CoarseNet
 from mv3d.model.hub import resolve_model
 from mv3d.model.lora import LoraUse, with_loras
 from mv3d.model.models import AnyModel, Model, load_any_model
@@ -25,7 +26,6 @@ from mv3d.model.placement import (
     weights_dtype,
 )
 from mv3d.model.stability import UNET
-from mv3d.model.surface_networks import SurfaceNetworks
 from mv3d.model.wan_checkpoints import is_wan_folder, network_folder
 from mv3d.model.weights import read_shapes, shapes_in
 from mv3d.model_options import ModelOptions
@@ -38,7 +38,7 @@ def load_ready_model(
     loras: Sequence[LoraUse] = (),
     *,
     fuse: bool = True,
-    surface: SurfaceNetworks | None = None,
+    coarse: CoarseNet | None = None,
 ) -> AnyModel:
     """Load a model as `mv3d.model.models.load_any_model` does, and place it as ``options`` say.
 
@@ -48,7 +48,7 @@ def load_ready_model(
         options: how it is kept.
         loras: are applied before.
         fuse: see `mv3d.model.lora.with_loras`.
-        surface: see `mv3d.model.checkpoints.load_model`.
+        coarse: see `mv3d.model.checkpoints.load_model`.
 
     Raises:
         Mv3dError: if there is no such model, LoRA or device for what is asked, or too little memory.
@@ -64,7 +64,7 @@ def load_ready_model(
             argument="dtype",
         )
     with explained_memory(placement, "load the model"):
-        model = load_any_model(name, "cpu", dtype, options.revision, surface)
+        model = load_any_model(name, "cpu", dtype, options.revision, coarse)
         if loras:
             model = with_loras(model, loras, fuse=fuse)
         model = place_model(model, placement)
@@ -89,7 +89,7 @@ def place_model(model: Model, placement: Placement) -> Model:
                 compute_in_float32(network, stored.pop())
     if placement.offload == "sequential":
         place_by_layers(model.network, placement.device)
-    beside = [network for network in (model.volume, model.coarse) if network is not None]
+    beside = [] if model.coarse is None else [model.coarse]
     for network in beside if placement.offload != "none" else [*networks, *beside]:
         nn.Module.to(network, placement.device)
     return replace(model, placement=placement)

@@ -13,12 +13,12 @@ from torch import Tensor
 from mv3d.cameras import Camera
 from mv3d.model import checkpoints
 from mv3d.model.checkpoints import OrbitModel
+from mv3d.model.coarse import CoarseNet
 from mv3d.model.coarse_stage import CoarseOrbit
 from mv3d.model.facts import SampleSettings
 from mv3d.model.hub import resolve_model
 from mv3d.model.long_clips import divide_views
 from mv3d.model.pipeline import make_conditions, sample_views
-from mv3d.model.surface_networks import SurfaceNetworks
 from mv3d.model.wan_checkpoints import WanModel, is_wan_folder, load_wan
 from mv3d.model.wan_sampling import sample_wan
 
@@ -31,12 +31,12 @@ def load_any_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     revision: str | None = None,
-    surface: SurfaceNetworks | None = None,
+    coarse: CoarseNet | None = None,
 ) -> AnyModel:
     """Load what `mv3d.model.checkpoints.load_model` does, or a folder of Wan; arguments and errors are the same."""
     place = resolve_model(name_or_folder, revision)
     if not is_wan_folder(place):
-        return checkpoints.load_model(name_or_folder, device, dtype, revision, surface)
+        return checkpoints.load_model(name_or_folder, device, dtype, revision, coarse)
     is_here = Path(name_or_folder).expanduser().exists()
     return load_wan(place, place.name if is_here else str(name_or_folder), device, dtype)
 

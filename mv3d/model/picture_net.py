@@ -68,7 +68,10 @@ class PictureNet(nn.Module):
         size = self._backbone_px
         if rgba.shape[-1] != size:
             rgb = F.interpolate(rgb, (size, size), mode="bilinear", antialias=rgba.shape[-1] > size)
-        return self.backbone((rgb * 2 - 1).contiguous(memory_format=torch.channels_last))
+        found = self.backbone((rgb * 2 - 1).contiguous(memory_format=torch.channels_last))
+        if torch.is_grad_enabled():  # where the backbone is frozen; torch 2.13 crashes in a norm's gradient without
+            found = [x if x.requires_grad else x.requires_grad_() for x in found]
+        return found
 
     def elevation(self, deepest: Tensor) -> Tensor:
         """Elevation (P,) in radians from the coarsest features."""

@@ -44,9 +44,9 @@ def make_conditions(
     seen = resized(picture, model.facts.resolution_px)
     latents = None
     if model.unet.config["coarse_channels"]:
-        if model.surface_network is None:
-            raise Mv3dError(f"{model.facts.name} wants coarse views but has neither a coarse/ nor a volume/ folder")
-        coarse = coarse or make_coarse_orbit(model.surface_network, picture, cameras, model.output_px)
+        if model.coarse is None:
+            raise Mv3dError(f"{model.facts.name} wants coarse views but has no coarse/ folder")
+        coarse = coarse or make_coarse_orbit(model.coarse, picture, cameras, model.output_px)
         with model.placed.using(model.vae):
             latents = encode_views(model.vae, coarse.views, model.facts.resolution_px)
     placed = model.placed

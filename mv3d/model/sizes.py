@@ -17,10 +17,10 @@ _LAYERS = re.compile(r"(^|_)(layers(_per_block)?|res_blocks)$")
 _LEVELS = "block_out_channels"
 _TENSORS_A_LAYER = 8  # at least: two norms and two products, with their biases
 _LIMITS = {
-    **dict.fromkeys(("sample_size", "image_size", "picture_px"), 8192),
+    **dict.fromkeys(("sample_size", "image_size", "picture_px", "backbone_px", "rays_px"), 8192),
     "grid_size": 512,
     "rope_max_seq_len": 2**16,
-    **dict.fromkeys(("upscale_factor", "density_upsampling"), 16),
+    "upscale_factor": 16,
 }
 _DEEPEST = 4  # lists in lists
 _HUGE = 10**15
@@ -30,7 +30,7 @@ def check_sizes(config: Mapping[str, Any], shapes: Shapes, place: str) -> None:
     """Refuse a config that asks for more than its weights hold: wider, deeper, or nothing where there must be some.
 
     Args:
-        config: of diffusers, transformers or `CoarseVolumeConfig`; keys that tell no size may hold any finite numbers.
+        config: of diffusers, transformers or `CoarseConfig`; keys that tell no size may hold any finite numbers.
         shapes: of the weights, by name.
         place: for the error.
 

@@ -19,12 +19,11 @@ import torch
 
 from mv3d.errors import Mv3dError
 from mv3d.model.coarse import CoarseNet
+from mv3d.model.coarse_folder import COARSE_FOLDER, load_coarse
 from mv3d.model.facts import FACTS_KEY, ModelFacts, load_facts
 from mv3d.model.hub import resolve_model
 from mv3d.model.placement import asked_placement, explained_memory
 from mv3d.model.sizes import check_sizes
-from mv3d.model.surface_networks import SurfaceNetworks, load_surface_networks
-from mv3d.model.volume import CoarseVolume
 from mv3d.model.weights import load_json, shapes_in
 from mv3d.model_options import ModelOptions
 
@@ -40,28 +39,14 @@ class StagedModel:
     """A model of orbits, with its coarse stage loaded; it has what the first stage asks of a whole one."""
 
     facts: ModelFacts
-    surface: SurfaceNetworks
+    coarse: CoarseNet
+    """Finds the surface and estimates a picture's elevation."""
     output_px: int
     """Width and height of the pictures that the model takes and gives."""
     device: torch.device
     """Where its networks compute, and what they are given has to be."""
     load: Callable[[], AnyModel]
     """Loads the whole model around the same networks."""
-
-    @property
-    def volume(self) -> CoarseVolume | None:
-        """As of `mv3d.model.checkpoints.OrbitModel`."""
-        return self.surface.volume
-
-    @property
-    def coarse(self) -> CoarseNet | None:
-        """Finds the surface and estimates a picture's elevation."""
-        return self.surface.coarse
-
-    @property
-    def surface_network(self) -> CoarseNet | CoarseVolume | None:
-        """What finds the surface: the coarse network; of a model without one, its volume."""
-        return self.coarse or self.volume
 
     @cached_property
     def whole(self) -> AnyModel:
@@ -93,11 +78,11 @@ def load_in_stages(
     """
     place = resolve_model(name, options.revision)
 
-    def load(surface: SurfaceNetworks | None) -> AnyModel:
+    def load(coarse: CoarseNet | None) -> AnyModel:
         _import_loading()
         from mv3d.model.loading import load_ready_model
 
-        return load_ready_model(name, device, options, loras, fuse=fuse, surface=surface)
+        return load_ready_model(name, device, options, loras, fuse=fuse, coarse=coarse)
 
     if options.compile or not _is_staged(place):  # whether it compiles is to be known before anything is made
         return load(None)
@@ -105,11 +90,10 @@ def load_in_stages(
     facts = load_facts(load_json(place / "model_index.json"), place, name)
     output_px = facts.resolution_px * _upscale_factor(place / "vae")
     with explained_memory(placement, "load the model"):
-        surface = load_surface_networks(place)
-        for network in surface:
-            if network is not None:
-                network.to(placement.device)
-    return StagedModel(facts, surface, output_px, placement.device, lambda: load(surface))
+        coarse = load_coarse(place)
+        assert coarse is not None
+        coarse.to(placement.device)
+    return StagedModel(facts, coarse, output_px, placement.device, lambda: load(coarse))
 
 
 def _import_loading() -> None:
@@ -132,8 +116,7 @@ def _uncollected() -> Iterator[None]:
 
 def _is_staged(place: Path) -> bool:
     """Whether a model is a folder of ours with a network that finds surfaces."""
-    has_network = any((place / name).is_dir() for name in SurfaceNetworks._fields)
-    return has_network and FACTS_KEY in load_json(place / "model_index.json")
+    return (place / COARSE_FOLDER).is_dir() and FACTS_KEY in load_json(place / "model_index.json")
 
 
 def _upscale_factor(folder: Path) -> int:

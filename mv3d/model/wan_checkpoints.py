@@ -57,9 +57,7 @@ class WanModel:
     facts: ModelFacts
     placement: Placement | None = None
 
-    volume: ClassVar[None] = None
     coarse: ClassVar[None] = None
-    surface_network: ClassVar[None] = None
     has_alpha: ClassVar[bool] = False
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from math import radians, sin
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 
 from mv3d.cameras import Camera, static_orbit
 from mv3d.depth import Depth, load_depth, save_depth
+from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, occupancy_file
 from mv3d.orbit import Facts, Orbit, load_orbit, save_orbit
 
 SIZE_PX = 32
@@ -29,13 +32,13 @@ autoencoder:
   channels: [8, 8, 8, 8]
   latent_channels: 4
   loop: {loop}
-volume:
-  network: {{picture_px: 32, grid_size: 8, image_channels: [8, 16], grid_channels: [8, 16]}}
-  render_px: 8
-  num_samples: 8
-  lpips_weight: 0
-  occupancy_points: 64
+coarse:
+  pretrained_backbone: false
+  frozen_stages: 7
+  rays_per_picture: 100
   colour_points: 64
+  network: {{picture_px: 32, backbone_px: 32, picture_channels: [8, 8, 8, 16], fine_channels: 8, rays_px: 16,
+             num_bins: 16, image_channels: [8, 8, 8, 16], grid_size: 8, grid_channels: [8, 8, 8, 16]}}
   loop: {loop}
 diffusion:
   channels: [32, 32]
@@ -62,6 +65,7 @@ def make_rendered(folder: Path, num_views: int = NUM_VIEWS) -> Path:
         orbit, depth = make_ball(k, static_orbit(num_views, 10 + 5 * k, size_px=SIZE_PX))
         save_orbit(orbit, folder / f"toy/ball-{k}" / "0", for_people=False)
         save_depth(depth, folder / f"toy/ball-{k}" / "0")
+        (folder / f"toy/ball-{k}" / "0" / OCCUPANCY_FILE).write_bytes(occupancy_file(_ball_cells(k)))
         lines.append({"object_id": f"toy/ball-{k}", "split": split, "orbits": 1})
     lines.append({"object_id": "toy/flat", "orbits": 0, "failed": "flat"})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -181,7 +185,7 @@ def make_ball(seed: int, cameras: tuple[Camera, ...] = ()) -> tuple[Orbit, Depth
     """A ball of two colours seen by cameras, or by those of a static orbit, and its depth maps."""
     cameras = cameras or static_orbit(NUM_VIEWS, 10 + 5 * seed, size_px=SIZE_PX)
     rng = np.random.default_rng(seed)
-    colours, radius = rng.random((2, 3)), rng.uniform(0.25, 0.45)
+    colours, radius = rng.random((2, 3)), ball_radius(seed)
     frames = np.zeros((len(cameras), SIZE_PX, SIZE_PX, 4), dtype=np.float32)
     depth = np.zeros(frames.shape[:3], dtype=np.float32)
     for frame, near, camera in zip(frames, depth, cameras, strict=True):
@@ -195,6 +199,19 @@ def make_ball(seed: int, cameras: tuple[Camera, ...] = ()) -> tuple[Orbit, Depth
     return Orbit(frames, cameras, Facts(input_index=0, source=f"toy/ball-{seed}")), depth
 
 
+def ball_radius(seed: int) -> float:
+    """The radius of a ball, in world units."""
+    return 0.25 + 0.2 * np.random.default_rng(seed).random(7)[-1]
+
+
+def _ball_cells(seed: int) -> np.ndarray:
+    """Which cells of the cube around the origin a ball fills."""
+    camera = static_orbit(1, 0, size_px=SIZE_PX)[0]
+    half_side = camera.radius * sin(radians(camera.fov_deg) / 2)
+    axis = ((np.arange(OCCUPANCY_SIZE) + 0.5) / OCCUPANCY_SIZE * 2 - 1) * half_side
+    return axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 < ball_radius(seed) ** 2
+
+
 @pytest.fixture
 def large(rendered: Path, tmp_path: Path) -> Path:
     """The toy orbits at twice their size."""
@@ -203,5 +220,6 @@ def large(rendered: Path, tmp_path: Path) -> Path:
         to = folder / path.relative_to(rendered)
         save_orbit(load_orbit(path).resized(64), to, for_people=False)
         save_depth(load_depth(path).repeat(2, axis=1).repeat(2, axis=2), to)
+        shutil.copy(path / OCCUPANCY_FILE, to)
     (folder / "manifest.jsonl").write_text((rendered / "manifest.jsonl").read_text())
     return folder

@@ -244,7 +244,7 @@ def test_sv3ds_conditions_begin_as_svd(write_recipe, svd_folder):
         (["--set", "diffusion.lora={ranc: 3}"], "did you mean 'rank'"),
         (["--set", "category=Chairs"], "no rendered orbit in there of category Chairs"),
         (["--set", "base=nowhere"], "there is no model nowhere"),
-        (["--stage", "volume"], "has no stage volume; it has diffusion (--stage)"),
+        (["--stage", "coarse"], "has no stage coarse; it has diffusion (--stage)"),
     ],
 )
 def test_a_mistake_is_one_line(write_recipe, capsys, arguments, message):

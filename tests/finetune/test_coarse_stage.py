@@ -17,10 +17,10 @@ from mv3d.generate import generate
 from mv3d.generate_settings import GenerateSettings
 from mv3d.model.checkpoints import load_model
 from mv3d.model.frustum import Frustum, axes
-from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE, occupancy_file
+from mv3d.occupancy import OCCUPANCY_FILE, OCCUPANCY_SIZE
 from mv3d.orbit import load_orbit
 from mv3d.pack import Pack, pack_orbits
-from tests.finetune.conftest import LOOP, NUM_VIEWS, TOY_CONFIG
+from tests.finetune.conftest import LOOP, NUM_VIEWS, TOY_CONFIG, ball_radius
 
 COARSE = """
 coarse:
@@ -36,30 +36,19 @@ coarse:
 
 
 @pytest.fixture
-def balls(large: Path) -> Path:
-    """The toy balls at 64 px with the space that they fill."""
-    axis = (np.arange(OCCUPANCY_SIZE) + 0.5) / OCCUPANCY_SIZE * 2 - 1
-    distance = np.sqrt(axis[:, None, None] ** 2 + axis[None, :, None] ** 2 + axis[None, None] ** 2)
-    for path in large.glob("toy/*/0"):
-        (path / OCCUPANCY_FILE).write_bytes(occupancy_file(distance < _radius(path)))
-    return large
-
-
-@pytest.fixture
-def config(balls: Path, tmp_path: Path) -> Path:
+def config(large: Path, tmp_path: Path) -> Path:
     path = tmp_path / "coarse.yaml"
-    places = {"data": balls, "run": tmp_path / "run", "loop": LOOP}
-    before, _, rest = TOY_CONFIG.partition("volume:")
+    places = {"data": large, "run": tmp_path / "run", "loop": LOOP}
+    before, _, rest = TOY_CONFIG.partition("coarse:")
     path.write_text((before + rest[rest.index("diffusion:") :]).format(**places) + COARSE.format(**places))
     return path
 
 
 def _radius(orbit: Path) -> float:
     """The radius of a ball, in frame radii."""
-    rng = np.random.default_rng(int(orbit.parent.name.rpartition("-")[2]))
-    rng.random((2, 3))
     camera = load_orbit(orbit).cameras[0]
-    return rng.uniform(0.25, 0.45) / (camera.radius * sin(radians(camera.fov_deg) / 2))
+    radius = ball_radius(int(orbit.parent.name.rpartition("-")[2]))
+    return radius / (camera.radius * sin(radians(camera.fov_deg) / 2))
 
 
 def _coloured_by_place(pack: Pack) -> Pack:
@@ -75,8 +64,8 @@ def _coloured_by_place(pack: Pack) -> Pack:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_a_scene_tells_what_is_true_of_its_object(balls: Path, tmp_path: Path, seed: int):
-    pack = _coloured_by_place(pack_orbits([balls], tmp_path / "pack", 64))
+def test_a_scene_tells_what_is_true_of_its_object(large: Path, tmp_path: Path, seed: int):
+    pack = _coloured_by_place(pack_orbits([large], tmp_path / "pack", 64))
     radius = _radius(Path(pack.entries[1].orbit))
     scene = draw_scene(pack, 1, 2, 512, torch.Generator().manual_seed(seed))
     assert scene.poses[0, 0] == 0
@@ -96,9 +85,9 @@ def test_a_scene_tells_what_is_true_of_its_object(balls: Path, tmp_path: Path, s
     assert same.float().mean() > 0.9
 
 
-def test_a_mirrored_object_is_a_true_one(balls: Path, tmp_path: Path):
+def test_a_mirrored_object_is_a_true_one(large: Path, tmp_path: Path):
     """Occupancy, pictures and cameras are mirrored together: an object that is not symmetric shows it."""
-    pack = pack_orbits([balls], tmp_path / "pack", 64)
+    pack = pack_orbits([large], tmp_path / "pack", 64)
     grid = np.zeros((OCCUPANCY_SIZE,) * 3, dtype=bool)
     grid[40:90, 40:60, 70:110] = True
     lopsided = Pack(**{**vars(pack), "occupancy": np.packbits(grid)[None].repeat(len(pack.entries), axis=0)})
@@ -150,8 +139,6 @@ def test_training_finds_the_balls(config: Path, tmp_path: Path):
 def test_a_new_model_s_frames_are_made_on_the_coarse_network_s_surface(config: Path, tmp_path: Path):
     assert main([str(config)]) == 0
     model = load_model(tmp_path / "run/model")
-    assert model.volume is None
-    assert model.surface_network is model.coarse
     picture = np.zeros((32, 32, 4), dtype=np.float32)
     picture[8:24, 8:24] = (0.8, 0.2, 0.1, 1.0)
     made = generate(picture, model, GenerateSettings(num_views=4))
@@ -162,14 +149,14 @@ def test_a_new_model_s_frames_are_made_on_the_coarse_network_s_surface(config: P
     assert any("val_psnr" in line for line in log)
 
 
-def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.CaptureFixture[str], balls: Path):
-    for path in balls.rglob(OCCUPANCY_FILE):
+def test_what_cannot_be_learnt_from_is_one_line(config: Path, capsys: pytest.CaptureFixture[str], large: Path):
+    for path in large.rglob(OCCUPANCY_FILE):
         path.write_bytes(b"PK broken")
     assert main([str(config), "--stage", "coarse"]) == 2
     shown = capsys.readouterr().err
     assert "occupancy" in shown
     assert "Traceback" not in shown
-    for path in balls.rglob(OCCUPANCY_FILE):
+    for path in large.rglob(OCCUPANCY_FILE):
         path.unlink()
     assert main([str(config), "--stage", "coarse"]) == 2
     assert "--passes depth occupancy" in capsys.readouterr().err

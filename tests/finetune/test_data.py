@@ -34,7 +34,7 @@ def test_every_epoch_draws_each_sample_once_in_its_own_order():
 def clips(config_file: Path, monkeypatch: pytest.MonkeyPatch):
     """Makes the clips of a small new model, as another process would; counts in ``clips.made`` what was encoded."""
     monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: torch.nn.Identity())
-    for stage in ("autoencoder", "volume"):
+    for stage in ("autoencoder", "coarse"):
         assert main([str(config_file), "--stage", stage, "--set", f"{stage}.loop.steps=0"]) == 0
     config, encode = load_config(config_file, ["diffusion.inputs_per_orbit=2"]), OrbitEncoder.sample
 

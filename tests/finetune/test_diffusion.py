@@ -45,7 +45,7 @@ class Decoding:
 
 @pytest.fixture
 def make_stage(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes the stage on an untrained autoencoder and volume; what it decodes is in ``make_stage.decoding``."""
+    """Makes the stage on an untrained autoencoder and coarse network; what it decodes is in ``make_stage.decoding``."""
 
     def make(**weights: float) -> DiffusionTraining:
         stage = DiffusionTraining(load_config(config_file, [f"diffusion.{k}={v}" for k, v in weights.items()]), pack)
@@ -53,7 +53,7 @@ def make_stage(config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return stage
 
     monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: torch.nn.Identity())
-    for stage in ("autoencoder", "volume"):
+    for stage in ("autoencoder", "coarse"):
         assert main([str(config_file), "--stage", stage, "--set", f"{stage}.loop.steps=0"]) == 0
     config = load_config(config_file)
     pack = pack_orbits(config.data, config.run / "pack-32", 32)
@@ -107,7 +107,7 @@ def test_decoded_frames_are_compared_at_the_size_the_model_gives(config_file: Pa
         "diffusion.lpips_weight=1",
     ]
     monkeypatch.setattr("finetune.stages.autoencoder.load_lpips", lambda _: torch.nn.Identity())
-    for stage in ("autoencoder", "volume"):
+    for stage in ("autoencoder", "coarse"):
         settings = [*enlarging, f"{stage}.loop.steps=0"]
         assert main([str(config_file), "--stage", stage, *(w for s in settings for w in ("--set", s))]) == 0
     config = load_config(config_file, enlarging)

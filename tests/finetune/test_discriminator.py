@@ -80,7 +80,7 @@ def test_adaptively_weighted_both_pull_equally_hard(discriminator: PatchDiscrimi
 @pytest.mark.slow
 def test_it_is_trained_along_and_stays_out_of_the_model(config_file: Path, tmp_path: Path, rendered: Path):
     def train(run: str, steps: int) -> None:
-        given = [f"run={tmp_path / run}", f"data={rendered}", "autoencoder.loop.steps=1", "volume.loop.steps=1"]
+        given = [f"run={tmp_path / run}", f"data={rendered}", "autoencoder.loop.steps=1", "coarse.loop.steps=1"]
         given += ["diffusion.discriminator_weight=0.1", f"diffusion.loop.steps={steps}", "diffusion.loop.log_every=1"]
         assert main([str(config_file), *(word for text in given for word in ("--set", text))]) == 0
 

@@ -63,7 +63,7 @@ def _never_shown(vae: Autoencoder) -> RgbaAutoencoder:
 def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     config_file: Path, tmp_path: Path, rendered: Path, large: Path
 ):
-    short = [f"{stage}.loop.{key}={value}" for stage in ("volume", "diffusion") for key, value in
+    short = [f"{stage}.loop.{key}={value}" for stage in ("coarse", "diffusion") for key, value in
              {"steps": 1, "validate_every": 1}.items()]  # fmt: skip
     assert _train(config_file, tmp_path / "plain", rendered, "autoencoder.loop.steps=2", *short) == 0
     plain = load_model(tmp_path / "plain" / "model")
@@ -87,7 +87,7 @@ def test_a_model_that_enlarges_and_one_that_gets_a_larger_decoder(
     # may then be taught to see coarse views, which the one it begins with never did.
     along = ("diffusion.train_decoder=true", "diffusion.pixel_weight=1", f"start_from={tmp_path / 'run' / 'model'}",
              "autoencoder.decoder_sees_views=true")  # fmt: skip
-    more = ("autoencoder.upscale_factor=2", "autoencoder.loop.steps=0", "volume.loop.steps=0", *short[2:])
+    more = ("autoencoder.upscale_factor=2", "autoencoder.loop.steps=0", "coarse.loop.steps=0", *short[2:])
     assert _train(config_file, tmp_path / "along", large, *more, *along) == 0
     before, after = (
         load_file(tmp_path / run / "model" / "vae" / "diffusion_pytorch_model.safetensors") for run in ("run", "along")
@@ -120,7 +120,7 @@ def test_an_autoencoder_alone_learns_though_its_decoder_is_shown_nothing(
     config_file: Path, tmp_path: Path, rendered: Path
 ):
     seeing = ("autoencoder.decoder_sees_views=true", "diffusion.train_decoder=true", "autoencoder.loop.steps=2")
-    short = ("volume.loop.steps=0", "diffusion.loop.steps=0")
+    short = ("coarse.loop.steps=0", "diffusion.loop.steps=0")
     assert _train(config_file, tmp_path / "run", rendered, *seeing, *short) == 0
     weights = load_file(tmp_path / "run" / "model" / "vae" / "diffusion_pytorch_model.safetensors")
     assert weights["decoder.conv_out.weight"].any()

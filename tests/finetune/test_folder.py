@@ -33,8 +33,8 @@ def test_what_killed_legs_left_is_deleted_and_what_stood_aside_comes_back(tmp_pa
     for name in (
         ".partial-12-pack-32",
         ".partial-12-0123abcd-model",
-        "volume/.partial-3-step-0000004",
-        "volume/sheets",
+        "coarse/.partial-3-step-0000004",
+        "coarse/sheets",
         "latents-abc",
         ".replaced-9-model",
         "lora",
@@ -42,11 +42,11 @@ def test_what_killed_legs_left_is_deleted_and_what_stood_aside_comes_back(tmp_pa
     ):
         (run / name).mkdir(parents=True)
         (run / name / "file").write_text(name)
-    for name in (".partial-7-config.json", "latents-abc/.partial-7-000001.tar", "volume/sheets/.partial-1-a.jpg"):
+    for name in (".partial-7-config.json", "latents-abc/.partial-7-000001.tar", "coarse/sheets/.partial-1-a.jpg"):
         (run / name).write_text("half")
     with held_folder(run):
         found = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-    assert found == [".lock", "latents-abc/file", "lora/file", "model/file", "volume/sheets/file"]
+    assert found == [".lock", "coarse/sheets/file", "latents-abc/file", "lora/file", "model/file"]
     assert (run / "model/file").read_text() == ".replaced-9-model"
     assert (run / "lora/file").read_text() == "lora"  # the new one was there already
 

@@ -13,13 +13,11 @@ from finetune.__main__ import main
 from finetune.checkpoint import latest_checkpoint
 from tests.fake_gpu import a_gpu
 
-STAGES = ("autoencoder", "volume", "diffusion")
+STAGES = ("autoencoder", "coarse", "diffusion")
 OF_NETWORKS = {"convolution", "convolution_backward", "native_group_norm", "addmm", "_fused_adamw_", "_foreach_lerp_"}
 LORA = "lora: {rank: 2, alpha: 2, targets: temporal_attention}\n"
 DISTILLATION = "distillation: {num_steps: 2, teacher_steps: 4}\n"
 EVERYTHING = [
-    "volume.render_px=16",
-    "volume.lpips_weight=0.1",
     "diffusion.pixel_weight=1.0",
     "diffusion.discriminator_weight=0.1",
     "diffusion.train_decoder=true",
@@ -38,7 +36,7 @@ def any_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.manual_seed(1)
             return Lpips(net)
 
-    for stage in STAGES:
+    for stage in ("autoencoder", "diffusion"):
         monkeypatch.setattr(f"finetune.stages.{stage}.load_lpips", load)
 
 

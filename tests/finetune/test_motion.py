@@ -31,7 +31,7 @@ def test_a_new_network_learns_clips_and_becomes_the_base_of_a_lora(write_recipe,
     assert main([str(base)]) == 0
     model = load_model(tmp_path / "base/model")
     assert (model.facts.turns, model.facts.num_steps, model.facts.guidance_high) == (False, 3, 1.0)
-    assert (model.unet.config["pose_embed_dim"], model.volume) == (0, None)
+    assert (model.unet.config["pose_embed_dim"], model.coarse) == (0, None)
     assert tuple(model.unet.config["block_out_channels"]) == (32, 32)
     with pytest.raises(Mv3dError, match="toy makes clips of a moving camera, not orbits"):
         generate_orbit(np.ones((SIZE_PX, SIZE_PX, 4), dtype=np.float32), model, GenerateSettings(4))

@@ -152,11 +152,11 @@ def test_lens_pan_and_zoom_reach_the_shards(write_recipe, orbits: Path):
 
 @pytest.fixture
 def train(config_file: Path, orbits: Path, capsys):
-    """Trains the coarse volume; gives the exit code and the lines on stderr."""
+    """Trains the coarse network; gives the exit code and the lines on stderr."""
 
     def run(*settings: str) -> tuple[int, list[str]]:
-        words = [f"data={orbits}", "volume.loop.steps=2", "volume.loop.validate_every=1", *settings]
-        code = main([str(config_file), "--stage", "volume", *(w for setting in words for w in ("--set", setting))])
+        words = [f"data={orbits}", "coarse.loop.steps=2", "coarse.loop.validate_every=1", *settings]
+        code = main([str(config_file), "--stage", "coarse", *(w for setting in words for w in ("--set", setting))])
         return code, [line for line in capsys.readouterr().err.splitlines() if line.startswith("finetune: ")]
 
     return run
@@ -183,16 +183,16 @@ def test_training_without_validation_works_and_says_so(train, orbits: Path, tmp_
     assert said == [
         "finetune: 2 orbits of 2 objects to train on, none to validate with, so nothing is scored, 0 left out"
     ]
-    assert (tmp_path / "run/volume/step-0000002").is_dir()
-    code, said = train("volume.loop.steps=3")
+    assert (tmp_path / "run/coarse/step-0000002").is_dir()
+    code, said = train("coarse.loop.steps=3")
     assert (code, len(said)) == (0, 1)
-    lines = [json.loads(line) for line in (tmp_path / "run/volume/log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run/coarse/log.jsonl").read_text().splitlines()]
     assert not any(key.startswith("val_") for line in lines for key in line)
 
 
 def test_no_stage_needs_an_object_to_validate_with(config_file: Path, orbits: Path, tmp_path: Path):
     sides(orbits, ball_0="train", ball_1="train")
-    stages = ("autoencoder", "volume", "diffusion")
+    stages = ("autoencoder", "coarse", "diffusion")
     words = [f"data={orbits}", *(f"{stage}.loop.{key}=1" for stage in stages for key in ("steps", "validate_every"))]
     assert main([str(config_file), *(w for setting in words for w in ("--set", setting))]) == 0
     for stage in stages:
@@ -206,7 +206,7 @@ def test_a_continued_run_takes_other_data_and_sides(train, orbits: Path, tmp_pat
     assert (code, said[0]) == (0, "finetune: 3 orbits of 3 objects to train on, 1 to validate with, 0 left out")
     (orbits / "toy/ball-0/0/frames/001.png").write_bytes(b"nothing")
     add_object(orbits, "toy/new", "val")
-    code, said = train("volume.loop.steps=3", "validation_objects=2")
+    code, said = train("coarse.loop.steps=3", "validation_objects=2")
     assert (code, said[0]) == (0, "finetune: 2 orbits of 2 objects to train on, 2 to validate with, 1 left out")
     assert "toy/ball-0/0 is left out: " in said[1]
     assert "001.png is no readable picture" in said[1]
@@ -219,7 +219,7 @@ def test_a_list_of_objects_as_curation_writes_it_is_trained_on(train, orbits: Pa
     assert said[1:] == [f"finetune: {orbits}/toy/gone is left out: broad.txt names it, and the manifest does not"]
     assert set(json.loads((tmp_path / "run/trained_on.json").read_text())) == {"toy/ball-0"}
     (orbits / "broad.txt").write_text("toy/ball-0\ntoy/ball-1\n")  # other rules, the same run
-    code, said = train(f"data={orbits / 'broad.txt'}", "volume.loop.steps=3")
+    code, said = train(f"data={orbits / 'broad.txt'}", "coarse.loop.steps=3")
     assert (code, said[0].split(", ")[0]) == (0, "finetune: 2 orbits of 2 objects to train on")
 
 
@@ -228,4 +228,4 @@ def test_nothing_to_train_on_is_one_line(train, orbits: Path, tmp_path: Path):
     code, said = train()
     assert (code, said) == (2, [f"finetune: no orbit of {orbits} is in the split train"])
     assert read_manifest(orbits)["toy/ball-0"].split == "val"
-    assert not (tmp_path / "run/volume").exists()
+    assert not (tmp_path / "run/coarse").exists()

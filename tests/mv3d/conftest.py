@@ -19,19 +19,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from mv3d.model.checkpoints import ModelFacts, OrbitModel, save_model
     from mv3d.model.unet import OrbitUNet
-    from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
-    from tests.tiny import TINY_UNET, make_rgba_vae, tiny_vision_config
+    from tests.tiny import TINY_UNET, make_coarse_net, make_rgba_vae, tiny_vision_config
 
     torch.manual_seed(0)
     unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
     vae = make_rgba_vae()
-    volume = CoarseVolume(
-        CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
-    )
     facts = ModelFacts("tiny", "CC0-1.0", resolution_px=32, num_views=5, added_time_ids=(0.0, 0.0, 1e-5), num_steps=2)
-    model = OrbitModel(
-        unet.eval(), vae.eval(), CLIPVisionModelWithProjection(tiny_vision_config()).eval(), volume.eval(), facts
-    )
+    encoder, coarse = CLIPVisionModelWithProjection(tiny_vision_config()), make_coarse_net()
+    model = OrbitModel(unet.eval(), vae.eval(), encoder.eval(), facts, coarse.eval())
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(model, folder, dtype=torch.float32)
     return folder

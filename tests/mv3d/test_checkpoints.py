@@ -13,10 +13,8 @@ from transformers import CLIPVisionModelWithProjection
 from mv3d.errors import Mv3dError
 from mv3d.model.checkpoints import ModelFacts, OrbitModel, load_model, load_module, load_strict, save_model, save_module
 from mv3d.model.unet import OrbitUNet
-from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig
-from tests.tiny import TINY_UNET, make_rgba_vae, tiny_vision_config
+from tests.tiny import TINY_UNET, make_coarse_net, make_rgba_vae, tiny_vision_config
 
-VOLUME = CoarseVolumeConfig(picture_px=16, grid_size=8, image_channels=(8, 8, 8), grid_channels=(8, 8))
 FACTS = ModelFacts("tiny", "CC0-1.0", 32, 5, (0.0, 0.0, 1e-5), 0.01, 90.0, 3, "triangle", 1.0, 2.0, 7, False)
 
 
@@ -28,9 +26,8 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
 def model() -> OrbitModel:
     torch.manual_seed(0)
     unet = OrbitUNet(**TINY_UNET, pose_embed_dim=16, coarse_channels=4)
-    return OrbitModel(
-        unet.eval(), make_rgba_vae(scaling_factor=0.7).eval(), make_image_encoder(), CoarseVolume(VOLUME).eval(), FACTS
-    )
+    vae, coarse = make_rgba_vae(scaling_factor=0.7), make_coarse_net()
+    return OrbitModel(unet.eval(), vae.eval(), make_image_encoder(), FACTS, coarse.eval())
 
 
 @pytest.fixture
@@ -40,7 +37,7 @@ def folder(model: OrbitModel, tmp_path: Path) -> Path:
 
 
 def networks(model: OrbitModel) -> dict[str, nn.Module]:
-    found = {name: getattr(model, name) for name in ("unet", "vae", "image_encoder", "volume")}
+    found = {name: getattr(model, name) for name in ("unet", "vae", "image_encoder", "coarse")}
     return {name: network for name, network in found.items() if network is not None}
 
 
@@ -50,7 +47,7 @@ def test_a_model_comes_back_as_it_was_saved(model, tmp_path, dtype):
     save_model(model, tmp_path / "model", dtype=dtype)
     again = load_model(tmp_path / "model")
     assert again.facts == FACTS
-    assert again.volume.config == VOLUME
+    assert again.coarse.config == model.coarse.config
     assert again.vae.config["scaling_factor"] == 0.7
     for name, network in networks(model).items():
         state = networks(again)[name].state_dict()
@@ -69,7 +66,7 @@ def test_a_model_comes_back_as_it_was_saved(model, tmp_path, dtype):
 def test_a_model_loads_in_half_precision_but_its_geometry_does_not(folder):
     model = load_model(folder, dtype=torch.bfloat16)
     dtypes = {name: {p.dtype for p in network.parameters()} for name, network in networks(model).items()}
-    assert dtypes.pop("volume") == {torch.float32}
+    assert dtypes.pop("coarse") == {torch.float32}
     assert all(kinds == {torch.bfloat16} for kinds in dtypes.values())
 
 
@@ -92,7 +89,7 @@ def test_a_stock_svd_folder_loads_and_computes_svd(tmp_path):
     EulerDiscreteScheduler(sigma_min=0.002, sigma_max=500.0).save_pretrained(tmp_path / "scheduler")
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableVideoDiffusionPipeline"}')
     model = load_model(tmp_path)
-    assert model.volume is None
+    assert model.coarse is None
     assert model.facts.sigma_max == 500.0
     assert model.facts.added_time_ids == (6.0, 127.0, 0.02)
     inputs = (torch.randn(2, 3, 8, 4, 4), torch.zeros(2), torch.randn(2, 1, 16), torch.ones(2, 3))
@@ -134,7 +131,11 @@ def test_a_checkpoint_of_the_wrong_shape_lists_its_keys(folder):
         (lambda f: (f / "unet/diffusion_pytorch_model.safetensors").unlink(), "pickled weights are not read"),
         (lambda f: (f / "vae/config.json").write_text("{"), r"vae/config.json is no readable JSON"),
         (lambda f: (f / "vae/config.json").write_text('{"_class_name": "VQModel"}'), "VQModel is no autoencoder"),
-        (lambda f: (f / "volume/config.json").write_text('{"grid": 3}'), "grid"),
+        (lambda f: (f / "coarse/config.json").write_text('{"grid": 3}'), "grid"),
+        (
+            lambda f: (f / "coarse").rename(f / "volume"),
+            "has a volume/, which is read no more, .* train its stage coarse",
+        ),
         (lambda f: (f / "model_index.json").unlink(), r"model_index.json is missing"),
         (lambda f: (f / "model_index.json").write_text(json.dumps({"mv3d": {"name": "x"}})), "no name or licence"),
     ],

@@ -336,7 +336,8 @@ def test_the_decoder_gets_the_frames_that_are_asked_for(here, monkeypatch, tiny_
 
 
 def test_the_camera_swings_once_a_turn(here, tiny_model):
-    assert main(["orbit", CHAIR, "-o", "a", "--num-views", "4", "--swing", "30", "--model", str(tiny_model)]) == 0
+    given = ["--num-views", "4", "--swing", "30", "--elevation", "10", "--model", str(tiny_model)]
+    assert main(["orbit", CHAIR, "-o", "a", *given]) == 0
     elevations = [camera.elevation_deg for camera in load_orbit(here / "a").cameras]
     assert elevations == pytest.approx([10, 40, 10, -20])
 

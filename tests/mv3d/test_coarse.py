@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from mv3d.cameras import Camera
 from mv3d.model.backbone import FEATURE_CHANNELS, Backbone
-from mv3d.model.checkpoints import _make_coarse, load_module
-from mv3d.model.coarse import CoarseConfig, CoarseNet, Pictures, ray_points, silhouette_rays
+from mv3d.model.coarse import CoarseNet, Pictures, ray_points, silhouette_rays
+from mv3d.model.coarse_config import CoarseConfig
+from mv3d.model.coarse_folder import load_coarse
 from mv3d.model.coarse_stage import ELEVATIONS_DEG, estimate_elevation_deg, find_object
 from mv3d.model.frustum import STEEPEST_DEG, Frustum, axes, pixel_uv
 from mv3d.model.posed_picture import PosedPicture
@@ -33,6 +34,7 @@ CONFIG = CoarseConfig(
     image_channels=(8, 8, 8, 16),
     grid_channels=(8, 8, 16, 16),
 )
+ONE = torch.zeros(1, dtype=torch.long)
 ANGLES = st.floats(-170, 170), st.floats(-60, 80)
 
 
@@ -89,22 +91,20 @@ def test_what_stands_upright_is_in_one_bin_under_any_camera(azimuth_deg: float, 
 @torch.no_grad()
 def test_an_elevation_that_is_told_matters_to_what_rays_say(network: CoarseNet):
     told = [
-        network(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), torch.zeros(1, dtype=torch.long)))[0].ray_logits
-        for elevation in (0.0, 0.5)
+        network(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), ONE))[0].ray_logits for elevation in (0.0, 0.5)
     ]
     assert torch.equal(*told)  # as training begins: nothing of it has been learnt
     learnt = copy.deepcopy(network)
     torch.nn.init.normal_(learnt.picture_net.ray_place.weight)
     told = [
-        learnt(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), torch.zeros(1, dtype=torch.long)))[0].ray_logits
-        for elevation in (0.0, 0.5)
+        learnt(Pictures(_discs(1), torch.tensor([[0.0, elevation]]), ONE))[0].ray_logits for elevation in (0.0, 0.5)
     ]
     assert not torch.allclose(*told, atol=1e-3)
 
 
 @torch.no_grad()
 def test_the_field_says_along_rays_what_the_picture_says_and_the_grid_adds(network: CoarseNet):
-    pictures = Pictures(_discs(1), torch.tensor([[0.0, 0.3]]), torch.zeros(1, dtype=torch.long))
+    pictures = Pictures(_discs(1), torch.tensor([[0.0, 0.3]]), ONE)
     field, seen = network(pictures)
     rays = silhouette_rays(pictures.rgba, CONFIG.rays_px)
     inner = (rays.row - 15.5).abs().maximum((rays.column - 15.5).abs()) < 5  # whose neighbours are rays too
@@ -129,6 +129,25 @@ def test_objects_in_a_batch_do_not_know_of_each_other(network: CoarseNet):
     )
     one, _ = network(Pictures(_discs(4)[1:2], poses[1:2], torch.tensor([0])))
     assert (network.occupancy_logits(one, points) - network.occupancy_logits(apart, points)).abs().max() > 1e-3
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-60, 60))
+@torch.no_grad()
+def test_what_is_taken_to_look_as_the_picture_does_has_its_pixels_colours(elevation_deg: float):
+    network = CoarseNet(CONFIG)
+    network.appearance_head.weight.zero_()
+    network.appearance_head.bias.copy_(torch.tensor([0.0] * 6 + [30.0, 0.0]))
+    axis = (torch.arange(64) + 0.5) / 64
+    rgb = torch.stack([axis.expand(64, 64), axis[:, None].expand(64, 64), torch.zeros(64, 64)])
+    pictures = Pictures(
+        torch.cat([rgb, torch.ones(1, 64, 64)])[None], torch.tensor([[0.0, radians(elevation_deg)]]), ONE
+    )
+    points = (torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 0.8
+    camera = Camera.looking_at_origin(0, elevation_deg, size_px=64)
+    pixels, _ = camera.project(points[0].numpy() * camera.radius * sin(radians(camera.fov_deg) / 2))
+    colour = network.colour(network(pictures)[0], points)[0].T
+    assert np.allclose(colour[:, :2].numpy(), pixels / 64, atol=1e-4)  # the picture's red and green are its x and y
 
 
 @torch.no_grad()
@@ -196,7 +215,7 @@ def test_an_estimated_elevation_is_that_of_the_mirrored_picture_too(network: Coa
     assert estimate_elevation_deg(network, picture) == ELEVATIONS_DEG[1]
     config = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
     save_module(network, config, tmp_path / "coarse")
-    again = load_module(_make_coarse, tmp_path / "coarse")
+    again = load_coarse(tmp_path)
     assert isinstance(again, CoarseNet)
     assert again.config == CONFIG
     assert estimate_elevation_deg(again, picture) == ELEVATIONS_DEG[1]

@@ -121,7 +121,7 @@ def test_an_orbit_is_decoded_as_asked(tiny_model):
 @torch.no_grad()
 def test_frames_that_are_not_finite_are_an_error(tiny_model, value, preview):
     model = load_model(tiny_model)
-    network = model.volume if preview else model.vae.decoder
+    network = model.coarse if preview else model.vae.decoder
     assert network is not None
     last = [value for value in network.parameters() if value.ndim > 1][-1]
     last[0] = value

@@ -32,7 +32,7 @@ def make_unet(stock) -> OrbitUNet:
 
 
 def make_model(unet: OrbitUNet) -> OrbitModel:
-    return OrbitModel(unet, None, None, None, ModelFacts("base", "CC0-1.0"))
+    return OrbitModel(unet, None, None, ModelFacts("base", "CC0-1.0"))
 
 
 def make_file(stock, path: Path, *, seed: int, rank: int = 2, alpha: float = 3.0, targets="temporal_attention") -> Path:

@@ -24,7 +24,7 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_model, tmp_path / "model")
 
 
-UNET, VAE, ENCODER, VOLUME = (f"{part}/config.json" for part in ("unet", "vae", "image_encoder", "volume"))
+UNET, VAE, ENCODER, COARSE = (f"{part}/config.json" for part in ("unet", "vae", "image_encoder", "coarse"))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,12 @@ UNET, VAE, ENCODER, VOLUME = (f"{part}/config.json" for part in ("unet", "vae", 
         (ENCODER, {"hidden_size": 10**9}, "hidden_size 1e[+]09 is too much"),
         (ENCODER, {"num_attention_heads": 0}, "num_attention_heads 0 is too little"),
         (ENCODER, {"image_size": 10**9}, "image_size 1e[+]09 is too much; the limit is 8192"),
-        (VOLUME, {"grid_size": 10**9}, "grid_size 1e[+]09 is too much; the limit is 512"),
-        (VOLUME, {"grid_channels": [10**9]}, "grid_channels 1e[+]09 is too much"),
+        (COARSE, {"grid_size": 10**9}, "grid_size 1e[+]09 is too much; the limit is 512"),
+        (COARSE, {"rays_px": 10**9}, "rays_px 1e[+]09 is too much; the limit is 8192"),
+        (COARSE, {"grid_channels": [10**9]}, "grid_channels 1e[+]09 is too much"),
+        (COARSE, {"rays_px": 8}, "rays_px of a coarse network is 8; give half of picture_px, 32"),
+        (COARSE, {"num_bins": 10**9}, "num_bins of a coarse network is 1e[+]09; give a multiple of 2 from 2 to 1024"),
+        (COARSE, {"fov_deg": "wide"}, "coarse/config.json does not describe this kind of network"),
     ],
 )
 def test_a_config_beyond_its_weights_is_one_line_at_once(folder, file, changes, message, monkeypatch):
@@ -111,7 +115,7 @@ def test_facts_that_cannot_be_are_one_line(folder, changes, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder", "volume"])
+@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder", "coarse"])
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
 def test_weights_that_are_not_finite_are_an_error(folder, part, value):
     path = next((folder / part).glob("*.safetensors"))

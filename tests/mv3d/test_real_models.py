@@ -70,7 +70,7 @@ def test_an_orbit_without_alpha_lifts_to_the_body_it_shows(orbit_model, tmp_path
     assert (orbit.frames[1:, ..., 3] == 1).all()
     assert orbit.frames[0, ..., 3].min() == 0
     assert orbit.facts.made_by is not None
-    assert orbit.facts.made_by.endswith("(diffusion)")  # there is no coarse volume
+    assert orbit.facts.made_by.endswith("(diffusion)")  # there is no coarse network
     save_orbit(orbit, tmp_path / "orbit", for_people=False)
     assert volume_iou(lift_orbit(load_orbit(tmp_path / "orbit"), CELLS), lift_orbit(truth, CELLS)) >= 0.95
 

@@ -80,8 +80,8 @@ def test_stages_are_of_one_model(tiny_model: Path):
     assert isinstance(staged, StagedModel)
     whole = whole_model(staged)
     assert whole_model(staged) is whole
-    assert whole.surface_network is staged.surface_network is not None
-    for name in ("facts", "output_px", "device", "coarse", "volume", "is_camera_conditioned"):
+    assert whole.coarse is staged.coarse is not None
+    for name in ("facts", "output_px", "device", "is_camera_conditioned"):
         assert getattr(staged, name) == getattr(whole, name), name
 
 

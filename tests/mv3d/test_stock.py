@@ -32,7 +32,7 @@ def tuned(svd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> OrbitMo
     unet = reconditioned(model.unet, poses=False, cond_aug_only=False, input_last=False)
     with torch.no_grad():
         unet.conv_out.weight.normal_(std=0.1)
-    return OrbitModel(unet, model.vae, model.image_encoder, None, model.facts)
+    return OrbitModel(unet, model.vae, model.image_encoder, model.facts)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' own, in its scheduler

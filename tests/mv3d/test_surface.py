@@ -21,12 +21,13 @@ from mv3d.lift.raster import render_depth
 from mv3d.lift.surface import LARGEST_CRUMB, extract_surface, smoothed
 from mv3d.mesh import Mesh
 from mv3d.model.alpha import from_autoencoder
+from mv3d.model.coarse import CoarseNet, Field
 from mv3d.model.coarse_stage import make_coarse_orbit
 from mv3d.model.drawing import Appearance, draw_views, filled_colours, in_frame_radii
 from mv3d.model.frustum import Frustum
 from mv3d.model.posed_picture import PosedPicture
 from mv3d.model.surface import extract_field
-from mv3d.model.volume import CoarseVolume, CoarseVolumeConfig, DensityField
+from tests.tiny import make_coarse_net
 
 ELEVATION_DEG = 15.0
 FRUSTUM = Frustum(33.8)
@@ -118,17 +119,17 @@ def test_the_surface_fills_the_picture_s_outline(drawn):
     assert _iou(_alpha(mesh), picture[3].numpy() > 0.5) > 0.98
 
 
-class Looking(CoarseVolume):
-    """A coarse volume that knows the ellipsoid, and takes all colours from the pixel in front."""
+class Looking(CoarseNet):
+    """A coarse network that knows the ellipsoid, and takes all colours from the pixel in front."""
 
     def __init__(self, solid: Ellipsoid) -> None:
-        super().__init__(CoarseVolumeConfig(picture_px=32, grid_size=8, image_channels=(8, 16), grid_channels=(8, 16)))
+        super().__init__(make_coarse_net().config)
         self._solid = solid
         with torch.no_grad():
             self.appearance_head.weight.zero_()
             self.appearance_head.bias.copy_(torch.tensor([0.0] * 6 + [30.0, 0.0]))
 
-    def occupancy_logits(self, field: DensityField, points: Tensor) -> Tensor:
+    def occupancy_logits(self, field: Field, points: Tensor) -> Tensor:
         return self._solid.occupancy_logits(field, points)
 
 

@@ -166,7 +166,7 @@ def test_a_mesh_of_a_path_is_textured_from_all_around(model, picture):
 
 def test_a_model_without_a_surface_says_what_it_cannot_be_told(model, picture):
     """As SV3D."""
-    told = replace(model, volume=None, unet=OrbitUNet(**TINY_UNET, pose_embed_dim=16).eval())
+    told = replace(model, coarse=None, unet=OrbitUNet(**TINY_UNET, pose_embed_dim=16).eval())
     swung = generate(picture, told, _settings(named_path("swing", 3, 12.0))).orbit
     assert len(swung) == 3
     with pytest.raises(Mv3dError, match="tiny makes views from one distance, .* camera 1 of the path") as error:
