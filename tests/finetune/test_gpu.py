@@ -52,14 +52,19 @@ def checkpoints(run: Path, stages: tuple[str, ...]) -> dict[str, torch.Tensor]:
 
 
 def check_equal(run: Path, other: Path, stages: tuple[str, ...]) -> None:
-    """As vectors: single weights whose gradient is rounding alone are moved by Adam as far as the others."""
+    """As vectors: single weights whose gradient is rounding alone are moved by Adam as far as the others.
+
+    Gradients behind the coarse stage may differ more: its surface is where a field passes zero, and the field of a
+    network of one step is near zero everywhere, so that rounding adds and removes pixels of the drawn views.
+    """
     ours, theirs = (checkpoints(place, stages) for place in (run, other))
     assert ours.keys() == theirs.keys()
     for stage in stages:
         for kind, end in (("network", ""), ("ema", ""), ("optimizer", ".exp_avg")):  # the last are gradients
             names = [key for key in ours if key.startswith(f"{stage}.{kind}.") and key.endswith(end)]
             a, b = (torch.cat([found[key].flatten().double() for key in names]) for found in (ours, theirs))
-            assert (a - b).norm() < 1e-2 * b.norm(), f"{stage}, {kind}: {(a - b).norm() / b.norm()}"
+            allowed = 5e-2 if end and "coarse" in stages and stage == "diffusion" else 1e-2
+            assert (a - b).norm() < allowed * b.norm(), f"{stage}, {kind}: {(a - b).norm() / b.norm()}"
 
 
 @pytest.mark.usefixtures("any_lpips")
