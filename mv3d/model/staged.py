@@ -74,7 +74,8 @@ def load_in_stages(
 ) -> MaybeStaged:
     """Load a model as `mv3d.model.loading.load_ready_model` does, but of one that finds surfaces only what does.
 
-    Its other networks are loaded when they are asked for; errors that concern them are raised then.
+    Its other networks are loaded when they are asked for; errors that concern them are raised then. With LoRAs all of
+    it is loaded at once.
     """
     place = resolve_model(name, options.revision)
 
@@ -84,7 +85,8 @@ def load_in_stages(
 
         return load_ready_model(name, device, options, loras, fuse=fuse, coarse=coarse)
 
-    if options.compile or not _is_staged(place):  # whether it compiles is to be known before anything is made
+    # Whether it compiles is to be known before anything is made; LoRAs change what a model says of itself.
+    if options.compile or loras or not _is_staged(place):
         return load(None)
     placement = asked_placement(device, options)
     facts = load_facts(load_json(place / "model_index.json"), place, name)
