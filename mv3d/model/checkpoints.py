@@ -23,7 +23,7 @@ from mv3d.errors import Mv3dError
 from mv3d.files import whole_folder
 from mv3d.model.autoencoder import Autoencoder, RgbaAutoencoder, upscale_factor
 from mv3d.model.coarse import CoarseNet
-from mv3d.model.coarse_folder import load_coarse
+from mv3d.model.coarse_folder import COARSE_FOLDER, load_coarse
 from mv3d.model.facts import FACTS_KEY, ModelFacts, licence_files, licence_of, load_facts
 from mv3d.model.hub import resolve_model
 from mv3d.model.placement import Placement
@@ -116,7 +116,7 @@ def save_model(model: OrbitModel, folder: Path, *, dtype: torch.dtype = torch.fl
         config = encoder.config.to_dict() | {"architectures": [type(encoder).__name__]}
         save_module(encoder, config, partial / "image_encoder", dtype=dtype)
         if model.coarse is not None:
-            save_module(model.coarse, asdict(model.coarse.config), partial / "coarse", dtype=dtype)
+            save_module(model.coarse, asdict(model.coarse.config), partial / COARSE_FOLDER, dtype=dtype)
         if is_stock(model.unet):
             (partial / _FEATURES).mkdir()
             _write_json(CLIP_PROCESSOR, partial / _FEATURES / "preprocessor_config.json")
